@@ -1,0 +1,138 @@
+//! What flows through a pipeline: row batches, event-time watermarks, barriers and positions.
+//!
+//! ```text
+//!   split ──chunk──▶ decoder ──RowBatch──▶ operators ──RowBatch──▶ writer
+//!          position of the split after the chunk; barrier N falls between two chunks
+//! ```
+//!
+//! A *position* says where to resume a split; it is opaque to everyone but the source that made it. A *barrier*
+//! ends a checkpoint epoch: everything before it belongs to the epoch's commit, nothing after it does.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::{Int8Array, RecordBatch};
+use serde::{Deserialize, Serialize};
+
+/// The name of a hidden column is reserved: it begins with this.
+pub const RESERVED_PREFIX: char = '_';
+
+/// The columns a query may name on any source of records, beside those of its schema.
+///
+/// `_key` binary, `_timestamp` timestamp µs UTC (null if unset), `_partition` int32, `_offset` int64,
+/// `_headers` list of {key utf8, value binary or null}.
+pub const META_COLUMNS: [&str; 5] = ["_key", "_timestamp", "_partition", "_offset", "_headers"];
+
+/// Names one parallel unit of a source, such as a partition or a file. Stable across restarts.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SplitId(pub Arc<str>);
+
+impl SplitId {
+    /// A split of this name.
+    pub fn new(name: impl Into<Arc<str>>) -> Self {
+        Self(name.into())
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for SplitId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Where to resume a split: a small JSON value that only the split's own source understands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Position(pub serde_json::Value);
+
+/// The positions of a source's splits.
+pub type Positions = BTreeMap<SplitId, Position>;
+
+/// Counts checkpoints of one pipeline; never goes back. The first is 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct CheckpointEpoch(pub u64);
+
+impl CheckpointEpoch {
+    /// The epoch after this one.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl fmt::Display for CheckpointEpoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// A point in event time: no row that comes later is expected to be older. Microseconds since the Unix epoch, UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Watermark(pub i64);
+
+impl Watermark {
+    /// The watermark of the end of input: flushes every window, is never saved as progress.
+    pub const END: Self = Self(i64::MAX);
+}
+
+/// What a row of a changelog does to the row of the same key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i8)]
+pub enum Op {
+    /// A row appears.
+    Insert = 0,
+    /// The old image of a row that changes; an `UpdateAfter` follows it.
+    UpdateBefore = 1,
+    /// The new image of a row that changes.
+    UpdateAfter = 2,
+    /// A row disappears.
+    Delete = 3,
+}
+
+/// Where the rows of a batch came from, as far as it is still known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The source's name in the pipeline.
+    pub source: Arc<str>,
+    /// The split they were read from.
+    pub split: SplitId,
+    /// The offset of the first record: a log offset, or a byte offset in a file.
+    pub offset: i64,
+}
+
+/// Some rows, 4 to 64 thousand of them where the source provides so many.
+#[derive(Clone, Debug)]
+pub struct RowBatch {
+    /// The rows.
+    pub rows: RecordBatch,
+    /// One `Op` a row; `None` means that all are inserts.
+    pub ops: Option<Int8Array>,
+    /// Where they came from; `None` once an operator mixed origins.
+    pub origin: Option<Origin>,
+}
+
+impl RowBatch {
+    /// Inserts of unknown origin.
+    pub fn inserts(rows: RecordBatch) -> Self {
+        Self { rows, ops: None, origin: None }
+    }
+
+    /// The number of rows.
+    pub fn num_rows(&self) -> usize {
+        self.rows.num_rows()
+    }
+
+    /// The memory the rows hold, in bytes: what queues count.
+    pub fn size_bytes(&self) -> usize {
+        self.rows.get_array_memory_size()
+    }
+}
