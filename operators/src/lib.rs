@@ -1,1 +1,4 @@
-//! x
+//! Operators: what a pipeline computes between its sources and its sinks.
+
+pub mod error;
+pub mod operator;
