@@ -1,0 +1,39 @@
+//! Zstandard frames (KIP-110), with one decoder kept per thread: making one costs more than decoding a small batch.
+
+use std::cell::RefCell;
+use std::io;
+
+use zstd::zstd_safe::DCtx;
+
+use super::{DecompressError, read_bounded};
+
+/// Kafka's default level.
+pub(super) const LEVEL: i32 = 3;
+
+thread_local! {
+    static DECODER: RefCell<Option<DCtx<'static>>> = const { RefCell::new(None) };
+}
+
+pub(super) fn decompress(input: &[u8], out: &mut Vec<u8>, max: usize) -> Result<(), DecompressError> {
+    DECODER.with_borrow_mut(|slot| {
+        let context = match slot {
+            Some(context) => context,
+            None => slot.insert(DCtx::try_create().ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?),
+        };
+        context.init().map_err(|code| io::Error::other(zstd::zstd_safe::get_error_name(code)))?;
+        read_bounded(zstd::stream::read::Decoder::with_context(input, context), out, max)
+    })
+}
+
+pub(super) fn compress(
+    compressor: &mut zstd::bulk::Compressor<'static>,
+    input: &[u8],
+    out: &mut Vec<u8>,
+) -> io::Result<()> {
+    let start = out.len();
+    out.resize(start + zstd::zstd_safe::compress_bound(input.len()), 0);
+    let place = out.get_mut(start..).unwrap_or_default();
+    let written = compressor.compress_to_buffer(input, place)?;
+    out.truncate(start + written);
+    Ok(())
+}
