@@ -1,56 +1,17 @@
 //! Whatever is built reads back the same, through every codec.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod common;
+
+use common::{Record, build, offsets, parse, read};
 use logmill_protocol::{
-    BatchBuilder, BatchLimits, BatchOptions, BatchView, Compression, ControlKind, ControlMarker, LeaderEpoch, Offset,
+    BatchBuilder, BatchLimits, BatchOptions, Compression, ControlKind, ControlMarker, LeaderEpoch, Offset,
     ProducerEpoch, ProducerId, ProducerStamp, Timestamp, TimestampType, advance_sequence, batches, control_batch,
     patch_assigned, patch_log_append_time,
 };
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
-
-#[derive(Clone, Debug, PartialEq)]
-struct Record {
-    timestamp: i64,
-    key: Option<Vec<u8>>,
-    value: Option<Vec<u8>>,
-    headers: Vec<(String, Option<Vec<u8>>)>,
-}
-
-fn build(builder: &mut BatchBuilder, records: &[Record]) -> bytes::Bytes {
-    for record in records {
-        let headers: Vec<_> = record.headers.iter().map(|(key, value)| (key.as_str(), value.as_deref())).collect();
-        builder.append(Timestamp(record.timestamp), record.key.as_deref(), record.value.as_deref(), &headers).unwrap();
-    }
-    builder.finish().expect("a batch with records")
-}
-
-fn read(batch: &BatchView<'_>) -> Vec<Record> {
-    let mut scratch = Vec::new();
-    let records = batch.records(&mut scratch, &BatchLimits::STORED).unwrap();
-    records
-        .map(|record| {
-            let record = record.unwrap();
-            let headers = record.headers().map(|header| {
-                let header = header.unwrap();
-                (header.key_str().into_owned(), header.value.map(<[u8]>::to_vec))
-            });
-            Record {
-                timestamp: record.timestamp.0,
-                key: record.key.map(<[u8]>::to_vec),
-                value: record.value.map(<[u8]>::to_vec),
-                headers: headers.collect(),
-            }
-        })
-        .collect()
-}
-
-fn parse(bytes: &[u8]) -> BatchView<'_> {
-    let (batch, rest) = BatchView::parse(bytes).unwrap();
-    assert!(rest.is_empty());
-    batch
-}
 
 fn any_record() -> impl Strategy<Value = Record> {
     let bytes = || option::of(prop_oneof![vec(any::<u8>(), 0..40), vec(97u8..100, 0..3000)]);
@@ -107,9 +68,7 @@ fn assigning_offsets_keeps_the_batch_valid() {
         assert_eq!(batch.header().last_offset(), Offset(1004));
         assert_eq!(batch.header().next_offset(), Offset(1005));
         assert_eq!(batch.header().leader_epoch, LeaderEpoch(4));
-        let mut scratch = Vec::new();
-        let offsets = batch.records(&mut scratch, &BatchLimits::STORED).unwrap().map(|record| record.unwrap().offset.0);
-        assert_eq!(offsets.collect::<Vec<_>>(), [1000, 1001, 1002, 1003, 1004]);
+        assert_eq!(offsets(&batch), [1000, 1001, 1002, 1003, 1004]);
     }
 }
 
