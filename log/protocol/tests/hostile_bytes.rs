@@ -1,0 +1,387 @@
+//! Bytes from a broken disk or a malicious client: every answer is an error or a valid read, and memory stays bounded.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use bytes::Bytes;
+use common::{Record, build, parse, read, try_read};
+use logmill_protocol::{
+    BatchBuilder, BatchError, BatchHeader, BatchLimits, BatchOptions, BatchView, Compression, ControlKind,
+    ControlMarker, HEADER_LEN, LeaderEpoch, Offset, ProducerEpoch, ProducerId, ProducerStamp, Timestamp, batches,
+    control_batch, patch_assigned, patch_log_append_time,
+};
+
+/// Small enough that mutated batches reach it.
+const LIMITS: BatchLimits = BatchLimits { max_decompressed_bytes: 64 * 1024, ..BatchLimits::STORED };
+
+fn records(count: usize, value_len: usize) -> Vec<Record> {
+    (0..count)
+        .map(|at| Record {
+            timestamp: 1000 + at as i64,
+            key: (at % 3 != 0).then(|| format!("key-{at}").into_bytes()),
+            value: (at % 5 != 4).then(|| (0..value_len).map(|byte| (byte / 9 + at) as u8).collect()),
+            headers: (0..at % 4).map(|header| (format!("h{header}"), Some(vec![header as u8; header]))).collect(),
+        })
+        .collect()
+}
+
+fn batch(codec: Compression, count: usize, value_len: usize) -> Vec<u8> {
+    let stamp = ProducerStamp { id: ProducerId(7), epoch: ProducerEpoch(3), base_sequence: 11 };
+    let options = BatchOptions { compression: codec, producer: Some(stamp), transactional: true };
+    build(&mut BatchBuilder::new(options), &records(count, value_len)).to_vec()
+}
+
+/// Makes header fields and checksum fit again, so that a change reaches the code behind them.
+fn reseal(bytes: &mut [u8]) {
+    if bytes.len() < HEADER_LEN {
+        return;
+    }
+    let length = (bytes.len() - 12) as u32;
+    bytes[8..12].copy_from_slice(&length.to_be_bytes());
+    bytes[16] = 2;
+    let crc = crc32c::crc32c(&bytes[21..]);
+    bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+}
+
+/// A batch with this codec id and these bytes as its records.
+fn with_payload(codec: Compression, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = batch(Compression::None, 1, 1)[..HEADER_LEN].to_vec();
+    bytes[22] = codec.id();
+    bytes.extend_from_slice(payload);
+    reseal(&mut bytes);
+    bytes
+}
+
+#[test]
+fn a_batch_cut_anywhere_is_truncated() {
+    for codec in Compression::ALL {
+        let whole = batch(codec, 6, 50);
+        for len in 0..whole.len() {
+            let cut = &whole[..len];
+            match BatchView::parse(cut) {
+                Err(BatchError::Truncated { needed, available }) => {
+                    assert_eq!(available, len);
+                    assert_eq!(needed, if len < HEADER_LEN { HEADER_LEN } else { whole.len() });
+                }
+                other => panic!("{codec} cut to {len}: {other:?}"),
+            }
+            assert!(patch_assigned(&mut cut.to_vec(), Offset(1), LeaderEpoch(1)).is_err());
+            assert!(patch_log_append_time(&mut cut.to_vec(), Timestamp(1)).is_err());
+            assert_eq!(batches(cut).count(), usize::from(len > 0));
+        }
+    }
+}
+
+#[test]
+fn every_flipped_bit_is_noticed_except_where_the_log_patches() {
+    let whole = batch(Compression::None, 3, 20);
+    for at in (8..12).chain(16..whole.len()) {
+        for bit in 0..8 {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1 << bit;
+            let valid = BatchView::parse(&bytes).and_then(|(batch, _)| batch.validate(&BatchLimits::STORED));
+            assert!(valid.is_err(), "byte {at} bit {bit}");
+        }
+    }
+}
+
+#[test]
+fn records_cut_short_inside_a_whole_batch_are_errors() {
+    for codec in Compression::ALL {
+        let whole = batch(codec, 6, 50);
+        for len in HEADER_LEN..whole.len() {
+            let mut bytes = whole[..len].to_vec();
+            reseal(&mut bytes);
+            let view = parse(&bytes);
+            view.verify_crc().unwrap();
+            match try_read(&view, &LIMITS) {
+                // The end of a stream may be cut without losing a record: trailers and end marks.
+                Ok(found) => assert_eq!(found.len(), 6, "{codec} cut to {len}"),
+                Err(error) => assert!(!error.is_truncated(), "{codec} cut to {len}: {error}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn headers_that_contradict_themselves_are_refused() {
+    let check = |at: usize, field: &[u8], expected: &str| {
+        let mut bytes = batch(Compression::None, 3, 10);
+        bytes[at..at + field.len()].copy_from_slice(field);
+        let crc = crc32c::crc32c(&bytes[21..]);
+        bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+        let error = BatchView::parse(&bytes).and_then(|(batch, _)| batch.validate(&BatchLimits::PRODUCE)).unwrap_err();
+        assert_eq!(error.to_string(), expected);
+    };
+    check(8, &48i32.to_be_bytes(), "record batch length field is 48, it must be 49 or more");
+    check(8, &(-1i32).to_be_bytes(), "record batch length field is -1, it must be 49 or more");
+    check(16, &[1], "record batch has magic 1, only 2 is supported");
+    check(22, &[0b0001_0101], "record batch has unknown compression codec 5");
+    check(22, &[0b0011_0000], "control batches are written by the broker only");
+    check(22, &[0b0001_1000], "record batch claims log append time, which only the broker sets");
+    check(23, &3i32.to_be_bytes(), "record batch claims 3 records but a last offset delta of 3");
+    check(23, &(-1i32).to_be_bytes(), "record batch claims 3 records but a last offset delta of -1");
+    check(57, &0i32.to_be_bytes(), "record batch claims 0 records but a last offset delta of 2");
+    let stamp = |id, epoch, sequence| {
+        format!(
+            "record batch has an invalid producer stamp: id {id}, epoch {epoch}, sequence {sequence}, \
+             transactional true"
+        )
+    };
+    check(43, &(-1i64).to_be_bytes(), &stamp(-1, 3, 11));
+    check(43, &(-2i64).to_be_bytes(), &stamp(-2, 3, 11));
+    check(51, &(-1i16).to_be_bytes(), &stamp(7, -1, 11));
+    check(53, &(-1i32).to_be_bytes(), &stamp(7, 3, -1));
+}
+
+#[test]
+fn a_batch_over_the_limit_is_refused_before_its_checksum_is_read() {
+    let mut bytes = batch(Compression::None, 3, 10);
+    let limits = BatchLimits { max_batch_bytes: bytes.len(), ..BatchLimits::PRODUCE };
+    parse(&bytes).validate(&limits).unwrap();
+    let limits = BatchLimits { max_batch_bytes: bytes.len() - 1, ..limits };
+    bytes[HEADER_LEN] ^= 1;
+    assert!(matches!(parse(&bytes).validate(&limits), Err(BatchError::TooLarge { .. })));
+}
+
+#[test]
+fn stored_offsets_must_be_possible() {
+    let mut bytes = batch(Compression::None, 3, 10);
+    for (base, fits) in [(0, true), (-1, false), (i64::MAX - 3, true), (i64::MAX - 2, false)] {
+        patch_assigned(&mut bytes, Offset(base), LeaderEpoch(0)).unwrap();
+        let stored = parse(&bytes).validate(&BatchLimits::STORED);
+        assert_eq!(stored.is_ok(), fits, "{base}");
+        // What a producer writes there is overwritten anyway.
+        parse(&bytes).validate(&BatchLimits::PRODUCE).unwrap();
+    }
+}
+
+#[test]
+fn decompression_stops_at_the_limit() {
+    for codec in Compression::ALL.into_iter().filter(|codec| *codec != Compression::None) {
+        let value = vec![0u8; 8 << 20];
+        let mut builder = BatchBuilder::new(BatchOptions { compression: codec, ..BatchOptions::default() });
+        builder.append(Timestamp(0), None, Some(&value), &[]).unwrap();
+        let exact = builder.size_bytes() - HEADER_LEN;
+        let bytes = builder.finish().unwrap();
+        let view = parse(&bytes);
+
+        let mut scratch = Vec::new();
+        let limits = BatchLimits { max_decompressed_bytes: exact, ..BatchLimits::PRODUCE };
+        assert_eq!(view.records(&mut scratch, &limits).unwrap().count(), 1, "{codec}");
+
+        for max in [exact - 1, 1 << 20, 0] {
+            let mut scratch = Vec::new();
+            let limits = BatchLimits { max_decompressed_bytes: max, ..BatchLimits::PRODUCE };
+            let error = view.records(&mut scratch, &limits).map(Iterator::count).unwrap_err();
+            assert!(matches!(error, BatchError::DecompressedTooLarge { .. }), "{codec} {max}: {error}");
+            assert!(scratch.capacity() <= 2 * max + (1 << 20), "{codec} {max}: {} bytes", scratch.capacity());
+        }
+    }
+}
+
+#[test]
+fn snappy_blocks_cannot_claim_more_than_they_can_hold() {
+    // The raw length of 64 KiB, and then next to nothing.
+    let lie = [0x80, 0x80, 0x04, 0x00, 0x61];
+    let bytes = with_payload(Compression::Snappy, &lie);
+    let mut scratch = Vec::new();
+    let error = parse(&bytes).records(&mut scratch, &LIMITS).map(Iterator::count).unwrap_err();
+    assert!(matches!(error, BatchError::Decompress { codec: Compression::Snappy, .. }), "{error}");
+    assert!(scratch.capacity() < 64 * 1024);
+}
+
+#[test]
+fn raw_and_concatenated_snappy_read_like_framed() {
+    let plain = batch(Compression::None, 6, 50);
+    let records_bytes = &plain[HEADER_LEN..];
+    let raw = |bytes: &[u8]| snap::raw::Encoder::new().compress_vec(bytes).unwrap();
+    let framed = |bytes: &[u8]| {
+        let block = raw(bytes);
+        let mut stream = b"\x82SNAPPY\0\0\0\0\x01\0\0\0\x01".to_vec();
+        stream.extend_from_slice(&(block.len() as u32).to_be_bytes());
+        stream.extend_from_slice(&block);
+        stream
+    };
+    let (first, second) = records_bytes.split_at(records_bytes.len() / 2);
+    for payload in [raw(records_bytes), framed(records_bytes), [framed(first), framed(second)].concat()] {
+        let mut bytes = plain[..HEADER_LEN].to_vec();
+        bytes[22] |= Compression::Snappy.id();
+        bytes.extend_from_slice(&payload);
+        reseal(&mut bytes);
+        assert_eq!(read(&parse(&bytes)), records(6, 50));
+    }
+}
+
+#[test]
+fn a_huge_record_count_costs_nothing() {
+    let mut bytes = batch(Compression::None, 3, 10);
+    bytes[23..27].copy_from_slice(&i32::MAX.to_be_bytes());
+    bytes[57..61].copy_from_slice(&i32::MAX.to_be_bytes());
+    reseal(&mut bytes);
+    let view = parse(&bytes);
+    let mut scratch = Vec::new();
+    let records = view.records(&mut scratch, &LIMITS).unwrap();
+    assert!(records.size_hint().1.unwrap() < bytes.len());
+    let read: Vec<_> = records.collect();
+    assert_eq!(read.len(), 4);
+    assert!(matches!(read[3], Err(BatchError::Record { index: 3, .. })));
+}
+
+#[test]
+fn malformed_records_say_what_is_wrong() {
+    let check = |payload: &[u8], expected: &str| {
+        let bytes = with_payload(Compression::None, payload);
+        assert_eq!(try_read(&parse(&bytes), &LIMITS).unwrap_err().to_string(), expected);
+    };
+    // length, attributes, timestamp delta, offset delta, key, value, header count; 1 is the varint of -1.
+    check(&[], "record 0 of the batch is malformed: its length is cut off or too long");
+    check(&[1], "record 0 of the batch is malformed: its length is negative");
+    check(&[0], "record 0 of the batch is malformed: it is empty");
+    check(&[14, 0, 0, 0, 1, 1, 0], "record 0 of the batch is malformed: it runs past the batch");
+    check(&[12, 0, 0, 1, 1, 1, 0], "record 0 of the batch is malformed: its offset does not ascend");
+    check(&[12, 0, 0, 2, 1, 1, 0], "record 0 of the batch is malformed: its offset is beyond the batch's last");
+    check(&[12, 0, 0, 0, 8, 1, 0], "record 0 of the batch is malformed: its key runs past it");
+    check(&[12, 0, 0, 0, 1, 8, 0], "record 0 of the batch is malformed: its value runs past it");
+    check(&[12, 0, 0, 0, 1, 1, 1], "record 0 of the batch is malformed: its header count is negative");
+    check(&[12, 0, 0, 0, 1, 1, 2], "record 0 of the batch is malformed: it claims more headers than fit");
+    check(&[14, 0, 0, 0, 1, 1, 0, 9], "record 0 of the batch is malformed: bytes follow its last field");
+    check(&[12, 0, 0, 0, 1, 1, 0, 9], "record 1 of the batch is malformed: bytes follow the batch's last record");
+    check(&[16, 0, 0, 0, 1, 1, 2, 1, 1], "record header is malformed: its key is null");
+    check(&[16, 0, 0, 0, 1, 1, 2, 4, 1], "record header is malformed: its key runs past the record");
+    check(&[18, 0, 0, 0, 1, 1, 2, 2, 97, 4], "record header is malformed: its value runs past the record");
+    check(&[20, 0, 0, 0, 1, 1, 2, 2, 97, 1, 7], "record header is malformed: bytes follow the last header");
+}
+
+/// What the mutated batches led to; every way must have been taken, or the test tests nothing.
+#[derive(Debug, Default)]
+struct Seen {
+    unparsable: usize,
+    invalid: usize,
+    valid: usize,
+    too_large: usize,
+    codec_errors: usize,
+    record_errors: usize,
+    readable: usize,
+    markers: usize,
+}
+
+#[test]
+fn mutated_batches_are_read_or_refused_but_never_panic() {
+    let seen = fuzz(0x5eed, 12_000);
+    let all = [
+        seen.unparsable,
+        seen.invalid,
+        seen.valid,
+        seen.too_large,
+        seen.codec_errors,
+        seen.record_errors,
+        seen.readable,
+        seen.markers,
+    ];
+    assert!(all.iter().all(|&count| count > 0), "{seen:?}");
+}
+
+/// Set `LOGMILL_FUZZ_SEED` to search further than the seed above: `cargo test -p logmill-protocol -- --ignored`.
+#[test]
+#[ignore = "runs long; for people who change the decoder"]
+fn mutated_batches_of_a_chosen_seed() {
+    let seed = std::env::var("LOGMILL_FUZZ_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
+    let seen = fuzz(seed, 2_000_000);
+    println!("{seen:?}");
+}
+
+fn fuzz(seed: u64, rounds: usize) -> Seen {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut corpus: Vec<Bytes> = Vec::new();
+    for codec in Compression::ALL {
+        for (count, value_len) in [(1, 0), (5, 30), (40, 900), (2, 70_000)] {
+            corpus.push(batch(codec, count, value_len).into());
+        }
+    }
+    let marker = ControlMarker { kind: ControlKind::Abort, coordinator_epoch: 3 };
+    corpus.push(control_batch(marker, ProducerId(1), ProducerEpoch(1), Timestamp(1)));
+
+    let mut seen = Seen::default();
+    for _ in 0..rounds {
+        let mut bytes = corpus[rng.usize(..corpus.len())].to_vec();
+        for _ in 0..rng.usize(1..6) {
+            let donor = &corpus[rng.usize(..corpus.len())];
+            mutate(&mut rng, &mut bytes, donor);
+        }
+        if rng.u8(..4) != 0 {
+            reseal(&mut bytes);
+        }
+        exercise(&bytes, &mut seen);
+    }
+    seen
+}
+
+fn mutate(rng: &mut fastrand::Rng, bytes: &mut Vec<u8>, donor: &[u8]) {
+    const EXTREMES: [u32; 8] = [0, 1, 0x7f, 0x80, 0xffff, i32::MAX as u32, i32::MIN as u32, u32::MAX];
+    if bytes.is_empty() {
+        bytes.push(rng.u8(..));
+    }
+    // Half of the changes hit the header or the start of the records, where the structure is.
+    let end = if rng.bool() { bytes.len().min(HEADER_LEN + 40) } else { bytes.len() };
+    let at = rng.usize(..end);
+    match rng.u8(..8) {
+        0 => bytes[at] ^= 1 << rng.u8(..8),
+        1 => bytes[at] = rng.u8(..),
+        2 => bytes.truncate(at),
+        3 => bytes.insert(at, rng.u8(..)),
+        4 => drop(bytes.drain(at..(at + rng.usize(1..20)).min(bytes.len()))),
+        5 => {
+            let extreme = EXTREMES[rng.usize(..EXTREMES.len())].to_be_bytes();
+            let room = (bytes.len() - at).min(4);
+            bytes[at..at + room].copy_from_slice(&extreme[..room]);
+        }
+        6 => {
+            let from = rng.usize(..donor.len());
+            let piece = &donor[from..(from + rng.usize(1..60)).min(donor.len())];
+            bytes.splice(at..at, piece.iter().copied());
+        }
+        _ if bytes.len() > 22 => bytes[22] = rng.u8(..64),
+        _ => bytes.reverse(),
+    }
+}
+
+fn exercise(bytes: &[u8], seen: &mut Seen) {
+    let _ = BatchHeader::peek(bytes).map(|header| {
+        (header.total_len(), header.last_offset(), header.next_offset(), header.last_sequence(), header.compression())
+    });
+    for found in batches(bytes) {
+        let Ok(view) = found else {
+            seen.unparsable += 1;
+            continue;
+        };
+        assert!(view.bytes().len() <= bytes.len());
+        match (view.validate(&BatchLimits::STORED), view.validate(&BatchLimits::PRODUCE)) {
+            (Ok(()), _) => seen.valid += 1,
+            (Err(_), Ok(())) => assert!(
+                view.header().base_offset.plus(i64::from(i32::MAX)) == Offset(i64::MAX)
+                    || view.header().base_offset < Offset(0)
+            ),
+            (Err(_), Err(_)) => seen.invalid += 1,
+        }
+        if view.control_record().is_ok() {
+            seen.markers += 1;
+        }
+        let mut scratch = Vec::new();
+        let read = view.records(&mut scratch, &LIMITS).map(Iterator::count);
+        assert!(scratch.capacity() <= 4 * LIMITS.max_decompressed_bytes, "{} bytes", scratch.capacity());
+        match read.and_then(|_| try_read(&view, &LIMITS)) {
+            Ok(found) => {
+                assert_eq!(found.len(), usize::try_from(view.header().record_count.max(0)).unwrap());
+                seen.readable += 1;
+            }
+            Err(BatchError::DecompressedTooLarge { .. }) => seen.too_large += 1,
+            Err(BatchError::Record { .. } | BatchError::RecordHeader(_)) => seen.record_errors += 1,
+            Err(_) => seen.codec_errors += 1,
+        }
+        let mut patched = view.bytes().to_vec();
+        patch_assigned(&mut patched, Offset(5), LeaderEpoch(6)).unwrap();
+        patch_log_append_time(&mut patched, Timestamp(7)).unwrap();
+        parse(&patched).verify_crc().unwrap();
+    }
+}
