@@ -1,0 +1,393 @@
+//! The coordinator of one run: sends barriers, gathers what they bring back, and commits epochs.
+//!
+//! ```text
+//!   barrier N ─▶ workers, intakes ─▶ writers
+//!       positions ◀──────┘               │
+//!       tokens, carried state ◀──────────┘
+//!   1 state objects durable
+//!   2 one log transaction: output, dead letters, manifest, group offsets     ◀── the atomic point
+//!   3 tokens committed, in epoch order for each sink
+//!   4 sources told that the epoch is safe
+//! ```
+//!
+//! Epochs are committed one after the other; an epoch in which nothing happened writes nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::try_join_all;
+use logmill_connectors::log::{Isolation, Log, Membership, OffsetAt, TopicPartition};
+use logmill_connectors::sink::{Committed, Prepared, Sink};
+use logmill_connectors::source::Source;
+use logmill_connectors::topic::RecordWriter;
+use logmill_pipelines::flow::{CheckpointEpoch, Positions};
+use logmill_protocol::{Offset, Timestamp};
+use tokio::sync::{mpsc, watch};
+
+use super::error::EngineError;
+use super::event::{Barrier, Event, FeedId, Reached, WriterId};
+use super::manifest::{self, Changes, MAX_RECORD_BYTES, Manifest, Stage, StateRef};
+use super::retry;
+use super::store::CheckpointStore;
+use super::transaction::EpochTransaction;
+use crate::metrics::Metrics;
+
+/// The first barrier of a run comes after this, so that a short run shows its first rows at once.
+const FIRST_EPOCH: Duration = Duration::from_millis(100);
+/// A sink's carried state is merged into one object once it lies in this many.
+const MAX_CARRIED_OBJECTS: usize = 64;
+/// The manifest is written whole and its topic trimmed after this many commits.
+const MANIFEST_REWRITE_COMMITS: u64 = 5_000;
+
+/// A feed as the coordinator sees it.
+pub(crate) struct FeedState {
+    /// Where its positions are kept.
+    pub(crate) stage: Stage,
+    pub(crate) source: Arc<dyn Source>,
+    /// The topic it reads, if it reads one: its offsets are committed for the group too.
+    pub(crate) topic: Option<String>,
+    /// For an intake: told the end offsets of its topic once the source has ended and all of it is committed.
+    pub(crate) ends: Option<Ends>,
+    pub(crate) splits: Option<usize>,
+    pub(crate) processed: usize,
+}
+
+/// How the end of a source is passed on through its topic.
+pub(crate) struct Ends {
+    pub(crate) topic: String,
+    pub(crate) partitions: i32,
+    pub(crate) tell: watch::Sender<Option<BTreeMap<i32, i64>>>,
+}
+
+impl FeedState {
+    fn has_ended(&self) -> bool {
+        self.splits == Some(self.processed)
+    }
+}
+
+/// A sink as the coordinator sees it.
+pub(crate) struct SinkHandle {
+    pub(crate) name: String,
+    pub(crate) sink: Arc<dyn Sink>,
+}
+
+/// How a run came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// All input was read.
+    Finished,
+    /// It was asked to stop, and committed first.
+    Stopped,
+}
+
+/// The coordinator of one run.
+pub(crate) struct Coordinator {
+    pub(crate) pipeline: String,
+    pub(crate) log: Arc<dyn Log>,
+    pub(crate) transaction: Arc<EpochTransaction>,
+    pub(crate) membership: Membership,
+    pub(crate) store: CheckpointStore,
+    pub(crate) attempt: String,
+    pub(crate) manifest: Manifest,
+    pub(crate) manifest_writer: RecordWriter,
+    pub(crate) feeds: Vec<FeedState>,
+    pub(crate) sinks: Vec<SinkHandle>,
+    /// How many writers there are: one a sink, and one for dead letters if they are wanted.
+    pub(crate) writers: usize,
+    /// The barrier channels of workers and intakes.
+    pub(crate) barriers: Vec<mpsc::UnboundedSender<Barrier>>,
+    pub(crate) events: mpsc::UnboundedReceiver<Event>,
+    pub(crate) stop: watch::Receiver<bool>,
+    pub(crate) every: Duration,
+    pub(crate) epoch: CheckpointEpoch,
+    /// Shards to be written with the next commit.
+    pub(crate) changes: Changes,
+    /// Sinks whose tokens are visible by now, which the manifest does not say yet. No reason for a commit of its own
+    /// while the run lasts: committing a token twice does no harm.
+    pub(crate) confirmed: BTreeSet<String>,
+    /// Rows read by earlier runs of the incarnation.
+    pub(crate) rows_before: u64,
+    pub(crate) commits_since_rewrite: u64,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+/// What a barrier brought back.
+#[derive(Default)]
+struct Gathered {
+    passed: usize,
+    reached: Reached,
+    prepared: BTreeMap<WriterId, Prepared>,
+}
+
+impl Coordinator {
+    /// Runs until the input has ended or a stop is asked for.
+    pub(crate) async fn run(mut self) -> Result<Ending, EngineError> {
+        let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + FIRST_EPOCH.min(self.every), self.every);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let ending = loop {
+            if self.feeds.iter().all(FeedState::has_ended) {
+                break Ending::Finished;
+            }
+            if self.feeds.iter().any(|feed| feed.ends.is_some() && feed.has_ended()) {
+                self.checkpoint(false).await?;
+                self.pass_ends_on().await?;
+                continue;
+            }
+            tokio::select! {
+                event = self.events.recv() => {
+                    let event = event.ok_or(EngineError::Defect("every task"))?;
+                    self.note(event, &mut Gathered::default())?;
+                }
+                _ = tick.tick() => self.checkpoint(false).await?,
+                asked = self.stop.wait_for(|stop| *stop) => {
+                    // The asker being gone means that nobody will ever ask; the run goes on to its own end then.
+                    if asked.is_ok() { break Ending::Stopped }
+                    self.stop = watch::channel(false).1;
+                }
+            }
+        };
+        self.checkpoint(ending == Ending::Finished).await?;
+        self.confirm().await?;
+        Ok(ending)
+    }
+
+    /// Ends an epoch and commits what happened in it.
+    async fn checkpoint(&mut self, last: bool) -> Result<(), EngineError> {
+        let barrier = Barrier { epoch: self.epoch, last };
+        for channel in &self.barriers {
+            // Whoever is gone has told why, and that event ends the wait below.
+            let _ = channel.send(barrier);
+        }
+        let mut gathered = Gathered::default();
+        while gathered.passed < self.barriers.len() || gathered.prepared.len() < self.writers {
+            let event = self.events.recv().await.ok_or(EngineError::Defect("every task"))?;
+            self.note(event, &mut gathered)?;
+        }
+        let read_on = self.take_positions(gathered.reached);
+        let stale = self.take_prepared(gathered.prepared).await?;
+        if let Some(plan) = &mut self.manifest.plan {
+            if plan.finished != last && (last || !self.changes.is_empty() || self.transaction.has_output()) {
+                plan.finished = last;
+                self.changes.insert((Stage::Plan, 0));
+            }
+        }
+        if self.changes.is_empty() && !self.transaction.has_output() {
+            self.transaction.pass(self.epoch);
+        } else {
+            self.commit(&read_on).await?;
+            self.commit_tokens().await?;
+            for (feed, positions) in &read_on {
+                if let Some(feed) = self.feeds.get(feed.0) {
+                    let safe = retry::transient(|| feed.source.epoch_safe(positions)).await;
+                    safe.map_err(|error| EngineError::source(&feed.stage.to_string(), error))?;
+                }
+            }
+            self.store.delete(stale).await?;
+        }
+        self.epoch = self.epoch.next();
+        Ok(())
+    }
+
+    fn note(&mut self, event: Event, gathered: &mut Gathered) -> Result<(), EngineError> {
+        match event {
+            Event::Failed(error) => return Err(error),
+            Event::FeedComplete { feed, splits } => {
+                if let Some(feed) = self.feeds.get_mut(feed.0) {
+                    feed.splits = Some(splits);
+                }
+            }
+            Event::SplitProcessed { feed } => {
+                if let Some(feed) = self.feeds.get_mut(feed.0) {
+                    feed.processed += 1;
+                }
+            }
+            Event::Passed { epoch, reached } if epoch == self.epoch => {
+                gathered.passed += 1;
+                gathered.reached.extend(reached);
+            }
+            Event::Prepared { epoch, writer, prepared } if epoch == self.epoch => {
+                gathered.prepared.insert(writer, prepared);
+            }
+            Event::Passed { .. } | Event::Prepared { .. } => return Err(EngineError::Defect("the epoch's order")),
+        }
+        Ok(())
+    }
+
+    fn take_positions(&mut self, reached: Reached) -> BTreeMap<FeedId, Positions> {
+        let mut read_on: BTreeMap<FeedId, Positions> = BTreeMap::new();
+        for (feed, split, position) in reached {
+            let Some(state) = self.feeds.get(feed.0) else { continue };
+            self.manifest.set_position(&state.stage, split.clone(), position.clone(), &mut self.changes);
+            read_on.entry(feed).or_default().insert(split, position);
+        }
+        read_on
+    }
+
+    /// Takes tokens over and stores carried state; returns the objects that nothing refers to after the commit.
+    async fn take_prepared(&mut self, prepared: BTreeMap<WriterId, Prepared>) -> Result<Vec<String>, EngineError> {
+        fail::fail_point!("engine::before_state");
+        let before = self.manifest.references();
+        let mut puts = Vec::new();
+        for (writer, prepared) in prepared {
+            let Some(handle) = self.sinks.get(writer.0) else { continue };
+            let state = self.manifest.sinks.entry(handle.name.clone()).or_default();
+            if prepared.tokens.is_empty() && !prepared.reset && prepared.carried.is_none() {
+                continue;
+            }
+            if prepared.reset {
+                state.carried.clear();
+            }
+            state.tokens.extend(prepared.tokens);
+            if let Some(carried) = prepared.carried {
+                let mut parts = Vec::new();
+                if state.carried.len() >= MAX_CARRIED_OBJECTS {
+                    for StateRef(name) in state.carried.drain(..) {
+                        parts.extend(self.store.get(&name).await?);
+                    }
+                }
+                parts.push(carried);
+                let name = format!("{}-{}-{}", self.epoch, self.attempt, handle.name);
+                state.carried.push(StateRef(name.clone()));
+                puts.push(self.store.put(name, parts));
+            }
+            self.changes.insert((Stage::Sink(handle.name.clone()), 0));
+        }
+        try_join_all(puts).await?;
+        fail::fail_point!("engine::after_state");
+        let after = self.manifest.references();
+        Ok(before.difference(&after).cloned().collect())
+    }
+
+    /// The epoch's log transaction.
+    async fn commit(&mut self, read_on: &BTreeMap<FeedId, Positions>) -> Result<(), EngineError> {
+        let rewrite = self.commits_since_rewrite >= MANIFEST_REWRITE_COMMITS;
+        if rewrite {
+            self.changes = self.manifest.all_shards();
+        }
+        if let Some(plan) = &mut self.manifest.plan {
+            plan.epoch = self.epoch;
+            plan.rows_read = self.rows_before + self.metrics.rows_read();
+        }
+        self.changes.insert((Stage::Plan, 0));
+        self.changes.extend(std::mem::take(&mut self.confirmed).into_iter().map(|name| (Stage::Sink(name), 0)));
+        let topic = TopicPartition { topic: manifest::topic_of(&self.pipeline), partition: 0 };
+        let boundary = self.log.offset(&topic, OffsetAt::Latest(Isolation::ReadUncommitted)).await?;
+        let changes = std::mem::take(&mut self.changes);
+        for mut record in self.manifest.records(&self.pipeline, &changes)? {
+            self.manifest.objects.remove(&record.key);
+            if record.value.len() > MAX_RECORD_BYTES {
+                record.value = self.store_elsewhere(&record.key, record.value).await?;
+            }
+            let appended = self.manifest_writer.append(
+                Some(record.key.as_bytes()),
+                Some(&record.value),
+                &[],
+                Timestamp(chrono::Utc::now().timestamp_millis()),
+            );
+            appended.await.map_err(|error| EngineError::sink("manifest", error))?;
+        }
+        let flushed = self.manifest_writer.prepare(self.epoch).await;
+        flushed.map_err(|error| EngineError::sink("manifest", error))?;
+        let offsets = self.group_offsets(read_on);
+        self.transaction.commit(self.epoch, &self.membership, &offsets).await?;
+        self.commits_since_rewrite += 1;
+        if rewrite {
+            self.log.delete_records(&topic, boundary).await?;
+            self.commits_since_rewrite = 0;
+        }
+        self.metrics.committed(self.epoch.0);
+        Ok(())
+    }
+
+    async fn store_elsewhere(&mut self, key: &str, value: Bytes) -> Result<Bytes, EngineError> {
+        let object = StateRef(format!("{}-{}-{}", self.epoch, self.attempt, key.replace(['/', ':'], "_")));
+        self.store.put(object.0.clone(), vec![value]).await?;
+        let stored = manifest::elsewhere(&object);
+        self.manifest.objects.insert(key.to_owned(), object);
+        Ok(stored)
+    }
+
+    fn group_offsets(&self, read_on: &BTreeMap<FeedId, Positions>) -> Vec<(TopicPartition, Offset)> {
+        let mut offsets = Vec::new();
+        for (feed, positions) in read_on {
+            let Some(topic) = self.feeds.get(feed.0).and_then(|feed| feed.topic.as_ref()) else { continue };
+            for (split, position) in positions {
+                let partition = split.as_str().parse::<i32>();
+                let offset = position.0.get("offset").and_then(serde_json::Value::as_i64);
+                if let (Ok(partition), Some(offset)) = (partition, offset) {
+                    offsets.push((TopicPartition { topic: topic.clone(), partition }, Offset(offset)));
+                }
+            }
+        }
+        offsets
+    }
+
+    /// Makes visible what the committed manifest names.
+    async fn commit_tokens(&mut self) -> Result<(), EngineError> {
+        fail::fail_point!("engine::before_tokens");
+        self.confirmed.extend(commit_tokens(&mut self.manifest, &self.sinks).await?);
+        fail::fail_point!("engine::after_tokens");
+        Ok(())
+    }
+
+    /// Tells the readers of an intake's topic where it ends, now that all of it is committed.
+    async fn pass_ends_on(&mut self) -> Result<(), EngineError> {
+        for feed in &mut self.feeds {
+            if !feed.has_ended() {
+                continue;
+            }
+            let Some(ends) = feed.ends.take() else { continue };
+            let mut offsets = BTreeMap::new();
+            for partition in 0..ends.partitions {
+                let place = TopicPartition { topic: ends.topic.clone(), partition };
+                let end = self.log.offset(&place, OffsetAt::Latest(Isolation::ReadCommitted)).await?;
+                offsets.insert(partition, end.0);
+            }
+            ends.tell.send_replace(Some(offsets));
+        }
+        Ok(())
+    }
+
+    /// Writes the manifest without the tokens that are visible by now, sweeps, and leaves the group.
+    async fn confirm(&mut self) -> Result<(), EngineError> {
+        if !self.confirmed.is_empty() {
+            self.commit(&BTreeMap::new()).await?;
+        }
+        let attempt = logmill_connectors::sink::Attempt(self.attempt.clone());
+        for handle in &self.sinks {
+            let swept = retry::transient(|| handle.sink.collect(&[], &attempt)).await;
+            swept.map_err(|error| EngineError::sink(&handle.name, error))?;
+        }
+        self.store.sweep(self.manifest.references()).await?;
+        self.log.leave_group(&self.membership).await?;
+        Ok(())
+    }
+}
+
+/// Commits the tokens of all sinks in their order, and takes them out of the manifest; returns the sinks that had
+/// some.
+pub(crate) async fn commit_tokens(manifest: &mut Manifest, sinks: &[SinkHandle]) -> Result<Vec<String>, EngineError> {
+    let mut confirmed = Vec::new();
+    for handle in sinks {
+        let Some(state) = manifest.sinks.get_mut(&handle.name) else { continue };
+        if state.tokens.is_empty() {
+            continue;
+        }
+        for token in &state.tokens {
+            let committed = retry::transient(|| handle.sink.commit(token)).await;
+            match committed.map_err(|error| EngineError::sink(&handle.name, error))? {
+                Committed::Lost(what) => return Err(EngineError::Lost { sink: handle.name.clone(), what }),
+                Committed::Done { rejected } => {
+                    if let Some((batch, reason)) = rejected.into_iter().next() {
+                        return Err(super::dead_letter::stop_at_rows(&handle.name, &batch.rows, None, &reason)?);
+                    }
+                }
+            }
+        }
+        state.tokens.clear();
+        confirmed.push(handle.name.clone());
+    }
+    Ok(confirmed)
+}

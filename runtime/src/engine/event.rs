@@ -1,0 +1,90 @@
+//! What tasks and workers tell the coordinator, and what it tells them.
+
+use logmill_connectors::sink::Prepared;
+use logmill_pipelines::flow::{CheckpointEpoch, Position, SplitId};
+
+use super::error::EngineError;
+
+/// A feed's number within the run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct FeedId(pub(crate) usize);
+
+/// A writer's number within the run: the sinks in the order of the plan, then the dead letters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct WriterId(pub(crate) usize);
+
+/// A barrier: what was processed before it belongs to its epoch, and nothing after it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Barrier {
+    /// The epoch that it ends.
+    pub(crate) epoch: CheckpointEpoch,
+    /// Whether the input has ended, so that nothing may be held back.
+    pub(crate) last: bool,
+}
+
+/// The positions that one worker or intake reached since its last barrier.
+pub(crate) type Reached = Vec<(FeedId, SplitId, Position)>;
+
+/// What the coordinator is told.
+pub(crate) enum Event {
+    /// All splits of a feed were found and handed to the queues to their ends.
+    FeedComplete {
+        /// The feed.
+        feed: FeedId,
+        /// How many splits it has.
+        splits: usize,
+    },
+    /// All of a split was processed.
+    SplitProcessed {
+        /// Whose split.
+        feed: FeedId,
+    },
+    /// A worker or intake passed a barrier.
+    Passed {
+        /// The barrier's epoch.
+        epoch: CheckpointEpoch,
+        /// What it had processed by then.
+        reached: Reached,
+    },
+    /// A writer passed a barrier: everything before it is durable.
+    Prepared {
+        /// The barrier's epoch.
+        epoch: CheckpointEpoch,
+        /// Which writer.
+        writer: WriterId,
+        /// What it hands over.
+        prepared: Prepared,
+    },
+    /// The run cannot go on.
+    Failed(EngineError),
+}
+
+/// Tells the coordinator if whoever holds it ends without having said that all is well, as by a panic.
+pub(crate) struct Watchdog {
+    events: tokio::sync::mpsc::UnboundedSender<Event>,
+    what: &'static str,
+    armed: bool,
+}
+
+impl Watchdog {
+    /// A watchdog over `what`.
+    pub(crate) fn new(what: &'static str, events: tokio::sync::mpsc::UnboundedSender<Event>) -> Self {
+        Self { events, what, armed: true }
+    }
+
+    /// It ended as it should, or with an error that is told now.
+    pub(crate) fn finish(mut self, result: Result<(), EngineError>) {
+        self.armed = false;
+        if let Err(error) = result {
+            let _ = self.events.send(Event::Failed(error));
+        }
+    }
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        if self.armed {
+            let _ = self.events.send(Event::Failed(EngineError::Defect(self.what)));
+        }
+    }
+}

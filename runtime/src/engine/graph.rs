@@ -1,0 +1,149 @@
+//! One worker's instance of the operators, wired to each other and to the sinks' queues.
+//!
+//! A batch is pushed in at a feed and runs through to the queues before the next one is taken, so no batch waits between
+//! two operators and a barrier finds the graph empty.
+
+use logmill_operators::operator::{Operator, Output, Port, Progress};
+use logmill_pipelines::flow::RowBatch;
+
+use super::error::EngineError;
+use super::event::{FeedId, WriterId};
+
+/// An operator stops emitting and is resumed later once it has put out this much.
+const OUTPUT_BYTES: usize = 8 << 20;
+
+/// Where a batch goes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Route {
+    /// To a port of an operator, by its number in the plan.
+    Operator(usize, Port),
+    /// To a sink.
+    Writer(WriterId),
+}
+
+/// Rows that an operator failed on.
+pub(crate) struct Rejected {
+    /// The operator's number in the plan.
+    pub(crate) operator: usize,
+    /// The rows as it saw them.
+    pub(crate) batch: RowBatch,
+    /// What is wrong with them.
+    pub(crate) reason: String,
+}
+
+/// Takes what leaves the graph.
+pub(crate) trait Exit {
+    /// Rows for a sink.
+    fn deliver(&mut self, writer: WriterId, batch: RowBatch) -> Result<(), EngineError>;
+
+    /// Rows that failed.
+    fn reject(&mut self, rejected: Rejected) -> Result<(), EngineError>;
+}
+
+/// The operators of one worker.
+pub(crate) struct Graph {
+    operators: Vec<Node>,
+    feeds: Vec<Vec<Route>>,
+}
+
+struct Node {
+    operator: Box<dyn Operator>,
+    routes: Vec<Route>,
+}
+
+#[derive(Default)]
+struct Emitted {
+    batches: Vec<RowBatch>,
+    bytes: usize,
+    rejected: Vec<(RowBatch, String)>,
+}
+
+impl Output for Emitted {
+    fn emit(&mut self, _port: Port, batch: RowBatch) {
+        self.bytes += batch.size_bytes();
+        self.batches.push(batch);
+    }
+
+    fn reject(&mut self, batch: RowBatch, reason: &str) {
+        self.rejected.push((batch, reason.to_owned()));
+    }
+
+    fn is_full(&self) -> bool {
+        self.bytes >= OUTPUT_BYTES
+    }
+}
+
+impl Graph {
+    /// A graph of opened operators, each with the routes of its output; and the routes of each feed.
+    pub(crate) fn new(operators: Vec<(Box<dyn Operator>, Vec<Route>)>, feeds: Vec<Vec<Route>>) -> Self {
+        let operators = operators.into_iter().map(|(operator, routes)| Node { operator, routes }).collect();
+        Self { operators, feeds }
+    }
+
+    /// Runs a batch of a feed through.
+    pub(crate) fn push(&mut self, feed: FeedId, batch: RowBatch, exit: &mut dyn Exit) -> Result<(), EngineError> {
+        let routes = self.feeds.get(feed.0).cloned().unwrap_or_default();
+        self.send(&routes, batch, exit)
+    }
+
+    /// Tells every operator that nothing more comes, in topological order.
+    pub(crate) fn end(&mut self, exit: &mut dyn Exit) -> Result<(), EngineError> {
+        for number in 0..self.operators.len() {
+            let ports = self.operators.get(number).map_or(0, |node| node.operator.inputs().len());
+            for port in 0..ports {
+                self.drive(number, exit, |operator, out| operator.on_end(port, out))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, routes: &[Route], batch: RowBatch, exit: &mut dyn Exit) -> Result<(), EngineError> {
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        for route in routes {
+            let batch = batch.clone();
+            match *route {
+                Route::Writer(writer) => exit.deliver(writer, batch)?,
+                Route::Operator(number, port) => {
+                    let mut batch = Some(batch);
+                    self.drive(number, exit, |operator, out| match batch.take() {
+                        Some(batch) => operator.on_batch(port, batch, out),
+                        None => Ok(Progress::Done),
+                    })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Calls an operator, and resumes it until it is done; what it puts out is sent on in between.
+    fn drive(
+        &mut self,
+        number: usize,
+        exit: &mut dyn Exit,
+        call: impl FnOnce(
+            &mut dyn Operator,
+            &mut dyn Output,
+        ) -> Result<Progress, logmill_operators::error::OperatorError>,
+    ) -> Result<(), EngineError> {
+        let mut out = Emitted::default();
+        let Some(node) = self.operators.get_mut(number) else { return Ok(()) };
+        let routes = node.routes.clone();
+        let mut progress = call(node.operator.as_mut(), &mut out)?;
+        loop {
+            for (batch, reason) in out.rejected.drain(..) {
+                exit.reject(Rejected { operator: number, batch, reason })?;
+            }
+            out.bytes = 0;
+            for batch in std::mem::take(&mut out.batches) {
+                self.send(&routes, batch, exit)?;
+            }
+            if progress == Progress::Done {
+                return Ok(());
+            }
+            let Some(node) = self.operators.get_mut(number) else { return Ok(()) };
+            progress = node.operator.resume(&mut out)?;
+        }
+    }
+}

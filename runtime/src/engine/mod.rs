@@ -1,0 +1,31 @@
+//! The engine: runs one pipeline in this process, exactly once.
+//!
+//! ```text
+//!   Feed ──chunks──▶ Worker (decode, operators) ──rows──▶ WriterTask (sink)
+//!     │  tokio          threads │                    tokio │
+//!     └▶ Intake ─▶ topic        └─ positions ─┐  ┌─ tokens ┘      Coordinator ─▶ EpochTransaction ─▶ log
+//! ```
+//!
+//! All queues are bounded in bytes. Readers and writers are async; decoding and operators are not, and run on threads of
+//! their own. The [`coordinator`] sends barriers and commits what they bring back; what a run consists of, and how it
+//! goes on from the last commit, is put together in [`start`].
+
+mod coordinator;
+mod dead_letter;
+mod error;
+mod event;
+mod feed;
+mod graph;
+mod intake;
+mod manifest;
+mod queue;
+mod retry;
+mod start;
+mod store;
+mod transaction;
+mod worker;
+mod writer;
+
+pub use coordinator::Ending;
+pub use error::EngineError;
+pub use start::{Outcome, Run, RunError};

@@ -1,0 +1,272 @@
+//! Puts a run together: takes the pipeline over from its predecessor, finds out where it stopped, and wires the tasks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::SchemaRef;
+use logmill_connectors::log::{Log, Membership};
+use logmill_connectors::registry::{ConnectorContext, Registry, SourceHandle, registry};
+use logmill_connectors::sink::{Attempt, OpenWriter, Sink};
+use logmill_operators::operator::StaticTable;
+use logmill_pipelines::flow::CheckpointEpoch;
+use logmill_pipelines::{Diagnostics, Pipeline};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use super::coordinator::{Ending, SinkHandle, commit_tokens};
+use super::error::EngineError;
+use super::manifest::{Manifest, PlanRecord, topic_of};
+use super::restore;
+use super::store::CheckpointStore;
+use super::topics;
+use super::transaction::EpochTransaction;
+use super::wire::{self, Wiring};
+use crate::metrics::Metrics;
+use crate::plan::{self, Plan, PlanFingerprint, Verdict};
+
+/// The shortest timeout of a transaction; a pipeline with rare commits gets three times their distance.
+const MIN_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A pipeline to be run in this process.
+pub struct Run {
+    /// What to run.
+    pub pipeline: Pipeline,
+    /// The log that holds its topics and its state.
+    pub log: Arc<dyn Log>,
+    /// The folder of the log; the checkpoint store lies in it.
+    pub data_dir: PathBuf,
+    /// The folder that relative paths in the pipeline start from.
+    pub base_dir: PathBuf,
+    /// Forget the earlier runs' positions and begin a new incarnation.
+    pub fresh: bool,
+    /// Told what happens, while it does.
+    pub metrics: Arc<Metrics>,
+    /// Becomes true when the run shall commit and stop.
+    pub stop: watch::Receiver<bool>,
+    /// Told, once, what the run takes over from earlier ones.
+    pub on_start: Box<dyn Fn(&Takeover) + Send>,
+}
+
+/// What a run found when it started.
+#[derive(Clone, Debug, Default)]
+pub struct Takeover {
+    /// Rows that earlier runs of the incarnation have read.
+    pub rows_before: u64,
+    /// The last epoch that was committed; 0 if there is none.
+    pub epoch_before: u64,
+    /// Whether an earlier run came to the end of its bounded input.
+    pub was_finished: bool,
+    /// What changed in the pipeline since then, and why that is accepted.
+    pub accepted_changes: Vec<String>,
+}
+
+/// What became of a run.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// How it ended.
+    pub ending: Ending,
+    /// What it had taken over.
+    pub takeover: Takeover,
+}
+
+/// Why a run did not start, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The pipeline does not fit its data: found once the schemas were known.
+    #[error("the pipeline cannot run as it is written")]
+    Invalid(Diagnostics),
+    /// It could not start, or stopped.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+/// Everything a pipeline names, opened.
+pub(crate) struct Opened {
+    pub(crate) sources: Vec<OpenedSource>,
+    pub(crate) tables: BTreeMap<String, StaticTable>,
+    pub(crate) plan: Plan,
+}
+
+/// A source, and the way its records take to the operators.
+pub(crate) struct OpenedSource {
+    pub(crate) name: String,
+    /// What the operators read.
+    pub(crate) read: SourceHandle,
+    /// The topic that they read it from, if it is one.
+    pub(crate) topic: Option<String>,
+    /// What is played through a topic first.
+    pub(crate) intake: Option<OpenedIntake>,
+}
+
+/// A source that is played through a topic.
+pub(crate) struct OpenedIntake {
+    pub(crate) source: SourceHandle,
+    pub(crate) topic: String,
+    pub(crate) ends: watch::Sender<Option<BTreeMap<i32, i64>>>,
+}
+
+impl Run {
+    /// Runs the pipeline until its input has ended or a stop is asked for.
+    pub async fn execute(self) -> Result<Outcome, RunError> {
+        let registry = registry();
+        let name = self.pipeline.spec.pipeline.clone();
+        let id = format!("logmill-{name}");
+        let every = self.pipeline.spec.commit.every.as_duration();
+        topics::create(&*self.log, &self.pipeline.spec).await?;
+
+        // From here on no predecessor can commit anything: what is read next is what it left for good.
+        let timeout = MIN_TRANSACTION_TIMEOUT.max(every * 3);
+        let session = self.log.init_producer(&id, timeout.as_millis() as u64).await.map_err(EngineError::from)?;
+        let membership = self.log.join_group(&id, "worker-0").await.map_err(EngineError::from)?;
+        let store = CheckpointStore::open(self.data_dir.join("checkpoints").join(&name)).await?;
+        let mut manifest = restore::read_manifest(&self.log, &store, &name).await?;
+        let incarnation = manifest.plan.as_ref().map_or(1, |plan| plan.incarnation);
+        let epoch = manifest.plan.as_ref().map_or(CheckpointEpoch(1), |plan| plan.epoch.next());
+        let transaction = Arc::new(EpochTransaction::new(self.log.clone(), session, epoch));
+        let context = ConnectorContext {
+            log: self.log.clone(),
+            transaction: transaction.clone(),
+            base_dir: self.base_dir.clone(),
+            pipeline: name.clone(),
+        };
+
+        // A fresh start still owes the last one its commits: what a manifest names is committed, come what may.
+        let pinned = restore::pinned_schemas(&manifest);
+        let pinned = if self.fresh { BTreeMap::new() } else { pinned };
+        let opened = open(&self.pipeline, &registry, &context, &pinned).await?;
+        let fingerprint = opened.plan.fingerprint();
+        let takeover = take_over(&manifest, &fingerprint, self.fresh)?;
+        let sinks = open_sinks(&opened.plan, &registry, &context).await?;
+        commit_tokens(&mut manifest, &sinks).await?;
+        if self.fresh {
+            topics::clear_intakes(&*self.log, &self.pipeline.spec).await?;
+            manifest = Manifest::default();
+        }
+        let rows_read = takeover.rows_before;
+        let incarnation = incarnation + u64::from(self.fresh);
+        manifest.plan = Some(PlanRecord {
+            incarnation,
+            epoch: CheckpointEpoch(epoch.0 - 1),
+            finished: takeover.was_finished,
+            plan: fingerprint,
+            rows_read,
+        });
+
+        let attempt = Attempt(Uuid::new_v4().simple().to_string());
+        for handle in &sinks {
+            let swept = handle.sink.collect(&[], &attempt).await;
+            swept.map_err(|error| EngineError::sink(&handle.name, error))?;
+        }
+        store.sweep(manifest.references()).await?;
+        (self.on_start)(&takeover);
+        let wiring = Wiring {
+            pipeline: name.clone(),
+            spec: &self.pipeline.spec,
+            log: self.log.clone(),
+            transaction: transaction.clone(),
+            membership: membership.clone(),
+            store,
+            attempt,
+            manifest,
+            epoch,
+            every,
+            metrics: self.metrics.clone(),
+            stop: self.stop.clone(),
+            rows_before: rows_read,
+        };
+        let ending = wire::run(wiring, opened, sinks).await;
+        match ending {
+            Ok(ending) => Ok(Outcome { ending, takeover }),
+            Err(error) => {
+                // The next run's first act does the same; this lets readers of the topics go on at once.
+                if let Err(second) = transaction.abort().await {
+                    tracing::debug!("could not abort the transaction of the failed epoch: {second}");
+                }
+                Err(error.into())
+            }
+        }
+    }
+}
+
+/// Whether the pipeline fits the state that earlier runs left, and what it takes over.
+fn take_over(manifest: &Manifest, now: &PlanFingerprint, fresh: bool) -> Result<Takeover, EngineError> {
+    let Some(before) = manifest.plan.as_ref().filter(|_| !fresh) else { return Ok(Takeover::default()) };
+    let accepted_changes = match plan::compare(&before.plan, now) {
+        Verdict::Same => Vec::new(),
+        Verdict::Compatible { reasons } => reasons,
+        Verdict::Incompatible { reasons } => {
+            return Err(EngineError::Incompatible(format!(
+                "the pipeline was edited, and its saved state does not fit any more\n  {}\n  hint: undo the change, or \
+                 start anew from the beginning of the sources with --fresh",
+                reasons.join("\n  ")
+            )));
+        }
+    };
+    Ok(Takeover {
+        rows_before: before.rows_read,
+        epoch_before: before.epoch.0,
+        was_finished: before.finished,
+        accepted_changes,
+    })
+}
+
+async fn open(
+    pipeline: &Pipeline,
+    registry: &Registry,
+    context: &ConnectorContext,
+    pinned: &BTreeMap<String, SchemaRef>,
+) -> Result<Opened, RunError> {
+    let spec = &pipeline.spec;
+    let mut schemas: BTreeMap<String, SchemaRef> = BTreeMap::new();
+    let mut digests = BTreeMap::new();
+    let mut tables = BTreeMap::new();
+    for (name, table) in &spec.tables {
+        let loaded = registry.load_table(name, table, context).await;
+        let loaded = loaded.map_err(|error| EngineError::table(name, error))?;
+        schemas.insert(name.clone(), loaded.schema.clone());
+        digests.insert(name.clone(), loaded.digest);
+        let table = StaticTable { name: name.as_str().into(), schema: loaded.schema, batches: loaded.batches };
+        tables.insert(name.clone(), table);
+    }
+    let mut sources = Vec::new();
+    for (name, source) in &spec.sources {
+        let failed = |error| EngineError::source(name, error);
+        let handle = registry.open_source(name, source, pinned.get(name).cloned(), context).await.map_err(failed)?;
+        schemas.insert(name.clone(), handle.schema.clone());
+        let opened = match &source.through {
+            None => {
+                let topic = topics::topic_of_source(source);
+                OpenedSource { name: name.clone(), read: handle, topic, intake: None }
+            }
+            Some(topic) => {
+                let topic = topic.to_string();
+                let (ends, told) = watch::channel(None);
+                let schema = handle.schema.clone();
+                let read = registry.open_topic_source(name, &topic, source, schema, told, context).await;
+                let read = read.map_err(failed)?;
+                let intake = Some(OpenedIntake { source: handle, topic: topic.clone(), ends });
+                OpenedSource { name: name.clone(), read, topic: Some(topic), intake }
+            }
+        };
+        sources.push(opened);
+    }
+    let plan = plan::plan(pipeline.clone(), registry, &schemas).map_err(RunError::Invalid)?;
+    Ok(Opened { sources, tables, plan: plan.with_table_digests(digests) })
+}
+
+async fn open_sinks(
+    plan: &Plan,
+    registry: &Registry,
+    context: &ConnectorContext,
+) -> Result<Vec<SinkHandle>, EngineError> {
+    let mut sinks = Vec::new();
+    for planned in &plan.sinks {
+        let Some(schema) = planned.schema.clone() else { return Err(EngineError::Defect("the plan of a sink")) };
+        let sink = registry.open_sink(&planned.name, &planned.spec, schema, context).await;
+        let sink: Arc<dyn Sink> = sink.map_err(|error| EngineError::sink(&planned.name, error))?;
+        sinks.push(SinkHandle { name: planned.name.clone(), sink });
+    }
+    Ok(sinks)
+}

@@ -1,0 +1,71 @@
+//! The topics of a pipeline: made before it starts, where they are missing.
+
+use logmill_connectors::error::LogError;
+use logmill_connectors::log::{Isolation, Log, NewTopic, OffsetAt, TopicPartition};
+use logmill_pipelines::spec::{OnError, PipelineSpec, SourceSpec, TopicSpec};
+
+use super::error::EngineError;
+use super::manifest;
+
+/// Makes what the pipeline declares, writes to or plays through, and the topic of its manifest.
+pub(crate) async fn create(log: &dyn Log, spec: &PipelineSpec) -> Result<(), EngineError> {
+    let undeclared = TopicSpec::default();
+    let mut wanted: Vec<(&str, &TopicSpec)> = spec.topics.iter().map(|(name, topic)| (name.as_str(), topic)).collect();
+    let through = spec.sources.values().filter_map(|source| source.through.as_ref()).map(|topic| topic.as_str());
+    let sinks = spec.sinks.values().filter(|sink| sink.r#type == "topic").filter_map(|sink| sink.rest.get("topic")?.as_str());
+    let letters = match &spec.on_error {
+        OnError::DeadLetter { dead_letter } => Some(dead_letter.as_str()),
+        OnError::Stop => None,
+    };
+    for name in through.chain(sinks).chain(letters) {
+        if !wanted.iter().any(|(known, _)| *known == name) {
+            wanted.push((name, &undeclared));
+        }
+    }
+    for (name, topic) in wanted {
+        let partitions = i32::try_from(topic.partitions).unwrap_or(i32::MAX);
+        create_missing(log, NewTopic { name: name.to_owned(), partitions, configs: configs(topic) }).await?;
+    }
+    let configs = vec![("cleanup.policy".to_owned(), "compact".to_owned())];
+    create_missing(log, NewTopic { name: manifest::topic_of(&spec.pipeline), partitions: 1, configs }).await
+}
+
+/// Empties the topics that sources are played through: a new incarnation plays all of them again.
+pub(crate) async fn clear_intakes(log: &dyn Log, spec: &PipelineSpec) -> Result<(), EngineError> {
+    for topic in spec.sources.values().filter_map(|source| source.through.as_ref()) {
+        let Some(info) = log.topic(topic.as_str()).await? else { continue };
+        for partition in 0..info.partitions {
+            let place = TopicPartition { topic: info.name.clone(), partition };
+            let end = log.offset(&place, OffsetAt::Latest(Isolation::ReadUncommitted)).await?;
+            log.delete_records(&place, end).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The topic a source reads without an intake, if it reads one.
+pub(crate) fn topic_of_source(source: &SourceSpec) -> Option<String> {
+    (source.r#type == "topic").then(|| source.rest.get("topic")?.as_str().map(str::to_owned)).flatten()
+}
+
+async fn create_missing(log: &dyn Log, topic: NewTopic) -> Result<(), EngineError> {
+    if log.topic(&topic.name).await?.is_some() {
+        return Ok(());
+    }
+    match log.create_topic(topic).await {
+        Err(LogError::TopicExists(_)) => Ok(()),
+        result => Ok(result?),
+    }
+}
+
+fn configs(topic: &TopicSpec) -> Vec<(String, String)> {
+    let mut configs = Vec::new();
+    let mut set = |name: &str, value: Option<String>| configs.extend(value.map(|value| (name.to_owned(), value)));
+    set("retention.ms", topic.retention.map(|retention| retention.as_millis().map_or("-1".to_owned(), |ms| ms.to_string())));
+    set("retention.bytes", topic.retention_bytes.map(|size| size.bytes().to_string()));
+    set("segment.bytes", topic.segment_bytes.map(|size| size.bytes().to_string()));
+    set("segment.ms", topic.segment_age.map(|age| age.as_duration().as_millis().to_string()));
+    set("compression.type", topic.compression.map(|codec| codec.to_string()));
+    set("flush", topic.flush.map(|flush| flush.to_string()));
+    configs
+}

@@ -1,0 +1,192 @@
+//! A worker: one thread that decodes the records of its splits and runs them through the operators.
+//!
+//! A barrier reaches it beside the queue of its input, not in it: the splits' positions at the barrier are those after the
+//! last chunks it processed, and what still waits in the queue belongs to the next epoch.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use logmill_connectors::decode::Decoder;
+use logmill_connectors::source::{Chunk, ChunkData, Records};
+use logmill_pipelines::flow::{Origin, Position, RowBatch, SplitId};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+
+use super::dead_letter::{self, DeadLetter, OnError, Provenance};
+use super::error::EngineError;
+use super::event::{Barrier, Event, FeedId, Watchdog, WriterId};
+use super::feed::Input;
+use super::graph::{Exit, Graph, Rejected};
+use super::queue::{Receiver, Sender};
+use super::writer::Item;
+use crate::metrics::Metrics;
+
+/// What a worker knows of a feed.
+pub(crate) struct FeedDecoder {
+    /// The source's name, for messages.
+    pub(crate) provenance: Provenance,
+    /// Turns its records into rows; `None` where it delivers rows.
+    pub(crate) decoder: Option<Box<dyn Decoder>>,
+}
+
+/// One worker, before it starts.
+pub(crate) struct Worker {
+    pub(crate) pipeline: Arc<str>,
+    pub(crate) feeds: Vec<FeedDecoder>,
+    pub(crate) graph: Graph,
+    pub(crate) operators: Vec<String>,
+    pub(crate) input: Receiver<Input>,
+    pub(crate) barriers: mpsc::UnboundedReceiver<Barrier>,
+    pub(crate) exit: WorkerExit,
+    pub(crate) events: mpsc::UnboundedSender<Event>,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+/// The queues that a worker fills.
+pub(crate) struct WorkerExit {
+    pub(crate) writers: Vec<Sender<Item>>,
+    pub(crate) letters: Option<WriterId>,
+    pub(crate) runtime: Handle,
+}
+
+enum Step {
+    Barrier(Barrier),
+    Input(super::queue::Lease<Input>),
+    End,
+}
+
+impl Worker {
+    /// Starts the thread.
+    pub(crate) fn start(self, number: usize) -> std::io::Result<std::thread::JoinHandle<()>> {
+        let watchdog = Watchdog::new("a worker", self.events.clone());
+        std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || watchdog.finish(self.run()))
+    }
+
+    fn run(mut self) -> Result<(), EngineError> {
+        let runtime = self.exit.runtime.clone();
+        let mut reached: HashMap<(FeedId, SplitId), Position> = HashMap::new();
+        loop {
+            let step = runtime.block_on(async {
+                tokio::select! {
+                    biased;
+                    barrier = self.barriers.recv() => barrier.map_or(Step::End, Step::Barrier),
+                    Some(lease) = self.input.recv() => Step::Input(lease),
+                }
+            });
+            match step {
+                Step::End => return Ok(()),
+                Step::Barrier(barrier) => {
+                    if barrier.last {
+                        self.graph.end(&mut Leaving { exit: &self.exit, names: &self.operators, pipeline: &self.pipeline })?;
+                    }
+                    self.exit.send_barrier(barrier);
+                    let reached = reached.drain().map(|((feed, split), position)| (feed, split, position)).collect();
+                    let _ = self.events.send(Event::Passed { epoch: barrier.epoch, reached });
+                }
+                Step::Input(lease) => match lease.item {
+                    Input::SplitEnd { feed } => {
+                        let _ = self.events.send(Event::SplitProcessed { feed });
+                    }
+                    Input::Chunk { feed, split, chunk } => {
+                        let position = chunk.position.clone();
+                        self.process(feed, &split, chunk)?;
+                        reached.insert((feed, split), position);
+                    }
+                },
+            }
+        }
+    }
+
+    fn process(&mut self, feed: FeedId, split: &SplitId, chunk: Chunk) -> Result<(), EngineError> {
+        let Some(decoder) = self.feeds.get_mut(feed.0) else { return Ok(()) };
+        let origin = |offset| Origin { source: decoder.provenance.source.clone(), split: split.clone(), offset };
+        let batch = match chunk.data {
+            ChunkData::Rows(mut batch) => {
+                batch.origin.get_or_insert_with(|| origin(-1));
+                self.metrics.read(batch.num_rows() as u64, chunk.bytes_read);
+                batch
+            }
+            ChunkData::Records(records) => {
+                self.metrics.read(records.len() as u64, chunk.bytes_read);
+                let origin = origin(records.offsets.first().copied().unwrap_or(-1));
+                let rows = decode(decoder, &records, &self.exit, &self.metrics)?;
+                RowBatch { rows, ops: None, origin: Some(origin) }
+            }
+        };
+        let mut leaving = Leaving { exit: &self.exit, names: &self.operators, pipeline: &self.pipeline };
+        self.graph.push(feed, batch, &mut leaving)
+    }
+}
+
+fn decode(
+    feed: &mut FeedDecoder,
+    records: &Records,
+    exit: &WorkerExit,
+    metrics: &Metrics,
+) -> Result<arrow::array::RecordBatch, EngineError> {
+    let source = feed.provenance.source.clone();
+    let Some(decoder) = &mut feed.decoder else { return Err(EngineError::Defect("a source of rows")) };
+    let decoded = decoder.decode(records).map_err(|error| EngineError::source(&source, error))?;
+    if let Some(first) = decoded.errors.first() {
+        if exit.on_error() == OnError::Stop {
+            return Err(feed.provenance.stop(records, first));
+        }
+        metrics.dead_letters(decoded.errors.len() as u64);
+        let letters = decoded.errors.iter().map(|error| feed.provenance.undecoded(records, error)).collect();
+        exit.put_aside(letters)?;
+    }
+    Ok(decoded.rows)
+}
+
+impl WorkerExit {
+    fn on_error(&self) -> OnError {
+        if self.letters.is_some() { OnError::DeadLetter } else { OnError::Stop }
+    }
+
+    fn send_barrier(&self, barrier: Barrier) {
+        for writer in &self.writers {
+            // A writer that is gone has told the coordinator why.
+            let _ = writer.send_weightless(Item::Barrier(barrier));
+        }
+    }
+
+    fn put_aside(&self, letters: Vec<DeadLetter>) -> Result<(), EngineError> {
+        let bytes = letters.iter().map(DeadLetter::size_bytes).sum();
+        match self.letters {
+            Some(writer) => self.send(writer, Item::Letters(letters), bytes),
+            None => Ok(()),
+        }
+    }
+
+    fn send(&self, writer: WriterId, item: Item, bytes: usize) -> Result<(), EngineError> {
+        let Some(sender) = self.writers.get(writer.0) else { return Ok(()) };
+        // A writer that is gone has told the coordinator why, which ends this worker too.
+        let _ = self.runtime.block_on(sender.send(item, bytes));
+        Ok(())
+    }
+}
+
+/// The way out of the graph during one call.
+struct Leaving<'a> {
+    exit: &'a WorkerExit,
+    names: &'a [String],
+    pipeline: &'a str,
+}
+
+impl Exit for Leaving<'_> {
+    fn deliver(&mut self, writer: WriterId, batch: RowBatch) -> Result<(), EngineError> {
+        let bytes = batch.size_bytes();
+        self.exit.send(writer, Item::Rows(batch), bytes)
+    }
+
+    fn reject(&mut self, rejected: Rejected) -> Result<(), EngineError> {
+        let name = self.names.get(rejected.operator).map_or("", String::as_str);
+        let (rows, origin) = (&rejected.batch.rows, rejected.batch.origin.as_ref());
+        match self.exit.on_error() {
+            OnError::Stop => Err(dead_letter::stop_at_rows(name, rows, origin, &rejected.reason)?),
+            OnError::DeadLetter => {
+                self.exit.put_aside(dead_letter::of_rows(self.pipeline, name, rows, origin, &rejected.reason)?)
+            }
+        }
+    }
+}
