@@ -71,6 +71,7 @@ pub(crate) async fn run(wiring: Wiring<'_>, opened: Opened, sinks: Vec<SinkHandl
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let Opened { sources, tables, plan } = opened;
 
+    wiring.metrics.name_sinks(sinks.iter().map(|sink| sink.name.clone()));
     let mut writer_queues = open_writers(&wiring, &sinks, workers, &mut tasks).await?;
     let writers = writer_queues.len();
     let letters = (writers > sinks.len()).then_some(WriterId(sinks.len()));
