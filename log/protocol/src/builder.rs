@@ -43,6 +43,8 @@ pub struct BatchBuilder {
     buffer: BytesMut,
     /// Where the codec writes; empty between batches.
     compressed: Vec<u8>,
+    /// Size of the batch before, uncompressed: the next is likely to need as much.
+    expected_bytes: usize,
     count: i32,
     base_timestamp: Timestamp,
     max_timestamp: Timestamp,
@@ -58,6 +60,7 @@ impl BatchBuilder {
             compressor: Compressor::new(options.compression),
             buffer: BytesMut::new(),
             compressed: Vec::new(),
+            expected_bytes: 0,
             count: 0,
             base_timestamp: Timestamp::NONE,
             max_timestamp: Timestamp::NONE,
@@ -108,19 +111,25 @@ impl BatchBuilder {
         }
 
         if self.buffer.is_empty() {
+            // Here and not in `finish`: by now the batch before may have been dropped, and its memory is free again.
+            self.buffer.reserve(self.expected_bytes.max(HEADER_LEN));
             self.buffer.put_bytes(0, HEADER_LEN);
         }
         self.buffer.reserve(varint::MAX_LEN_32 + body_len);
-        varint::put_i32(&mut self.buffer, body_len as i32);
-        self.buffer.put_u8(0);
-        varint::put_i64(&mut self.buffer, timestamp_delta);
-        varint::put_i32(&mut self.buffer, self.count);
-        put_field(&mut self.buffer, key);
-        put_field(&mut self.buffer, value);
-        varint::put_i32(&mut self.buffer, headers.len() as i32);
+        // At most 5 + 1 + 10 + 5 + 5 bytes.
+        let mut front = varint::Stack::new();
+        front.i32(body_len as i32);
+        front.byte(0);
+        front.i64(timestamp_delta);
+        front.i32(self.count);
+        put_field(&mut self.buffer, front, key);
+        put_field(&mut self.buffer, varint::Stack::new(), value);
+        let mut front = varint::Stack::new();
+        front.i32(headers.len() as i32);
+        self.buffer.extend_from_slice(front.as_slice());
         for (key, value) in headers {
-            put_field(&mut self.buffer, Some(key.as_bytes()));
-            put_field(&mut self.buffer, *value);
+            put_field(&mut self.buffer, varint::Stack::new(), Some(key.as_bytes()));
+            put_field(&mut self.buffer, varint::Stack::new(), *value);
         }
         self.max_timestamp = if self.count == 0 { timestamp } else { self.max_timestamp.max(timestamp) };
         self.base_timestamp = base_timestamp;
@@ -155,7 +164,7 @@ impl BatchBuilder {
         if self.is_empty() {
             return None;
         }
-        let uncompressed_len = self.buffer.len();
+        self.expected_bytes = self.buffer.len();
         let codec = self.compress();
         let batch = if codec == Compression::None { &mut self.buffer[..] } else { &mut self.compressed[..] };
         let header = seal_header(&self.options, self.control, codec, self.count, batch.len());
@@ -168,8 +177,6 @@ impl BatchBuilder {
             Bytes::copy_from_slice(&self.compressed)
         };
         self.clear();
-        // Reuses the memory of a batch that nobody holds any more, where there is one.
-        self.buffer.reserve(uncompressed_len);
         Some(finished)
     }
 
@@ -250,12 +257,17 @@ fn field_len(field: Option<&[u8]>) -> usize {
     }
 }
 
+/// Appends `front`, the length of `field`, and `field`.
 #[inline]
-fn put_field(buffer: &mut BytesMut, field: Option<&[u8]>) {
+fn put_field(buffer: &mut BytesMut, mut front: varint::Stack, field: Option<&[u8]>) {
     match field {
-        None => varint::put_i32(buffer, -1),
+        None => {
+            front.i32(-1);
+            buffer.extend_from_slice(front.as_slice());
+        }
         Some(bytes) => {
-            varint::put_i32(buffer, bytes.len() as i32);
+            front.i32(bytes.len() as i32);
+            buffer.extend_from_slice(front.as_slice());
             buffer.extend_from_slice(bytes);
         }
     }

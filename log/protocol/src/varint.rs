@@ -124,6 +124,54 @@ fn get_long(bytes: &mut &[u8]) -> Result<u64, VarintError> {
     Err(if bytes.len() >= MAX_LEN_64 { VarintError::Overflow } else { VarintError::Truncated })
 }
 
+/// A few varints in a row on the stack, to be copied in one go: cheaper than growing a buffer byte by byte.
+pub(crate) struct Stack {
+    bytes: [u8; Self::CAPACITY],
+    len: usize,
+}
+
+impl Stack {
+    const CAPACITY: usize = 32;
+
+    /// Takes up to 32 bytes; what is written beyond is lost, so callers add up the longest of each part.
+    #[inline]
+    pub(crate) fn new() -> Self {
+        Self { bytes: [0; Self::CAPACITY], len: 0 }
+    }
+
+    #[inline]
+    pub(crate) fn byte(&mut self, byte: u8) {
+        if let Some(place) = self.bytes.get_mut(self.len) {
+            *place = byte;
+            self.len += 1;
+        }
+    }
+
+    #[inline]
+    pub(crate) fn i32(&mut self, value: i32) {
+        self.u64(u64::from(zigzag_32(value)));
+    }
+
+    #[inline]
+    pub(crate) fn i64(&mut self, value: i64) {
+        self.u64(zigzag_64(value));
+    }
+
+    #[inline]
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
+
+    #[inline]
+    fn u64(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.byte(value as u8 | 0x80);
+            value >>= 7;
+        }
+        self.byte(value as u8);
+    }
+}
+
 const fn zigzag_32(value: i32) -> u32 {
     ((value << 1) ^ (value >> 31)) as u32
 }
@@ -189,6 +237,20 @@ mod tests {
         let mut rest = &six_bytes[..];
         assert_eq!(get_u32(&mut rest), Err(VarintError::Overflow));
         assert_eq!(rest, six_bytes);
+    }
+
+    #[test]
+    fn the_stack_writes_what_the_buffer_does() {
+        for value in [0, -1, 1, 300, -70_000, i64::from(i32::MIN), i64::MAX, i64::MIN] {
+            let mut stack = Stack::new();
+            stack.byte(7);
+            stack.i64(value);
+            stack.i32(value as i32);
+            let mut expected = vec![7];
+            put_i64(&mut expected, value);
+            put_i32(&mut expected, value as i32);
+            assert_eq!(stack.as_slice(), expected, "{value}");
+        }
     }
 
     proptest! {

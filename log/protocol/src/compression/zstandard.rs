@@ -14,6 +14,9 @@ thread_local! {
     static DECODER: RefCell<Option<DCtx<'static>>> = const { RefCell::new(None) };
 }
 
+/// A frame's claim of its size is trusted with memory up to this multiple of the frame; logs rarely shrink as much.
+const TRUSTED_RATIO: usize = 64;
+
 pub(super) fn decompress(input: &[u8], out: &mut Vec<u8>, max: usize) -> Result<(), DecompressError> {
     DECODER.with_borrow_mut(|slot| {
         let context = match slot {
@@ -21,6 +24,19 @@ pub(super) fn decompress(input: &[u8], out: &mut Vec<u8>, max: usize) -> Result<
             None => slot.insert(DCtx::try_create().ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?),
         };
         context.init().map_err(|code| io::Error::other(zstd::zstd_safe::get_error_name(code)))?;
+
+        // With the size known, zstd writes into `out` directly instead of through its window.
+        if let Ok(Some(claimed)) = zstd::zstd_safe::get_frame_content_size(input)
+            && let Ok(claimed) = usize::try_from(claimed)
+            && claimed <= max.min(input.len().saturating_mul(TRUSTED_RATIO))
+        {
+            out.reserve(claimed);
+            if context.decompress(out, input).is_ok() {
+                return if out.len() > max { Err(DecompressError::TooLarge) } else { Ok(()) };
+            }
+            // A false claim, or more frames than one: read it piece by piece, which also words the error.
+            out.clear();
+        }
         read_bounded(zstd::stream::read::Decoder::with_context(input, context), out, max)
     })
 }
