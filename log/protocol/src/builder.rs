@@ -1,5 +1,7 @@
 //! Builds record batches, byte for byte as Kafka's own client would, with memory that is reused.
 
+use std::fmt;
+
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::compression::Compressor;
@@ -202,6 +204,16 @@ impl BatchBuilder {
             Ok(()) => codec,
             Err(_) => Compression::None,
         }
+    }
+}
+
+impl fmt::Debug for BatchBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BatchBuilder")
+            .field("options", &self.options)
+            .field("count", &self.count)
+            .field("size_bytes", &self.size_bytes())
+            .finish_non_exhaustive()
     }
 }
 

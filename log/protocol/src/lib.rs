@@ -16,6 +16,26 @@
 //! asks for [`BatchView::records`]. Input may be any bytes: every function answers with an error, never a panic, and
 //! bounds what it allocates before it allocates.
 //!
+//! ```
+//! use logmill_protocol::{BatchBuilder, BatchLimits, BatchOptions, batches, patch_assigned};
+//! use logmill_protocol::{LeaderEpoch, Offset, Timestamp};
+//!
+//! let mut builder = BatchBuilder::new(BatchOptions::default());
+//! builder.append(Timestamp(1_357_016_400_000), Some(b"AA"), Some(b"{\"delay\":3}"), &[("source", Some(b"jfk"))])?;
+//! let mut log = builder.finish().unwrap_or_default().to_vec();
+//! patch_assigned(&mut log, Offset(1000), LeaderEpoch(1))?;
+//!
+//! let mut scratch = Vec::new();
+//! for batch in batches(&log) {
+//!     let batch = batch?;
+//!     batch.validate(&BatchLimits::STORED)?;
+//!     for record in batch.records(&mut scratch, &BatchLimits::STORED)? {
+//!         assert_eq!(record?.offset, Offset(1000));
+//!     }
+//! }
+//! # Ok::<(), logmill_protocol::BatchError>(())
+//! ```
+//!
 //! Format: <https://kafka.apache.org/documentation/#recordbatch>, KIP-98.
 
 mod builder;

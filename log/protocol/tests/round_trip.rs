@@ -120,6 +120,21 @@ fn an_empty_builder_builds_nothing() {
 }
 
 #[test]
+fn the_memory_of_a_dropped_batch_is_used_again_and_that_of_a_held_one_is_not() {
+    let mut builder = BatchBuilder::new(BatchOptions::default());
+    let mut build = |value: &[u8]| {
+        builder.append(Timestamp(0), None, Some(value), &[]).unwrap();
+        builder.finish().unwrap()
+    };
+    let dropped = build(&[1; 50_000]).as_ptr();
+    let held = build(&[2; 50_000]);
+    assert_eq!(held.as_ptr(), dropped);
+    let next = build(&[3; 50_000]);
+    assert_ne!(next.as_ptr(), held.as_ptr());
+    assert_eq!(read(&parse(&held))[0].value, Some(vec![2; 50_000]));
+}
+
+#[test]
 fn sequences_wrap_to_zero() {
     assert_eq!(advance_sequence(i32::MAX - 1, 1), i32::MAX);
     assert_eq!(advance_sequence(i32::MAX, 1), 0);
