@@ -1,1 +1,8 @@
-//! x
+//! The bench that end-to-end tests stand on: the real binary in a folder of its own, real data, and what came out.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+pub mod data;
+pub mod outcome;
+pub mod s3;
+pub mod site;

@@ -1,0 +1,9 @@
+//! End to end: the real binary on real data, in one test binary.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod bad_input;
+mod budgets;
+mod commands;
+mod example;
+mod exactly_once;
