@@ -1,0 +1,138 @@
+//! What a schema can't say: names that are used twice, columns that aren't there, parts that don't exist yet.
+
+use std::collections::{BTreeSet, HashMap};
+
+use crate::column::ColumnType;
+use crate::diagnostics::Diagnostic;
+use crate::flow::RESERVED_PREFIX;
+use crate::nearest::nearest;
+use crate::spans::Spans;
+use crate::spec::{Columns, OperatorSpec, PipelineSpec};
+
+/// The maps whose keys share one namespace, and what their entries are called.
+pub(crate) const MAPS: [(&str, &str); 4] =
+    [("sources", "source"), ("tables", "table"), ("operators", "operator"), ("sinks", "sink")];
+
+/// Checks a spec; entries in `broken` were found wrong before and are missing from it.
+pub(crate) fn check(spec: &PipelineSpec, spans: &Spans, broken: &BTreeSet<String>) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    duplicate_names(spans, &mut found);
+    columns(spec, spans, &mut found);
+    through_topics(spec, spans, &mut found);
+    tests(spec, spans, broken, &mut found);
+    for (name, operator) in &spec.operators {
+        if matches!(operator, OperatorSpec::Wasm(_)) {
+            let span = spans.key(&["operators", name, "wasm"]);
+            let hint = "write the operator in `sql`";
+            found.push(Diagnostic::error(span, "wasm operators are not available yet").with_hint(hint));
+        }
+    }
+    if spec.commit.every.0.is_zero() {
+        let span = spans.of(&["commit", "every"]);
+        found.push(Diagnostic::error(span, "`commit.every` must be longer than 0s").with_hint("1s is the default"));
+    }
+    found
+}
+
+/// A name may stand in one of the maps only.
+fn duplicate_names(spans: &Spans, found: &mut Vec<Diagnostic>) {
+    let mut first: HashMap<&str, (&str, &str)> = HashMap::new();
+    for (map, word) in MAPS {
+        for entry in spans.root().get(map).map_or(&[][..], |node| node.entries()) {
+            if let Some((other, other_map)) = first.get(entry.key.as_str()) {
+                let line = spans.key(&[other_map, &entry.key]).line;
+                let message = format!("the {word} `{}` has the name of a {other}", entry.key);
+                found.push(
+                    Diagnostic::error(spans.key(&[map, &entry.key]), message)
+                        .with_note(format!("the {other} `{}` stands in line {line}", entry.key))
+                        .with_hint("sources, tables, operators and sinks share one namespace: rename one of them"),
+                );
+                continue;
+            }
+            first.insert(&entry.key, (word, map));
+        }
+    }
+}
+
+/// Declared columns: their names, and what refers to them.
+fn columns(spec: &PipelineSpec, spans: &Spans, found: &mut Vec<Diagnostic>) {
+    let sources = spec.sources.iter().map(|(name, source)| ("sources", name, source.schema.as_ref()));
+    let tables = spec.tables.iter().map(|(name, table)| ("tables", name, table.schema.as_ref()));
+    for (map, name, schema) in sources.chain(tables) {
+        let Some(schema) = schema else { continue };
+        if schema.is_empty() {
+            let message = format!("`{map}.{name}.schema` names no column");
+            let hint = "leave `schema` out to have the columns inferred";
+            found.push(Diagnostic::error(spans.key(&[map, name, "schema"]), message).with_hint(hint));
+        }
+        for column in schema.keys().filter(|column| column.starts_with(RESERVED_PREFIX)) {
+            let span = spans.key(&[map, name, "schema", column]);
+            let message = format!("the column `{column}` is reserved: names that begin with `_` belong to the system");
+            found.push(Diagnostic::error(span, message));
+        }
+    }
+    for (name, source) in &spec.sources {
+        if let (Some(schema), Some(event_time)) = (&source.schema, &source.event_time) {
+            let span = spans.of(&["sources", name, "event_time", "column"]);
+            found.extend(event_time_column(schema, &event_time.column, name, span));
+        }
+    }
+}
+
+fn event_time_column(
+    schema: &Columns,
+    column: &str,
+    source: &str,
+    span: crate::diagnostics::Span,
+) -> Option<Diagnostic> {
+    if column == "_timestamp" {
+        return None;
+    }
+    let Some(column_type) = schema.get(column) else {
+        let message = format!("the source `{source}` has no column `{column}`");
+        let hint = match nearest(column, schema.keys().map(String::as_str)) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("its columns are {}", schema.keys().cloned().collect::<Vec<_>>().join(", ")),
+        };
+        return Some(Diagnostic::error(span, message).with_hint(hint));
+    };
+    if matches!(column_type, ColumnType::Timestamp | ColumnType::TimestampLocal) {
+        return None;
+    }
+    let message = format!("event time needs a column of type timestamp; `{column}` is {column_type}");
+    Some(Diagnostic::error(span, message))
+}
+
+/// Two sources that wrote to the same topic would read each other's records.
+fn through_topics(spec: &PipelineSpec, spans: &Spans, found: &mut Vec<Diagnostic>) {
+    let mut users: HashMap<&str, &str> = HashMap::new();
+    for (name, source) in &spec.sources {
+        let Some(topic) = &source.through else { continue };
+        if let Some(other) = users.insert(topic, name) {
+            let span = spans.of(&["sources", name, "through"]);
+            let message = format!("the sources `{other}` and `{name}` both go through the topic `{topic}`");
+            found.push(Diagnostic::error(span, message).with_hint("give each a topic of its own"));
+        }
+    }
+}
+
+/// Tests feed sources and look at operators.
+fn tests(spec: &PipelineSpec, spans: &Spans, broken: &BTreeSet<String>, found: &mut Vec<Diagnostic>) {
+    for (index, test) in spec.tests.iter().enumerate() {
+        let index = index.to_string();
+        let sources = || spec.sources.keys().map(String::as_str);
+        let operators = || spec.operators.keys().map(String::as_str);
+        let relations = || sources().chain(operators());
+        for name in test.input.keys().filter(|name| !spec.sources.contains_key(*name) && !broken.contains(*name)) {
+            let span = spans.key(&["tests", &index, "input", name]);
+            let near = nearest(name, sources()).map(|near| format!("did you mean `{near}`?"));
+            found.push(Diagnostic::error(span, format!("there is no source `{name}`")).with_hint_opt(near));
+        }
+        let known = |name: &String| spec.sources.contains_key(name) || spec.operators.contains_key(name);
+        for name in test.expect.keys().filter(|name| !known(name) && !broken.contains(*name)) {
+            let span = spans.key(&["tests", &index, "expect", name]);
+            let near = nearest(name, relations()).map(|near| format!("did you mean `{near}`?"));
+            found.push(Diagnostic::error(span, format!("there is no operator `{name}`")).with_hint_opt(near));
+        }
+    }
+}
