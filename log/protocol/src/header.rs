@@ -14,6 +14,8 @@ pub(crate) const CRC_AT: usize = 17;
 /// Where the bytes that the CRC covers begin.
 pub(crate) const ATTRIBUTES_AT: usize = 21;
 pub(crate) const MAX_TIMESTAMP_AT: usize = 35;
+/// Producer id, then epoch, then base sequence.
+pub(crate) const PRODUCER_ID_AT: usize = 43;
 
 pub(crate) const COMPRESSION_MASK: u16 = 0b111;
 pub(crate) const LOG_APPEND_TIME: u16 = 1 << 3;
@@ -155,7 +157,7 @@ impl BatchHeader {
         set::<23, 4>(&mut raw, self.last_offset_delta.to_be_bytes());
         set::<27, 8>(&mut raw, self.base_timestamp.0.to_be_bytes());
         set::<MAX_TIMESTAMP_AT, 8>(&mut raw, self.max_timestamp.0.to_be_bytes());
-        set::<43, 8>(&mut raw, self.producer_id.0.to_be_bytes());
+        set::<PRODUCER_ID_AT, 8>(&mut raw, self.producer_id.0.to_be_bytes());
         set::<51, 2>(&mut raw, self.producer_epoch.0.to_be_bytes());
         set::<53, 4>(&mut raw, self.base_sequence.to_be_bytes());
         set::<57, 4>(&mut raw, self.record_count.to_be_bytes());
@@ -173,7 +175,7 @@ impl BatchHeader {
             last_offset_delta: i32::from_be_bytes(get::<23, 4>(raw)),
             base_timestamp: Timestamp(i64::from_be_bytes(get::<27, 8>(raw))),
             max_timestamp: Timestamp(i64::from_be_bytes(get::<MAX_TIMESTAMP_AT, 8>(raw))),
-            producer_id: ProducerId(i64::from_be_bytes(get::<43, 8>(raw))),
+            producer_id: ProducerId(i64::from_be_bytes(get::<PRODUCER_ID_AT, 8>(raw))),
             producer_epoch: ProducerEpoch(i16::from_be_bytes(get::<51, 2>(raw))),
             base_sequence: i32::from_be_bytes(get::<53, 4>(raw)),
             record_count: i32::from_be_bytes(get::<57, 4>(raw)),

@@ -57,6 +57,6 @@ pub use error::BatchError;
 pub use header::{BatchHeader, HEADER_LEN, TimestampType, advance_sequence};
 pub use ids::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Timestamp};
 pub use partition::{murmur2, partition_for_key};
-pub use patch::{patch_assigned, patch_log_append_time};
+pub use patch::{patch_assigned, patch_log_append_time, restamp_producer};
 pub use records::{HeaderIter, HeaderView, RecordView, Records};
 pub use view::{BatchLimits, BatchView, batches};

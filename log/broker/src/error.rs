@@ -1,0 +1,155 @@
+//! What the broker refused or failed to do, one variant for each thing a caller can do about it.
+
+use std::path::PathBuf;
+
+use logmill_protocol::{BatchError, Offset};
+use logmill_storage::StorageError;
+
+use crate::types::TopicPartition;
+
+/// Any error, as a source.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Result of a broker operation.
+pub type Result<T, E = BrokerError> = std::result::Result<T, E>;
+
+/// What the broker refused or failed to do.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// No topic of this name.
+    #[error("topic `{0}` does not exist")]
+    UnknownTopic(String),
+    /// The topic has no such partition.
+    #[error("topic `{topic}` has no partition {partition}")]
+    UnknownPartition {
+        /// The topic.
+        topic: String,
+        /// The partition asked for.
+        partition: i32,
+    },
+    /// The topic exists already.
+    #[error("topic `{0}` exists already")]
+    TopicExists(String),
+    /// A name, config, record batch or call that the broker refuses.
+    #[error("{0}")]
+    Invalid(String),
+    /// The offset is below the log start or above the log end.
+    #[error("offset {offset} of {topic}-{partition} is out of range: the log holds {log_start} to {log_end}")]
+    OffsetOutOfRange {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// The offset asked for.
+        offset: i64,
+        /// The first offset held.
+        log_start: i64,
+        /// The offset after the last one held.
+        log_end: i64,
+    },
+    /// A newer producer has taken over the transactional id, or its transaction timed out.
+    #[error("producer `{0}` was fenced: a newer one of the same transactional id is at work, or it timed out")]
+    Fenced(String),
+    /// The group's generation has moved on, or the member left it.
+    #[error("generation {generation} of group `{group}` is not the current one")]
+    IllegalGeneration {
+        /// The group.
+        group: String,
+        /// The generation the call was made under.
+        generation: i32,
+    },
+    /// The disk is full. What was acknowledged is kept, and writing goes on when there is room.
+    #[error("no space left for the log: {0}")]
+    DiskFull(String),
+    /// A file is damaged, or the disk failed.
+    #[error("{context}")]
+    Storage {
+        /// What was tried, on what.
+        context: String,
+        /// Why it failed.
+        source: BoxError,
+    },
+    /// Another process works on the data dir.
+    #[error("data dir {} is in use by {holder}; stop it or choose another --data-dir", path.display())]
+    DataDirLocked {
+        /// The data dir.
+        path: PathBuf,
+        /// Who holds it, as it wrote itself into the lock file.
+        holder: String,
+    },
+    /// The data dir was written by a newer version.
+    #[error(
+        "data dir {} has format {found}, written by logmill {written_by}, and this logmill {} reads up to format \
+         {supported}; use logmill {written_by} or newer", path.display(), env!("CARGO_PKG_VERSION")
+    )]
+    NewerFormat {
+        /// The data dir.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+        /// The newest format understood.
+        supported: u32,
+        /// The version that wrote it.
+        written_by: String,
+    },
+    /// The broker is shutting down.
+    #[error("the log is shutting down")]
+    Closed,
+}
+
+impl BrokerError {
+    /// A failed call on files that are no partition's: a full disk is told apart from the rest.
+    pub(crate) fn io(context: impl Into<String>, error: std::io::Error) -> Self {
+        let context = context.into();
+        match error.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                Self::DiskFull(format!("cannot {context}"))
+            }
+            _ => Self::Storage { context: format!("cannot {context}"), source: error.into() },
+        }
+    }
+
+    /// A file whose content makes no sense.
+    pub(crate) fn corrupt(context: impl Into<String>, source: impl Into<BoxError>) -> Self {
+        Self::Storage { context: context.into(), source: source.into() }
+    }
+
+    /// What storage said of a partition. A fenced producer is named by the caller, who knows its transactional id.
+    pub(crate) fn storage(partition: &TopicPartition, error: StorageError) -> Self {
+        match error {
+            StorageError::DiskFull { .. } => Self::DiskFull(error.to_string()),
+            StorageError::OffsetOutOfRange { requested, log_start, log_end } => {
+                Self::out_of_range(partition, requested, log_start, log_end)
+            }
+            StorageError::Closed { .. } => Self::Closed,
+            StorageError::InvalidBatch(error) => Self::batch(partition, &error),
+            StorageError::ProducerFenced { producer_id, .. } => Self::Fenced(format!("producer id {producer_id}")),
+            StorageError::Refused { .. }
+            | StorageError::TooLarge { .. }
+            | StorageError::OutOfOrderSequence { .. }
+            | StorageError::InvalidTransactionState { .. }
+            | StorageError::InvalidConfig { .. } => Self::Invalid(format!("{partition}: {error}")),
+            other => Self::Storage { context: format!("partition {partition} failed"), source: other.into() },
+        }
+    }
+
+    /// A record batch that may not be appended.
+    pub(crate) fn batch(partition: &TopicPartition, error: &BatchError) -> Self {
+        Self::Invalid(format!("{partition}: {error}"))
+    }
+
+    pub(crate) fn out_of_range(
+        partition: &TopicPartition,
+        offset: Offset,
+        log_start: Offset,
+        log_end: Offset,
+    ) -> Self {
+        Self::OffsetOutOfRange {
+            topic: partition.topic.clone(),
+            partition: partition.partition,
+            offset: offset.0,
+            log_start: log_start.0,
+            log_end: log_end.0,
+        }
+    }
+}

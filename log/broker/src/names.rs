@@ -1,0 +1,64 @@
+//! Kafka's rules for topic names, and what internal topics are called.
+
+use crate::error::{BrokerError, Result};
+
+/// The topic of committed offsets and group generations.
+pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
+/// The topic of transaction states.
+pub const TRANSACTIONS_TOPIC: &str = "__transaction_state";
+
+/// Longest topic name: Kafka's bound, which leaves room for a partition in a file name.
+const MAX_NAME_LEN: usize = 249;
+
+/// Whether the topic is the broker's own.
+#[must_use]
+pub fn is_internal(topic: &str) -> bool {
+    topic == OFFSETS_TOPIC || topic == TRANSACTIONS_TOPIC
+}
+
+/// Checks a topic name by Kafka's rules, which also make it safe as a file name.
+pub(crate) fn check_topic_name(name: &str) -> Result<()> {
+    let invalid = |reason: &str| Err(BrokerError::Invalid(format!("topic name `{name}` {reason}")));
+    if name.is_empty() {
+        return invalid("is empty");
+    }
+    if name == "." || name == ".." {
+        return invalid("is not allowed");
+    }
+    if name.len() > MAX_NAME_LEN {
+        return invalid("is longer than 249 characters");
+    }
+    if !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-')) {
+        return invalid("may only contain ASCII letters, digits, `.`, `_` and `-`");
+    }
+    Ok(())
+}
+
+/// Checks the name of a group or a transactional id.
+pub(crate) fn check_id(what: &str, id: &str) -> Result<()> {
+    match id.len() {
+        0 => Err(BrokerError::Invalid(format!("the {what} is empty"))),
+        len if len > i16::MAX as usize => Err(BrokerError::Invalid(format!("the {what} is longer than 32767 bytes"))),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topic_names_follow_kafkas_rules() {
+        let check = |name: &str, expected: Option<&str>| {
+            assert_eq!(check_topic_name(name).err().map(|e| e.to_string()).as_deref(), expected);
+        };
+        check("flights", None);
+        check("a.b_c-9", None);
+        check(&"x".repeat(249), None);
+        check("", Some("topic name `` is empty"));
+        check("..", Some("topic name `..` is not allowed"));
+        check("a/b", Some("topic name `a/b` may only contain ASCII letters, digits, `.`, `_` and `-`"));
+        check("ü", Some("topic name `ü` may only contain ASCII letters, digits, `.`, `_` and `-`"));
+        assert!(check_topic_name(&"x".repeat(250)).is_err());
+    }
+}
