@@ -2,9 +2,12 @@
 //!
 //! A connector knows nothing of operators or of the engine. It reaches the log through the [`log::Log`] trait only.
 
+#[cfg(any(test, feature = "testing"))]
+pub mod conformance;
 pub mod decode;
 pub mod error;
 pub mod log;
+pub mod object_store;
 pub mod sink;
 pub mod source;
 pub mod transaction;

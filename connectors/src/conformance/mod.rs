@@ -1,0 +1,3 @@
+//! What every implementation of a connector's trait is held to, and doubles of what connectors stand on.
+
+pub mod sink;

@@ -1,0 +1,163 @@
+//! Rows of files that are not full yet, as state that the engine keeps: a delta an epoch.
+//!
+//! ```text
+//!   epoch      1        2        3 (rolls)        4
+//!   rows    ■■■■■     ■■■     ■■■■│■■          ■■■■
+//!   handed  delta     delta   reset, delta      delta
+//! ```
+//!
+//! A delta is a sequence of frames: magic, length of the body, body. A body is a zstd-compressed Arrow IPC stream.
+//! So deltas can be joined end to end, which is done now and then to keep their number small.
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use arrow::ipc::reader::StreamReader;
+use arrow::ipc::writer::StreamWriter;
+use bytes::Bytes;
+
+use crate::error::ConnectorError;
+
+/// Rows in memory of this size, in bytes, are encoded, whether or not the epoch has ended.
+const BACKLOG_BYTES: usize = 8 << 20;
+
+/// Deltas up to this size together, in bytes, are joined rather than allowed to become many.
+const JOIN_BYTES: usize = 4 << 20;
+
+/// After this many deltas they are joined or, where too large for that, the files are finished early.
+const MAX_DELTAS: usize = 64;
+
+/// Fast rather than small: the state lives for as long as a file takes to fill.
+const ZSTD_LEVEL: i32 = 1;
+
+const MAGIC: [u8; 4] = *b"LMC1";
+
+/// What is carried of the files that are open.
+#[derive(Default)]
+pub(super) struct Carried {
+    backlog: Vec<RecordBatch>,
+    backlog_bytes: usize,
+    /// Frames of this epoch's rows.
+    delta: Vec<u8>,
+    /// What was handed over since the last reset, as long as it is small.
+    handed: Vec<u8>,
+    handed_is_whole: bool,
+    deltas: usize,
+}
+
+/// What to hand over for an epoch.
+pub(super) struct Delta {
+    /// Whether it stands instead of all that was handed over before.
+    pub(super) reset: bool,
+    /// The frames, if any.
+    pub(super) frames: Option<Bytes>,
+}
+
+impl Carried {
+    /// Nothing is carried.
+    pub(super) fn new() -> Self {
+        Self { handed_is_whole: true, ..Self::default() }
+    }
+
+    /// All the rows so far are in finished files.
+    pub(super) fn clear(&mut self) {
+        *self = Self::new();
+    }
+
+    /// Carries rows.
+    pub(super) fn push(&mut self, rows: &RecordBatch) -> Result<(), ConnectorError> {
+        self.backlog_bytes += rows.columns().iter().map(|column| column.get_buffer_memory_size()).sum::<usize>();
+        self.backlog.push(rows.clone());
+        if self.backlog_bytes >= BACKLOG_BYTES { self.encode() } else { Ok(()) }
+    }
+
+    /// Takes note of a delta handed over before a restart, and returns its rows.
+    pub(super) fn restore(&mut self, frames: &[u8], schema: &SchemaRef) -> Result<Vec<RecordBatch>, ConnectorError> {
+        let rows = decode(frames, schema)?;
+        self.remember(frames);
+        Ok(rows)
+    }
+
+    /// Whether the deltas have become too many to keep and too large to join, so that files must be finished.
+    pub(super) fn must_roll(&self) -> bool {
+        self.deltas >= MAX_DELTAS && !self.handed_is_whole
+    }
+
+    /// Hands over this epoch's rows. `rolled` says that files were finished since the last call.
+    pub(super) fn hand_over(&mut self, rolled: bool) -> Result<Delta, ConnectorError> {
+        self.encode()?;
+        let delta = std::mem::take(&mut self.delta);
+        if delta.is_empty() {
+            return Ok(Delta { reset: rolled, frames: None });
+        }
+        if !rolled && self.deltas >= MAX_DELTAS && self.handed_is_whole {
+            let mut all = std::mem::take(&mut self.handed);
+            all.extend_from_slice(&delta);
+            self.deltas = 0;
+            self.remember(&all);
+            return Ok(Delta { reset: true, frames: Some(all.into()) });
+        }
+        self.remember(&delta);
+        Ok(Delta { reset: rolled, frames: Some(delta.into()) })
+    }
+
+    fn remember(&mut self, frames: &[u8]) {
+        self.deltas += 1;
+        if self.handed_is_whole && self.handed.len() + frames.len() <= JOIN_BYTES {
+            self.handed.extend_from_slice(frames);
+        } else {
+            self.handed_is_whole = false;
+            self.handed = Vec::new();
+        }
+    }
+
+    fn encode(&mut self) -> Result<(), ConnectorError> {
+        let Some(first) = self.backlog.first() else { return Ok(()) };
+        let encoder = zstd::stream::write::Encoder::new(Vec::new(), ZSTD_LEVEL).map_err(state_error)?;
+        let mut stream = StreamWriter::try_new(encoder, &first.schema()).map_err(state_error)?;
+        for rows in &self.backlog {
+            stream.write(rows).map_err(state_error)?;
+        }
+        let body = stream.into_inner().map_err(state_error)?.finish().map_err(state_error)?;
+        let length = u32::try_from(body.len()).map_err(state_error)?;
+        self.delta.extend_from_slice(&MAGIC);
+        self.delta.extend_from_slice(&length.to_le_bytes());
+        self.delta.extend_from_slice(&body);
+        self.backlog.clear();
+        self.backlog_bytes = 0;
+        Ok(())
+    }
+}
+
+fn decode(mut frames: &[u8], schema: &SchemaRef) -> Result<Vec<RecordBatch>, ConnectorError> {
+    let mut rows = Vec::new();
+    while !frames.is_empty() {
+        let (head, rest) = frames.split_at_checked(8).ok_or_else(|| damaged("it ends within a frame"))?;
+        let (magic, length) = head.split_at(4);
+        if magic != MAGIC {
+            return Err(damaged("a frame does not begin as it should"));
+        }
+        let length = length.try_into().map(u32::from_le_bytes).map_err(|_| damaged("it ends within a frame"))?;
+        let (body, rest) = rest.split_at_checked(length as usize).ok_or_else(|| damaged("it ends within a frame"))?;
+        let decoder = zstd::stream::read::Decoder::with_buffer(body).map_err(damaged)?;
+        for batch in StreamReader::try_new(decoder, None).map_err(damaged)? {
+            let batch = batch.map_err(damaged)?;
+            if batch.schema().fields() != schema.fields() {
+                return Err(damaged("its columns are not those of the sink"));
+            }
+            rows.push(batch);
+        }
+        frames = rest;
+    }
+    Ok(rows)
+}
+
+fn state_error(error: impl Into<crate::error::BoxError>) -> ConnectorError {
+    ConnectorError::Permanent { context: "cannot encode the rows of unfinished files".into(), source: error.into() }
+}
+
+fn damaged(reason: impl std::fmt::Display) -> ConnectorError {
+    ConnectorError::Data {
+        place: "rows of unfinished files".into(),
+        message: format!("the state is damaged: {reason}"),
+    }
+}

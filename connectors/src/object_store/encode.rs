@@ -1,0 +1,254 @@
+//! Encodes the rows of one file: Parquet, or lines of text, compressed or not.
+//!
+//! Bytes leave an encoder as soon as they are final, so that memory holds one row group of Parquet, not a file.
+
+use std::io::Write as _;
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use bytes::BytesMut;
+use flate2::write::GzEncoder;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression as Codec, ZstdLevel};
+use parquet::file::properties::WriterProperties;
+
+use super::config::Compression;
+use crate::decode::Encoder;
+use crate::error::{BoxError, ConnectorError};
+
+/// The most rows of a Parquet row group.
+const ROW_GROUP_ROWS: usize = 1 << 20;
+
+/// About how large a Parquet row group becomes, in bytes as encoded.
+const ROW_GROUP_BYTES: usize = 16 << 20;
+
+/// Makes the encoder of one text file's lines.
+pub type TextFormat = Arc<dyn Fn(&SchemaRef) -> Result<TextLines, ConnectorError> + Send + Sync>;
+
+/// How rows become lines.
+pub struct TextLines {
+    /// The first line of each file, such as CSV's header, without its newline.
+    pub header: Option<String>,
+    /// Makes a line of each row.
+    pub encoder: Box<dyn Encoder>,
+}
+
+/// What files hold.
+#[derive(Clone)]
+pub enum FileFormat {
+    /// Parquet.
+    Parquet,
+    /// Lines of text.
+    Text {
+        /// The ending of the files' names, without the dot.
+        extension: &'static str,
+        /// Makes their lines.
+        lines: TextFormat,
+    },
+}
+
+impl FileFormat {
+    /// What the YAML calls it.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Parquet => "parquet",
+            Self::Text { extension, .. } => extension,
+        }
+    }
+
+    /// The ending of the files' names, such as `parquet` or `ndjson.gz`.
+    pub(super) fn extension(&self, compression: Option<Compression>) -> String {
+        match self {
+            Self::Parquet => "parquet".into(),
+            Self::Text { extension, .. } => match compression {
+                Some(Compression::Gzip) => format!("{extension}.gz"),
+                Some(Compression::Zstd) => format!("{extension}.zst"),
+                _ => (*extension).to_owned(),
+            },
+        }
+    }
+
+    /// The encoder of a new file.
+    pub(super) fn encoder(
+        &self,
+        compression: Option<Compression>,
+        schema: &SchemaRef,
+    ) -> Result<FileEncoder, ConnectorError> {
+        match self {
+            Self::Parquet => {
+                let codec = match compression {
+                    None | Some(Compression::Zstd) => Codec::ZSTD(ZstdLevel::default()),
+                    Some(Compression::Snappy) => Codec::SNAPPY,
+                    Some(Compression::Gzip) => Codec::GZIP(parquet::basic::GzipLevel::default()),
+                    Some(Compression::None) => Codec::UNCOMPRESSED,
+                };
+                let properties = WriterProperties::builder()
+                    .set_compression(codec)
+                    .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+                    .set_max_row_group_bytes(Some(ROW_GROUP_BYTES))
+                    .build();
+                let writer =
+                    ArrowWriter::try_new(Vec::new(), schema.clone(), Some(properties)).map_err(encode_error)?;
+                Ok(FileEncoder::Parquet(Box::new(writer)))
+            }
+            Self::Text { lines, .. } => {
+                let lines = lines(schema)?;
+                let mut text = TextEncoder {
+                    encoder: lines.encoder,
+                    output: TextOutput::new(compression)?,
+                    values: BytesMut::new(),
+                    ranges: Vec::new(),
+                    lines: Vec::new(),
+                };
+                if let Some(header) = lines.header {
+                    text.output.write(format!("{header}\n").as_bytes())?;
+                }
+                Ok(FileEncoder::Text(Box::new(text)))
+            }
+        }
+    }
+}
+
+/// Encodes one file.
+pub(super) enum FileEncoder {
+    /// Parquet, into memory that is emptied row group by row group.
+    Parquet(Box<ArrowWriter<Vec<u8>>>),
+    /// Lines of text.
+    Text(Box<TextEncoder>),
+}
+
+impl FileEncoder {
+    /// Encodes rows.
+    pub(super) fn write(&mut self, rows: &RecordBatch) -> Result<(), ConnectorError> {
+        match self {
+            Self::Parquet(writer) => writer.write(rows).map_err(encode_error),
+            Self::Text(text) => text.write(rows),
+        }
+    }
+
+    /// The memory taken by what is not final yet, in bytes.
+    pub(super) fn memory(&self) -> usize {
+        match self {
+            Self::Parquet(writer) => writer.memory_size(),
+            Self::Text(_) => 0,
+        }
+    }
+
+    /// About how many bytes what is not final yet will become.
+    pub(super) fn unfinished_bytes(&self) -> usize {
+        match self {
+            Self::Parquet(writer) => writer.in_progress_size(),
+            Self::Text(_) => 0,
+        }
+    }
+
+    /// Makes everything final that can be: ends the Parquet row group.
+    pub(super) fn flush(&mut self) -> Result<(), ConnectorError> {
+        match self {
+            Self::Parquet(writer) => writer.flush().map_err(encode_error),
+            Self::Text(_) => Ok(()),
+        }
+    }
+
+    /// Takes the bytes that are final.
+    pub(super) fn take(&mut self) -> Result<Vec<u8>, ConnectorError> {
+        match self {
+            Self::Parquet(writer) => {
+                writer.sync().map_err(encode_error)?;
+                Ok(std::mem::take(writer.inner_mut()))
+            }
+            Self::Text(text) => Ok(text.output.take()),
+        }
+    }
+
+    /// Ends the file and returns the rest of its bytes. Nothing can be written any more.
+    pub(super) fn finish(&mut self) -> Result<Vec<u8>, ConnectorError> {
+        match self {
+            Self::Parquet(writer) => {
+                writer.finish().map_err(encode_error)?;
+                self.take()
+            }
+            Self::Text(text) => {
+                text.output.finish()?;
+                Ok(text.output.take())
+            }
+        }
+    }
+}
+
+/// Encodes lines of text.
+pub(super) struct TextEncoder {
+    encoder: Box<dyn Encoder>,
+    output: TextOutput,
+    values: BytesMut,
+    ranges: Vec<Range<usize>>,
+    lines: Vec<u8>,
+}
+
+impl TextEncoder {
+    fn write(&mut self, rows: &RecordBatch) -> Result<(), ConnectorError> {
+        self.values.clear();
+        self.ranges.clear();
+        self.lines.clear();
+        self.encoder.encode(rows, &mut self.values, &mut self.ranges)?;
+        self.lines.reserve(self.values.len() + self.ranges.len());
+        for range in &self.ranges {
+            self.lines.extend_from_slice(self.values.get(range.clone()).unwrap_or_default());
+            self.lines.push(b'\n');
+        }
+        self.output.write(&self.lines)
+    }
+}
+
+/// Text, compressed or not, in memory that is emptied as it fills.
+enum TextOutput {
+    Plain(Vec<u8>),
+    Gzip(GzEncoder<Vec<u8>>),
+    Zstd(zstd::stream::write::Encoder<'static, Vec<u8>>),
+}
+
+impl TextOutput {
+    fn new(compression: Option<Compression>) -> Result<Self, ConnectorError> {
+        Ok(match compression {
+            None | Some(Compression::None) => Self::Plain(Vec::new()),
+            Some(Compression::Gzip) => Self::Gzip(GzEncoder::new(Vec::new(), flate2::Compression::default())),
+            Some(Compression::Zstd) => {
+                Self::Zstd(zstd::stream::write::Encoder::new(Vec::new(), 1).map_err(encode_error)?)
+            }
+            Some(Compression::Snappy) => {
+                return Err(ConnectorError::Config("snappy is for parquet; text takes none, gzip or zstd".into()));
+            }
+        })
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), ConnectorError> {
+        match self {
+            Self::Plain(output) => output.extend_from_slice(bytes),
+            Self::Gzip(output) => output.write_all(bytes).map_err(encode_error)?,
+            Self::Zstd(output) => output.write_all(bytes).map_err(encode_error)?,
+        }
+        Ok(())
+    }
+
+    fn take(&mut self) -> Vec<u8> {
+        match self {
+            Self::Plain(output) => std::mem::take(output),
+            Self::Gzip(output) => std::mem::take(output.get_mut()),
+            Self::Zstd(output) => std::mem::take(output.get_mut()),
+        }
+    }
+
+    fn finish(&mut self) -> Result<(), ConnectorError> {
+        match self {
+            Self::Plain(_) => Ok(()),
+            Self::Gzip(output) => output.try_finish().map_err(encode_error),
+            Self::Zstd(output) => output.do_finish().map_err(encode_error),
+        }
+    }
+}
+
+fn encode_error(error: impl Into<BoxError>) -> ConnectorError {
+    ConnectorError::Permanent { context: "cannot encode rows for a file".into(), source: error.into() }
+}

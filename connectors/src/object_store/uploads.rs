@@ -1,0 +1,255 @@
+//! Staging on an object store: multipart uploads that are completed at commit.
+//!
+//! ```text
+//!   create ─▶ journal object ─▶ parts ─▶ prepare: token ─▶ commit: complete ─▶ journal object deleted
+//! ```
+//!
+//! An upload that is neither completed nor aborted is invisible and is paid for. So its id is written to a journal
+//! object under `_logmill/` before any part is sent, and `collect` aborts what a dead run has left there.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use fail::fail_point;
+use futures::TryStreamExt;
+use object_store::multipart::{MultipartStore, PartId};
+use object_store::path::Path;
+use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt};
+use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+
+use super::claims::{Claim, Claims};
+use super::files::{Finished, Part};
+use super::store::store_error;
+use super::token::StagedFile;
+use crate::error::ConnectorError;
+use crate::sink::Committed;
+
+/// Parts under way at once for one writer; each file sends its parts one after the other.
+const PARTS_IN_FLIGHT: usize = 4;
+
+/// An object store that can leave an upload unfinished.
+pub trait Store: ObjectStore + MultipartStore {}
+
+impl<T: ObjectStore + MultipartStore> Store for T {}
+
+/// A sink's place on an object store.
+#[derive(Clone)]
+pub(super) struct UploadTarget {
+    store: Arc<dyn Store>,
+    /// The sink's folder in the bucket: empty, or ending in a slash.
+    prefix: String,
+    /// The folder of journal objects, from the bucket, ending in a slash.
+    journals: String,
+    claims: Claims,
+}
+
+/// What a journal object remembers.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Journal {
+    to: String,
+    upload: String,
+}
+
+impl UploadTarget {
+    /// The folder `prefix` of a bucket; `staging` (ending in a slash) below it holds the journal objects.
+    pub(super) fn new(store: Arc<dyn Store>, prefix: &str, staging: &str) -> Self {
+        let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
+        let journals = format!("{prefix}{staging}");
+        Self { store, prefix, journals, claims: Claims::default() }
+    }
+
+    /// A new writer's uploads.
+    pub(super) fn uploads(&self) -> Uploads {
+        Uploads { target: self.clone(), open: HashMap::new(), permits: Arc::new(Semaphore::new(PARTS_IN_FLIGHT)) }
+    }
+
+    /// Completes an upload, or finds that it was completed before.
+    pub(super) async fn commit(
+        &self,
+        to: &str,
+        upload: &str,
+        parts: &[String],
+        journal: &str,
+        bytes: u64,
+    ) -> Result<Committed, ConnectorError> {
+        let path = parse_path(to)?;
+        let parts = parts.iter().map(|part| PartId { content_id: part.clone() }).collect();
+        fail_point!("sink::before_complete");
+        if let Err(error) = self.store.complete_multipart(&path, &upload.to_owned(), parts).await {
+            match self.store.head(&path).await {
+                Ok(found) if found.size == bytes => {}
+                Ok(found) => {
+                    return Ok(Committed::Lost(format!(
+                        "{to} has {} bytes, and the upload of {bytes} bytes is gone",
+                        found.size
+                    )));
+                }
+                Err(StoreError::NotFound { .. }) if upload_is_missing(&error) => {
+                    return Ok(Committed::Lost(format!("neither the upload of {to} nor the object")));
+                }
+                Err(_) => return Err(store_error(format!("cannot complete the upload of {to}"), error)),
+            }
+        }
+        fail_point!("sink::after_complete");
+        self.delete(&parse_path(journal)?).await?;
+        self.claims.release(upload);
+        Ok(Committed::Done { rejected: Vec::new() })
+    }
+
+    /// Aborts the journaled uploads that neither a token names nor this process is at work on.
+    pub(super) async fn collect(&self, live: &[StagedFile]) -> Result<(), ConnectorError> {
+        let folder = parse_path(self.journals.trim_end_matches('/'))?;
+        let journals: Vec<_> = self
+            .store
+            .list(Some(&folder))
+            .try_collect()
+            .await
+            .map_err(|error| store_error(format!("cannot list {folder}"), error))?;
+        for object in journals {
+            let Some(journal) = self.read_journal(&object.location).await? else { continue };
+            let named =
+                live.iter().any(|file| matches!(file, StagedFile::Upload { upload, .. } if *upload == journal.upload));
+            if named || self.claims.holds(&journal.upload) {
+                continue;
+            }
+            tracing::info!(object = journal.to, "aborting an upload that an earlier run left unfinished");
+            match self.store.abort_multipart(&parse_path(&journal.to)?, &journal.upload).await {
+                Err(error) if !upload_is_missing(&error) => {
+                    return Err(store_error(format!("cannot abort the upload of {}", journal.to), error));
+                }
+                _ => {}
+            }
+            self.delete(&object.location).await?;
+        }
+        Ok(())
+    }
+
+    async fn read_journal(&self, path: &Path) -> Result<Option<Journal>, ConnectorError> {
+        let read = async { self.store.get(path).await?.bytes().await }.await;
+        match read {
+            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| ConnectorError::Data {
+                place: path.to_string(),
+                message: format!("not the journal of an upload, which it should be: {error}"),
+            }),
+            Err(StoreError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(store_error(format!("cannot read {path}"), error)),
+        }
+    }
+
+    async fn delete(&self, path: &Path) -> Result<(), ConnectorError> {
+        match self.store.delete(path).await {
+            Err(error) if !matches!(error, StoreError::NotFound { .. }) => {
+                Err(store_error(format!("cannot delete {path}"), error))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The uploads of one writer.
+pub(super) struct Uploads {
+    target: UploadTarget,
+    /// By the file's number.
+    open: HashMap<u64, Upload>,
+    permits: Arc<Semaphore>,
+}
+
+struct Upload {
+    to: Path,
+    id: String,
+    journal: Path,
+    claim: Claim,
+    parts: Vec<String>,
+    in_flight: Option<JoinHandle<Result<PartId, StoreError>>>,
+}
+
+impl Uploads {
+    /// Sends a part, once the file's part before it has arrived.
+    pub(super) async fn send(&mut self, part: Part) -> Result<(), ConnectorError> {
+        let upload = match self.open.entry(part.file) {
+            std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
+            std::collections::hash_map::Entry::Vacant(entry) => entry.insert(create(&self.target, &part.name).await?),
+        };
+        upload.arrive().await?;
+        let permit = self.permits.clone().acquire_owned().await.map_err(|error| ConnectorError::Permanent {
+            context: "cannot upload: the writer is closed".into(),
+            source: error.into(),
+        })?;
+        let (store, to, id, index) =
+            (self.target.store.clone(), upload.to.clone(), upload.id.clone(), upload.parts.len());
+        upload.in_flight = Some(tokio::spawn(async move {
+            let sent = store.put_part(&to, &id, index, part.bytes.into()).await;
+            drop(permit);
+            sent
+        }));
+        Ok(())
+    }
+
+    /// A file whose parts were all sent: what stays of it is the token.
+    pub(super) async fn stage(&mut self, finished: &Finished) -> Result<StagedFile, ConnectorError> {
+        let Some(mut upload) = self.open.remove(&finished.file) else {
+            return Err(ConnectorError::Config(format!("no part of {} was uploaded", finished.name)));
+        };
+        upload.arrive().await?;
+        let staged = StagedFile::Upload {
+            to: upload.to.to_string(),
+            upload: upload.id.clone(),
+            parts: std::mem::take(&mut upload.parts),
+            journal: upload.journal.to_string(),
+            rows: finished.rows,
+            bytes: finished.bytes,
+        };
+        upload.claim.keep();
+        Ok(staged)
+    }
+}
+
+async fn create(target: &UploadTarget, name: &str) -> Result<Upload, ConnectorError> {
+    let to = parse_path(&format!("{}{name}", target.prefix))?;
+    let file_name = name.rsplit('/').next().unwrap_or(name);
+    let journal = parse_path(&format!("{}{file_name}.upload", target.journals))?;
+    let id = (target.store.create_multipart(&to).await)
+        .map_err(|error| store_error(format!("cannot begin the upload of {to}"), error))?;
+    let claim = target.claims.claim(id.clone());
+    fail_point!("sink::multipart_created");
+    let entry = Journal { to: to.to_string(), upload: id.clone() };
+    let entry = serde_json::to_vec(&entry).map_err(|error| ConnectorError::Permanent {
+        context: format!("cannot journal the upload of {to}"),
+        source: error.into(),
+    })?;
+    (target.store.put(&journal, entry.into()).await)
+        .map_err(|error| store_error(format!("cannot journal the upload of {to}"), error))?;
+    Ok(Upload { to, id, journal, claim, parts: Vec::new(), in_flight: None })
+}
+
+impl Upload {
+    async fn arrive(&mut self) -> Result<(), ConnectorError> {
+        if let Some(task) = &mut self.in_flight {
+            let sent = task.await;
+            self.in_flight = None;
+            let part = (sent.map_err(StoreError::from).flatten())
+                .map_err(|error| store_error(format!("cannot upload a part of {}", self.to), error))?;
+            self.parts.push(part.content_id);
+        }
+        Ok(())
+    }
+}
+
+fn parse_path(path: &str) -> Result<Path, ConnectorError> {
+    Path::parse(path).map_err(|error| ConnectorError::Permanent {
+        context: format!("`{path}` is not the name of an object"),
+        source: error.into(),
+    })
+}
+
+/// Whether an upload is not there, rather than out of reach.
+fn upload_is_missing(error: &StoreError) -> bool {
+    if matches!(error, StoreError::NotFound { .. }) {
+        return true;
+    }
+    // The store in memory has no kind of error for it.
+    let text = error.to_string();
+    text.contains("NoSuchUpload") || text.contains("MultipartUpload not found")
+}
