@@ -1,0 +1,168 @@
+//! A file of fixed-size entries in ascending order: the common shape of Kafka's offset, time and transaction indexes.
+//!
+//! The file of the active segment lives in memory and is written out from time to time; after its segment closed it is
+//! searched on disk, so that old segments cost no memory.
+//!
+//! ```text
+//!  entries (in memory while resident)
+//!  [ e0 | e1 | e2 | e3 | e4 | e5 ]
+//!    on disk -----^ written        the rest is written by flush()
+//! ```
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use crate::error::Result;
+use crate::files;
+
+/// One entry: `LEN` bytes, big-endian as all of Kafka's files.
+pub(crate) trait Entry: Copy {
+    /// Size of an encoded entry.
+    const LEN: usize;
+
+    fn encode(&self, out: &mut Vec<u8>);
+
+    /// Decodes an entry from `LEN` bytes; `None` if they cannot be one.
+    fn decode(bytes: &[u8]) -> Option<Self>;
+
+    /// Whether `self` may directly follow `previous`.
+    fn follows(&self, previous: &Self) -> bool;
+}
+
+/// Splits `N` bytes off the front of `bytes`.
+pub(crate) fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
+    let (head, tail) = bytes.split_first_chunk::<N>()?;
+    *bytes = tail;
+    Some(*head)
+}
+
+#[derive(Debug)]
+pub(crate) struct EntryFile<E> {
+    path: PathBuf,
+    /// All entries while resident, none otherwise.
+    entries: Vec<E>,
+    /// How many of the entries the file holds.
+    written: usize,
+    resident: bool,
+    /// The file holds entries or a length that may not be durable.
+    dirty: bool,
+}
+
+impl<E: Entry> EntryFile<E> {
+    /// An empty file that is not there yet.
+    pub(crate) fn new(path: PathBuf) -> Self {
+        Self { path, entries: Vec::new(), written: 0, resident: true, dirty: true }
+    }
+
+    /// Reads the file. Returns `None` for the reason if it is missing, or holds what cannot be entries.
+    pub(crate) fn load(path: PathBuf) -> Result<Option<Self>> {
+        let Some(bytes) = files::read_if_exists(&path)? else { return Ok(None) };
+        let mut entries: Vec<E> = Vec::with_capacity(bytes.len() / E::LEN);
+        for chunk in bytes.chunks(E::LEN) {
+            // A torn entry at the end is dropped, the file is cut when the next entries are written.
+            let Some(chunk) = (chunk.len() == E::LEN).then_some(chunk) else { break };
+            match E::decode(chunk) {
+                Some(entry) if entries.last().is_none_or(|last| entry.follows(last)) => entries.push(entry),
+                _ => return Ok(None),
+            }
+        }
+        let written = entries.len();
+        let dirty = written * E::LEN != bytes.len();
+        Ok(Some(Self { path, entries, written, resident: true, dirty }))
+    }
+
+    /// Whether the file ended in the middle of an entry when it was loaded.
+    pub(crate) fn was_torn(&self) -> bool {
+        self.dirty && self.written == self.entries.len()
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_resident(&self) -> bool {
+        self.resident
+    }
+
+    /// The entries in memory: all while resident, none otherwise.
+    pub(crate) fn entries(&self) -> &[E] {
+        &self.entries
+    }
+
+    pub(crate) fn push(&mut self, entry: E) {
+        self.entries.push(entry);
+        self.dirty = true;
+    }
+
+    /// Keeps the first `len` entries. Only while resident.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        if len < self.entries.len() {
+            self.entries.truncate(len);
+            self.written = self.written.min(len);
+            self.dirty = true;
+        }
+    }
+
+    /// Forgets everything, in memory and (at the next flush) on disk.
+    pub(crate) fn clear(&mut self) {
+        self.entries.clear();
+        self.written = 0;
+        self.resident = true;
+        self.dirty = true;
+    }
+
+    /// Writes what the file lacks and makes it durable. Does nothing if nothing changed.
+    pub(crate) fn flush(&mut self) -> Result<()> {
+        if !self.dirty {
+            return Ok(());
+        }
+        let file = files::open_or_create(&self.path)?;
+        if self.resident {
+            let mut bytes = Vec::with_capacity((self.entries.len() - self.written) * E::LEN);
+            for entry in &self.entries[self.written..] {
+                entry.encode(&mut bytes);
+            }
+            let position = (self.written * E::LEN) as u64;
+            files::set_len(&file, &self.path, position)?;
+            files::write_at(&file, &self.path, &bytes, position)?;
+        }
+        files::sync_data(&file, &self.path)?;
+        self.written = self.entries.len();
+        self.dirty = false;
+        Ok(())
+    }
+
+    /// Gives the memory back once everything is on disk.
+    pub(crate) fn release(&mut self) {
+        if !self.dirty {
+            self.entries = Vec::new();
+            self.resident = false;
+        }
+    }
+
+    /// The last entry for which `before` holds. `before` must hold for a prefix of the entries.
+    pub(crate) fn last_where(&self, before: impl Fn(&E) -> bool) -> Result<Option<E>> {
+        if self.resident {
+            let end = self.entries.partition_point(before);
+            return Ok(end.checked_sub(1).and_then(|i| self.entries.get(i)).copied());
+        }
+        // The file may have gone since: the caller then starts from the segment's beginning.
+        let Ok(file) = File::open(&self.path) else { return Ok(None) };
+        let count = file.metadata().map_or(0, |m| m.len() as usize / E::LEN);
+        let (mut low, mut high, mut found) = (0, count, None);
+        let mut bytes = vec![0; E::LEN];
+        while low < high {
+            let middle = low + (high - low) / 2;
+            files::read_at(&file, &self.path, &mut bytes, (middle * E::LEN) as u64)?;
+            match E::decode(&bytes) {
+                Some(entry) if before(&entry) => {
+                    found = Some(entry);
+                    low = middle + 1;
+                }
+                _ => high = middle,
+            }
+        }
+        Ok(found)
+    }
+}

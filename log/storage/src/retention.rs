@@ -1,0 +1,153 @@
+//! Deleting the log's beginning: by age, by size, or up to an offset. Only whole segments below the high watermark go.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use logmill_protocol::{Offset, Timestamp};
+
+use crate::append::is_aged;
+use crate::config::LogConfig;
+use crate::error::{Result, StorageError};
+use crate::log::{PartitionLog, Writer, store};
+use crate::segment::Segment;
+use crate::{checkpoint, names};
+
+/// Why a segment was deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeletionReason {
+    /// Its newest record is older than `retention`.
+    Age,
+    /// The rest of the log holds `retention_bytes` without it.
+    Size,
+    /// It lies below the log start offset.
+    BelowLogStart,
+}
+
+/// A segment that was deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeletedSegment {
+    /// Its first offset.
+    pub base_offset: Offset,
+    /// One past its last offset.
+    pub next_offset: Offset,
+    /// Its record batches in bytes.
+    pub size_bytes: u64,
+    /// Why it went.
+    pub reason: DeletionReason,
+}
+
+impl PartitionLog {
+    /// Deletes what retention no longer keeps, closes an active segment whose age is up, and forgets idle producers.
+    /// Call it from time to time.
+    ///
+    /// A segment is deleted by age once its newest record is: the active one as well, replaced by an empty one. By size
+    /// only closed segments are deleted. Nothing at or above the high watermark is.
+    ///
+    /// # Errors
+    /// If a file cannot be created or removed; what was deleted until then stays deleted.
+    pub fn apply_retention(&self, now: Timestamp) -> Result<Vec<DeletedSegment>> {
+        let config = self.config();
+        let _state = self.sync.lock();
+        let mut writer = self.writer.lock();
+        self.check_usable()?;
+        let active = self.active()?;
+        let removable = active.next_offset() <= self.high_watermark() && is_expired(&active, now, &config);
+        if is_aged(&writer, now, &config) || removable {
+            self.roll_active(&mut writer)?;
+        }
+        let doomed = self.doomed(now, &config);
+        let deleted = self.delete(&mut writer, &doomed)?;
+        writer.producers.expire(now, millis(config.producer_id_expiry));
+        Ok(deleted)
+    }
+
+    /// Moves the log start to `offset` and deletes the segments that lie below it. Returns the log start.
+    ///
+    /// # Errors
+    /// `OffsetOutOfRange` above the high watermark.
+    pub fn delete_records_before(&self, offset: Offset) -> Result<Offset> {
+        let mut state = self.sync.lock();
+        let (log_start, high_watermark) = (self.log_start(), self.high_watermark());
+        if offset > high_watermark {
+            return Err(StorageError::OffsetOutOfRange { requested: offset, log_start, log_end: high_watermark });
+        }
+        if offset <= log_start {
+            return Ok(log_start);
+        }
+        if offset > self.durable() {
+            // Recovery must never find a log that ends before it starts.
+            self.sync_held(&mut state)?;
+        }
+        let mut writer = self.writer.lock();
+        self.check_usable()?;
+        checkpoint::write_offset(&self.dir, names::LOG_START, offset)?;
+        fail::fail_point!("storage::after_log_start_checkpoint");
+        self.advance_log_start(&mut writer, offset);
+        let doomed: Vec<_> = {
+            let segments = self.segments.read();
+            let below = segments.windows(2).take_while(|pair| pair[1].base <= offset);
+            below.map(|pair| (Arc::clone(&pair[0]), DeletionReason::BelowLogStart)).collect()
+        };
+        self.delete(&mut writer, &doomed)?;
+        Ok(offset)
+    }
+
+    /// The oldest segments that retention does not keep.
+    fn doomed(&self, now: Timestamp, config: &LogConfig) -> Vec<(Arc<Segment>, DeletionReason)> {
+        let segments = self.segments.read();
+        let high_watermark = self.high_watermark();
+        let mut size: u64 = segments.iter().map(|s| s.len()).sum();
+        let mut doomed = Vec::new();
+        let Some((_active, closed)) = segments.split_last() else { return doomed };
+        for segment in closed.iter().take_while(|s| s.next_offset() <= high_watermark) {
+            let rest = size - segment.len();
+            let reason = if is_expired(segment, now, config) {
+                DeletionReason::Age
+            } else if config.retention_bytes.is_some_and(|keep| rest >= keep) {
+                DeletionReason::Size
+            } else {
+                break;
+            };
+            size = rest;
+            doomed.push((Arc::clone(segment), reason));
+        }
+        doomed
+    }
+
+    /// Deletes the first segments, oldest first, so that a crash midway leaves a contiguous log.
+    fn delete(&self, writer: &mut Writer, doomed: &[(Arc<Segment>, DeletionReason)]) -> Result<Vec<DeletedSegment>> {
+        let Some((last, _)) = doomed.last() else { return Ok(Vec::new()) };
+        self.advance_log_start(writer, last.next_offset());
+        let mut deleted = Vec::with_capacity(doomed.len());
+        for (segment, reason) in doomed {
+            fail::fail_point!("storage::before_segment_delete");
+            segment.remove()?;
+            self.segments.write().retain(|s| s.base != segment.base);
+            let (base_offset, next_offset) = (segment.base, segment.next_offset());
+            tracing::debug!(segment = %segment.path.display(), ?reason, "segment deleted");
+            deleted.push(DeletedSegment { base_offset, next_offset, size_bytes: segment.len(), reason: *reason });
+        }
+        self.dir_dirty.store(true, Ordering::Release);
+        Ok(deleted)
+    }
+
+    fn advance_log_start(&self, writer: &mut Writer, offset: Offset) {
+        let offset = offset.max(self.log_start());
+        store(&self.marks.log_start, offset);
+        writer.epochs.truncate_from_start(offset);
+        let mut txns = self.txns.lock();
+        self.refresh_last_stable(&mut txns);
+    }
+}
+
+fn is_expired(segment: &Segment, now: Timestamp, config: &LogConfig) -> bool {
+    let Some(retention) = config.retention else { return false };
+    let newest = segment.max_timestamp();
+    // Without any timestamp there is no age.
+    newest.0 >= 0 && segment.len() > 0 && now.0.saturating_sub(newest.0) > millis(retention)
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,110 @@
+//! Making appends durable, and the checkpoint that bounds what recovery must read.
+//!
+//! A checkpoint writes, each durable before the next: data, indexes, leader epochs, producer snapshot, recovery point.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use logmill_protocol::Offset;
+
+use crate::error::Result;
+use crate::log::{PartitionLog, SyncState, load, store};
+use crate::segment::Segment;
+use crate::{checkpoint, files, names, snapshot};
+
+/// After as many appended bytes a sync moves the recovery point, too. Damage below it is told from a torn tail.
+const CHECKPOINT_INTERVAL_BYTES: u64 = 64 << 20;
+
+impl PartitionLog {
+    /// Makes every append that has returned durable. Cheap if there is nothing to do. Returns the offset up to which
+    /// the log is durable.
+    ///
+    /// # Errors
+    /// If the disk refuses. What it holds is unknown then, and a second attempt may succeed without having written the
+    /// data: so the log stops, and every later call fails with `Failed`.
+    pub fn sync(&self) -> Result<Offset> {
+        self.check_usable()?;
+        let mut state = self.sync.lock();
+        self.sync_held(&mut state)
+    }
+
+    pub(crate) fn sync_held(&self, state: &mut SyncState) -> Result<Offset> {
+        self.check_usable()?;
+        let durable = self.sync_data()?;
+        if self.bytes_since_checkpoint.load(Ordering::Relaxed) >= CHECKPOINT_INTERVAL_BYTES {
+            // The data is durable; a checkpoint that has no room only makes recovery read more.
+            if let Err(error) = self.checkpoint(state) {
+                tracing::warn!(log = %self.dir.display(), %error, "checkpoint failed, trying again later");
+                self.bytes_since_checkpoint.store(0, Ordering::Relaxed);
+            }
+        }
+        Ok(durable)
+    }
+
+    fn sync_data(&self) -> Result<Offset> {
+        let (durable, target) = (self.durable(), self.log_end());
+        if target <= durable {
+            return Ok(durable);
+        }
+        let dirty: Vec<Arc<Segment>> =
+            self.segments.read().iter().rev().take_while(|s| s.next_offset() > durable).cloned().collect();
+        fail::fail_point!("storage::before_sync");
+        let sync_all = || {
+            fail::fail_point!("storage::sync", |_| {
+                Err(crate::StorageError::io("sync", &self.dir, std::io::Error::other("injected")))
+            });
+            dirty.iter().rev().try_for_each(|segment| files::sync_data(&segment.file, &segment.path))?;
+            match self.dir_dirty.swap(false, Ordering::AcqRel) {
+                true => files::sync_dir(&self.dir),
+                false => Ok(()),
+            }
+        };
+        sync_all().map_err(|error| self.stop(error))?;
+        fail::fail_point!("storage::after_sync");
+        store(&self.marks.durable, target);
+        Ok(target)
+    }
+
+    /// Moves the recovery point up to what is durable.
+    pub(crate) fn checkpoint(&self, state: &mut SyncState) -> Result<()> {
+        let durable = load(&self.marks.durable);
+        let appended = self.bytes_since_checkpoint.load(Ordering::Relaxed);
+        let (producers, epochs, producers_at) = {
+            let writer = self.writer.lock();
+            (writer.producers.sorted(), writer.epochs.clone(), self.log_end())
+        };
+        let segments = self.segments.read().clone();
+        if let Some((active, closed)) = segments.split_last() {
+            closed.iter().try_for_each(|s| s.flush_indexes(true))?;
+            active.flush_indexes(false)?;
+        }
+        fail::fail_point!("storage::after_index_flush");
+        if state.epochs != epochs {
+            checkpoint::write_epochs(&self.dir.join(names::LEADER_EPOCHS), epochs.entries())?;
+            state.epochs = epochs;
+        }
+        snapshot::write(&self.dir, producers_at, &producers)?;
+        fail::fail_point!("storage::before_recovery_point");
+        checkpoint::write_offset(&self.dir, names::RECOVERY_POINT, durable)?;
+        state.recovery_point = durable;
+        self.bytes_since_checkpoint.fetch_sub(appended, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Syncs, checkpoints and closes the log, so that the next open has nothing to recover. Appends and syncs fail
+    /// from then on; reads go on.
+    ///
+    /// # Errors
+    /// If the disk refuses. The log is closed all the same, and recovered when it is opened.
+    pub fn close(&self) -> Result<()> {
+        let mut state = self.sync.lock();
+        {
+            let _no_append = self.writer.lock();
+            self.check_usable()?;
+            self.closed.store(true, Ordering::Release);
+        }
+        self.sync_data()?;
+        self.active()?.seal();
+        self.checkpoint(&mut state)
+    }
+}
