@@ -100,7 +100,12 @@ pub trait Operator: Send {
     fn resume(&mut self, out: &mut dyn Output) -> Result<Progress, OperatorError>;
 
     /// Event time has reached `watermark` on the port: channels and splits are merged already, idle ones are out.
-    fn on_watermark(&mut self, port: Port, watermark: Watermark, out: &mut dyn Output) -> Result<Progress, OperatorError>;
+    fn on_watermark(
+        &mut self,
+        port: Port,
+        watermark: Watermark,
+        out: &mut dyn Output,
+    ) -> Result<Progress, OperatorError>;
 
     /// Processing time has reached the time the operator asked for through `next_timer`, in µs since the Unix epoch.
     fn on_timer(&mut self, now: i64, out: &mut dyn Output) -> Result<Progress, OperatorError>;

@@ -1,0 +1,111 @@
+//! From the syntax tree to DataFusion's optimised logical plan, with the wildcard and output rules of streams.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::{DataFusionError, Result, plan_err};
+use datafusion::logical_expr::expr::Cast;
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
+use datafusion::optimizer::OptimizerContext;
+use datafusion::sql::planner::{ParserOptions, SqlToRel};
+use datafusion::sql::sqlparser::ast::{Query, Statement};
+
+use super::context::{Relations, optimizer, state};
+
+/// Plans a query: names, types, then the optimizer's rules. `now()` is never folded, there being no query start.
+pub(super) fn plan(query: &Query, context: &Relations) -> Result<LogicalPlan> {
+    let options = state().config_options();
+    let planner = SqlToRel::new_with_options(context, ParserOptions::from(&options.sql_parser));
+    let plan = planner.sql_statement_to_plan(Statement::Query(Box::new(query.clone())))?;
+    let plan = state().analyzer().execute_and_check(plan, options, |_, _| ())?;
+    let plan = with_output_types(plan)?;
+    let config = OptimizerContext::new_with_config_options(Arc::new(options.as_ref().clone()))
+        .without_query_execution_start_time();
+    let plan = optimizer().optimize(plan, &config, |_, _| ())?;
+    check_constants(&plan)?;
+    Ok(plan)
+}
+
+/// Brings the output's columns to the types that flow between operators.
+fn with_output_types(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let mut exprs = Vec::new();
+    let mut changed = false;
+    for (qualifier, field) in plan.schema().iter() {
+        let column = Expr::Column((qualifier, field).into());
+        match flowing_type(field.data_type()) {
+            Some(data_type) => {
+                changed = true;
+                let target = Arc::new(Field::new(field.name(), data_type, field.is_nullable()));
+                exprs.push(Expr::Cast(Cast::new_from_field(Box::new(column), target)).alias(field.name()));
+            }
+            None => exprs.push(column),
+        }
+    }
+    if changed { LogicalPlanBuilder::from(plan).project(exprs)?.build() } else { Ok(plan) }
+}
+
+/// The type that a column gets at the output, if it is another: string views are an artefact of functions, and event
+/// time counts microseconds.
+fn flowing_type(data_type: &DataType) -> Option<DataType> {
+    let nested = |field: &FieldRef| -> Option<FieldRef> {
+        flowing_type(field.data_type()).map(|t| Arc::new(field.as_ref().clone().with_data_type(t)))
+    };
+    match data_type {
+        DataType::Utf8View => Some(DataType::Utf8),
+        DataType::BinaryView => Some(DataType::Binary),
+        DataType::Timestamp(TimeUnit::Nanosecond, zone) => {
+            Some(DataType::Timestamp(TimeUnit::Microsecond, zone.clone()))
+        }
+        DataType::List(item) => nested(item).map(DataType::List),
+        DataType::Struct(fields) => {
+            let inner: Vec<_> = fields.iter().map(nested).collect();
+            let changed = inner.iter().any(Option::is_some);
+            let merged = fields.iter().zip(inner).map(|(old, new)| new.unwrap_or_else(|| Arc::clone(old)));
+            changed.then(|| DataType::Struct(merged.collect()))
+        }
+        _ => None,
+    }
+}
+
+/// Finds constants that no cast can make what the query wants of them, such as `delay > 'late'`. DataFusion leaves
+/// them to fail on every row.
+fn check_constants(plan: &LogicalPlan) -> Result<()> {
+    let mut failure: Result<()> = Ok(());
+    plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            expr.apply(|expr| {
+                failure = check_constant(expr);
+                Ok(if failure.is_err() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+            })
+        })
+    })?;
+    failure
+}
+
+fn check_constant(expr: &Expr) -> Result<(), DataFusionError> {
+    let Expr::Cast(Cast { expr, field }) = expr else { return Ok(()) };
+    match expr.as_ref() {
+        Expr::Literal(value, _) if value.cast_to(field.data_type()).is_err() => {
+            plan_err!("{value:?} is no {}", type_name(field.data_type()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A type as people write it in a pipeline's schema.
+pub(super) fn type_name(data_type: &DataType) -> String {
+    match data_type {
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "string".to_owned(),
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView => "binary".to_owned(),
+        DataType::Timestamp(_, Some(_)) => "timestamp".to_owned(),
+        DataType::Timestamp(_, None) => "timestamp_local".to_owned(),
+        DataType::Date32 => "date".to_owned(),
+        DataType::List(item) => format!("list<{}>", type_name(item.data_type())),
+        DataType::Struct(fields) => {
+            let fields = fields.iter().map(|f| format!("{}: {}", f.name(), type_name(f.data_type())));
+            format!("struct<{}>", fields.collect::<Vec<_>>().join(", "))
+        }
+        other => other.to_string().to_lowercase(),
+    }
+}

@@ -1,0 +1,36 @@
+//! The `sql` operator: stateless streaming SQL, planned by DataFusion and run by us.
+//!
+//! ```text
+//!   text ──parse──▶ AST ──gate──▶ AST ──SqlToRel, Analyzer, Optimizer──▶ LogicalPlan ──lower──▶ chains ──▶ Operator
+//!        places      refuses what      names, types, pushed-down             one a scan of a stream:
+//!                    needs state       projections                           filter ▸ project ▸ join ▸ unnest …
+//! ```
+//!
+//! DataFusion's physical plans are not executed: its expressions are, over whole columns, in chains that keep no
+//! state and therefore need no checkpoint. Every refusal and every error has its place in the text.
+
+mod blame;
+mod chain;
+mod compile;
+mod context;
+mod error;
+mod explain;
+mod gate;
+mod join;
+mod logical;
+mod lower;
+mod operator;
+mod output;
+mod parse;
+mod plan;
+mod scope;
+mod unnest;
+mod wildcard;
+
+pub use context::register_functions;
+pub use error::SqlError;
+pub use plan::{Relation, RelationKind, SqlInput, SqlPlan, plan};
+pub use scope::{TableRef, table_refs};
+
+#[cfg(test)]
+mod tests;
