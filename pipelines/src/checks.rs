@@ -4,7 +4,6 @@ use std::collections::{BTreeSet, HashMap};
 
 use crate::column::ColumnType;
 use crate::diagnostics::Diagnostic;
-use crate::flow::RESERVED_PREFIX;
 use crate::nearest::nearest;
 use crate::spans::Spans;
 use crate::spec::{Columns, OperatorSpec, PipelineSpec};
@@ -17,7 +16,7 @@ pub(crate) const MAPS: [(&str, &str); 4] =
 pub(crate) fn check(spec: &PipelineSpec, spans: &Spans, broken: &BTreeSet<String>) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     duplicate_names(spans, &mut found);
-    columns(spec, spans, &mut found);
+    event_times(spec, spans, &mut found);
     through_topics(spec, spans, &mut found);
     tests(spec, spans, broken, &mut found);
     for (name, operator) in &spec.operators {
@@ -41,7 +40,8 @@ fn duplicate_names(spans: &Spans, found: &mut Vec<Diagnostic>) {
         for entry in spans.root().get(map).map_or(&[][..], |node| node.entries()) {
             if let Some((other, other_map)) = first.get(entry.key.as_str()) {
                 let line = spans.key(&[other_map, &entry.key]).line;
-                let message = format!("the {word} `{}` has the name of a {other}", entry.key);
+                let article = if other.starts_with('o') { "an" } else { "a" };
+                let message = format!("the {word} `{}` has the name of {article} {other}", entry.key);
                 found.push(
                     Diagnostic::error(spans.key(&[map, &entry.key]), message)
                         .with_note(format!("the {other} `{}` stands in line {line}", entry.key))
@@ -54,23 +54,8 @@ fn duplicate_names(spans: &Spans, found: &mut Vec<Diagnostic>) {
     }
 }
 
-/// Declared columns: their names, and what refers to them.
-fn columns(spec: &PipelineSpec, spans: &Spans, found: &mut Vec<Diagnostic>) {
-    let sources = spec.sources.iter().map(|(name, source)| ("sources", name, source.schema.as_ref()));
-    let tables = spec.tables.iter().map(|(name, table)| ("tables", name, table.schema.as_ref()));
-    for (map, name, schema) in sources.chain(tables) {
-        let Some(schema) = schema else { continue };
-        if schema.is_empty() {
-            let message = format!("`{map}.{name}.schema` names no column");
-            let hint = "leave `schema` out to have the columns inferred";
-            found.push(Diagnostic::error(spans.key(&[map, name, "schema"]), message).with_hint(hint));
-        }
-        for column in schema.keys().filter(|column| column.starts_with(RESERVED_PREFIX)) {
-            let span = spans.key(&[map, name, "schema", column]);
-            let message = format!("the column `{column}` is reserved: names that begin with `_` belong to the system");
-            found.push(Diagnostic::error(span, message));
-        }
-    }
+/// The column that tells the time must be there, and tell the time.
+fn event_times(spec: &PipelineSpec, spans: &Spans, found: &mut Vec<Diagnostic>) {
     for (name, source) in &spec.sources {
         if let (Some(schema), Some(event_time)) = (&source.schema, &source.event_time) {
             let span = spans.of(&["sources", name, "event_time", "column"]);

@@ -97,12 +97,10 @@ impl Graph {
         }
         let (nodes, cycles) = sort(&parts);
         found.extend(cycles);
-        let warnings = unused(pipeline, &parts);
         if found.has_errors() {
-            found.extend(warnings);
             return Err(found);
         }
-        Ok(Self { nodes, warnings })
+        Ok(Self { nodes, warnings: unused(pipeline, &parts) })
     }
 
     /// The names of those that read a part.
@@ -190,7 +188,8 @@ fn sort(parts: &[Part<'_>]) -> (IndexMap<String, GraphNode>, Vec<Diagnostic>) {
     loop {
         let before = nodes.len();
         waiting.retain(|part| {
-            let known = |name: &str| parts.iter().any(|part| part.name == name);
+            // Nothing comes out of a sink; an edge from one is a mistake of its own.
+            let known = |name: &str| parts.iter().any(|part| part.name == name && part.kind != NodeKind::Sink);
             let ready = part.edges.iter().all(|edge| nodes.contains_key(&edge.from) || !known(&edge.from));
             if ready {
                 let mut inputs: Vec<String> = Vec::new();

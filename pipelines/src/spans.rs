@@ -140,3 +140,134 @@ impl fmt::Debug for Spans {
         f.debug_struct("Spans").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+    use crate::environment::MemoryEnvironment;
+    use crate::yaml;
+    use proptest::prelude::*;
+
+    fn spans(text: &str) -> (Spans, String) {
+        let characters = Characters::new(text);
+        let environment = MemoryEnvironment {
+            vars: [("LONG".to_owned(), "some longer text".to_owned())].into(),
+            ..MemoryEnvironment::default()
+        };
+        let mut problems = Vec::new();
+        let root = yaml::load(text, &characters, &environment, &mut problems).expect("a document");
+        assert!(problems.is_empty(), "{text}: {problems:?}");
+        let value = root.get("sql").and_then(Node::as_text).unwrap_or_default().to_owned();
+        (Spans::new(characters, root), value)
+    }
+
+    /// The value's `HERE` is where the file says `HERE`.
+    fn check(text: &str) {
+        let (spans, value) = spans(text);
+        let at = value.find("HERE").unwrap_or_else(|| panic!("{text:?} has no HERE in {value:?}"));
+        let before = &value[..at];
+        let line = before.matches('\n').count() + 1;
+        let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+        let span = spans.inside_block(&["sql"], line, column);
+        let file_line = text.split('\n').nth(span.line - 1).unwrap();
+        let found: String = file_line.chars().skip(span.column - 1).take(span.length).collect();
+        assert_eq!(found, "HERE", "{text:?}");
+    }
+
+    #[test]
+    fn a_word_is_found_however_its_scalar_is_written() {
+        for text in [
+            "sql: SELECT HERE FROM a",
+            "sql:   SELECT\n  a,\n  HERE\n  FROM t # c",
+            "sql: 'it''s HERE'",
+            "sql: 'it''s\n\n  HERE'",
+            "sql: \"a\\tb \\u00fc HERE\"",
+            "sql: \"a \\\n   HERE\"",
+            "sql: \"a\\n  \\n HERE\"",
+            "sql: \"a\n\n  b\\n HERE\"",
+            "sql: |\n  SELECT a,\n    HERE\n  FROM t\n",
+            "sql: |-  # comment | > HERE not\n\n\n  HERE\n",
+            "sql: |2\n    a\n   HERE\n",
+            "a: 1\nsql: |+1\n   a\n\n HERE\n\n\n",
+            "sql: >\n  SELECT a\n  HERE\n",
+            "sql: >-\n  SELECT a\n\n  b\n    more\n  HERE c\n",
+            "sql: >2-\n   SELECT a\n  HERE c\n",
+            "sql: &x SELECT HERE",
+            "sql: &x |\n  SELECT\n  HERE",
+            "sql: !!str &x 'SELECT HERE'",
+            "sql: |\n  &x HERE",
+            "sql: |\n  | HERE",
+            "sql: >\n  | HERE",
+            "sql: |\r\n  SELECT a,\r\n  HERE\r\n",
+            "{ sql: SELECT HERE }",
+            "sql: SELECT ${LONG} HERE",
+            "sql: |\n  SELECT $$a ${X:-defaults} ${LONG}\n  ${LONG} HERE, ${LONG}",
+            "sql: \"ü ${LONG} ü HERE\"",
+            "x: &a |\n  SELECT\n  HERE\nsql: *a\n",
+        ] {
+            check(text);
+        }
+    }
+
+    #[test]
+    fn a_place_inside_a_value_from_outside_is_its_reference() {
+        let (spans, _) = spans("sql: SELECT ${LONG} x");
+        let span = spans.inside_block(&["sql"], 1, 13);
+        assert_eq!((span.line, span.column), (1, 13));
+    }
+
+    #[test]
+    fn a_place_beyond_the_value_is_its_end() {
+        let (spans, _) = spans("sql: |\n  SELECT a\n  FROM\nx: 1\n");
+        let end = spans.inside_block(&["sql"], 2, 5);
+        assert_eq!((end.line, end.column), (3, 7));
+        let beyond = spans.inside_block(&["sql"], 9, 9);
+        assert_eq!(beyond.line, 4);
+        let range = spans.inside_range(&["sql"], (1, 1), (2, 5));
+        assert_eq!((range.line, range.column, range.length), (2, 3, 8));
+    }
+
+    #[test]
+    fn keys_and_values_have_their_places() {
+        let (spans, _) = spans("a:\n  b: [x, { c: 1 }]\n  d:\n");
+        for (path, expected) in [
+            (&["a"][..], (1, 1, 1)),
+            (&["a", "b"], (2, 3, 1)),
+            (&["a", "b", "0"], (2, 7, 1)),
+            (&["a", "b", "1", "c"], (2, 15, 1)),
+            (&["a", "d"], (3, 3, 1)),
+            (&["a", "nothing", "here"], (1, 1, 1)),
+            (&["nothing"], (1, 1, 0)),
+        ] {
+            let span = spans.of(path);
+            assert_eq!((span.line, span.column, span.length), expected, "{path:?}");
+        }
+        assert_eq!(spans.key(&["a", "b", "1", "c"]).column, 12);
+    }
+
+    proptest! {
+        /// Whatever the layout, every character that isn't blank is found where the file has it.
+        #[test]
+        fn every_character_of_a_block_is_found(
+            lines in proptest::collection::vec("[a-z]{1,5}( {1,3}[a-zü'\"#]{1,4}){0,3}", 1..6),
+            extra in proptest::collection::vec(0usize..3, 6),
+            indent in 1usize..5,
+            style in proptest::sample::select(vec!["|", ">", "|-", ">+"]),
+        ) {
+            let mut text = format!("sql: {style}\n");
+            for (index, line) in lines.iter().enumerate() {
+                let deeper = if index == 0 { 0 } else { extra[index] };
+                text.push_str(&format!("{}{line}\n{}", " ".repeat(indent + deeper), "\n".repeat(deeper)));
+            }
+            let (spans, value) = spans(&text);
+            let rows: Vec<Vec<char>> = text.split('\n').map(|row| row.chars().collect()).collect();
+            for (number, line) in value.split('\n').enumerate() {
+                for (at, c) in line.chars().enumerate().filter(|(_, c)| !c.is_whitespace()) {
+                    let span = spans.inside_block(&["sql"], number + 1, at + 1);
+                    prop_assert_eq!(rows[span.line - 1][span.column - 1], c);
+                }
+            }
+        }
+    }
+}

@@ -62,6 +62,11 @@ fn topic_names() -> Value {
     serde_json::json!({ "pattern": crate::names::TOPIC_PATTERN, "errorMessage": crate::names::TOPIC_MESSAGE })
 }
 
+/// The schema of the keys of `schema`: any name that isn't reserved.
+fn column_names() -> Value {
+    serde_json::json!({ "pattern": "^[^_]", "errorMessage": "a column's name isn't empty and doesn't begin with `_`" })
+}
+
 /// A topic that the pipeline creates if it is missing. An existing topic is left as it is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -159,6 +164,7 @@ pub struct SourceSpec {
     pub format: Option<FormatSpec>,
     /// The columns and their types. If absent, they are inferred from a sample.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("propertyNames" = column_names(), "minProperties" = 1))]
     pub schema: Option<Columns>,
     /// Which column says when a row happened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -182,6 +188,7 @@ pub struct TableSpec {
     pub format: Option<FormatSpec>,
     /// The columns and their types. If absent, they are inferred from a sample.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("propertyNames" = column_names(), "minProperties" = 1))]
     pub schema: Option<Columns>,
     /// What to do with fields that the schema doesn't name.
     #[serde(default)]

@@ -14,6 +14,7 @@ use crate::*;
 
 /// A connector's configuration, as the connectors' crate has them.
 #[derive(Deserialize, JsonSchema)]
+#[allow(dead_code, reason = "of most, only the schema is used")]
 struct FileConfig {
     /// The files to read: a path or a glob.
     path: String,
@@ -26,12 +27,14 @@ struct FileConfig {
 }
 
 #[derive(Deserialize, JsonSchema)]
+#[allow(dead_code, reason = "of most, only the schema is used")]
 struct TopicConfig {
     /// The topic.
     topic: TopicName,
 }
 
 #[derive(Deserialize, JsonSchema)]
+#[allow(dead_code, reason = "of most, only the schema is used")]
 struct LakeConfig {
     /// Where the objects go.
     #[schemars(url)]
@@ -45,6 +48,7 @@ struct LakeConfig {
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
+#[allow(dead_code, reason = "of most, only the schema is used")]
 #[serde(deny_unknown_fields)]
 struct Roll {
     every: Option<DurationSpec>,
@@ -52,6 +56,7 @@ struct Roll {
 }
 
 #[derive(Deserialize, JsonSchema)]
+#[allow(dead_code, reason = "of most, only the schema is used")]
 struct CsvOptions {
     /// Texts that mean null.
     #[serde(default)]
@@ -59,6 +64,7 @@ struct CsvOptions {
 }
 
 #[derive(Deserialize, JsonSchema)]
+#[allow(dead_code, reason = "of most, only the schema is used")]
 struct Nothing {}
 
 fn catalog() -> Catalog {
@@ -165,4 +171,189 @@ fn every_mistake_is_reported_as_expected() {
     }
     assert!(count > 20, "testdata is missing");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Every keyword that the validator follows, or that is for editors only.
+const KEYWORDS: [&str; 36] = [
+    "$defs",
+    "$ref",
+    "$schema",
+    "additionalProperties",
+    "allOf",
+    "anyOf",
+    "const",
+    "default",
+    "description",
+    "else",
+    "enum",
+    "errorMessage",
+    "examples",
+    "exclusiveMinimum",
+    "format",
+    "if",
+    "items",
+    "maxItems",
+    "maxLength",
+    "maximum",
+    "minItems",
+    "minLength",
+    "minProperties",
+    "minimum",
+    "oneOf",
+    "pattern",
+    "properties",
+    "propertyNames",
+    "required",
+    "then",
+    "title",
+    "type",
+    "writeOnly",
+    "readOnly",
+    "deprecated",
+    "$comment",
+];
+
+/// Walks a schema and says what the validator would not understand.
+fn not_understood(schema: &serde_json::Value, root: &serde_json::Value, found: &mut Vec<String>) {
+    let Some(keywords) = schema.as_object() else { return };
+    for (key, value) in keywords {
+        if !KEYWORDS.contains(&key.as_str()) {
+            found.push(format!("keyword {key}"));
+        }
+        match (key.as_str(), value) {
+            ("$ref", serde_json::Value::String(target)) if root.pointer(&target[1..]).is_none() => {
+                found.push(format!("reference to {target}"));
+            }
+            ("properties" | "$defs", serde_json::Value::Object(nested)) => {
+                nested.values().for_each(|nested| not_understood(nested, root, found));
+            }
+            ("allOf" | "anyOf" | "oneOf", serde_json::Value::Array(nested)) => {
+                nested.iter().for_each(|nested| not_understood(nested, root, found));
+            }
+            ("if" | "then" | "items" | "additionalProperties" | "propertyNames", nested) => {
+                not_understood(nested, root, found);
+            }
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn the_schema_is_closed_and_understood() {
+    let schema = json_schema(&catalog());
+    let mut found = Vec::new();
+    not_understood(&schema, &schema, &mut found);
+    assert!(found.is_empty(), "{found:?}");
+    assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+    let file = &schema["$defs"]["source_file"];
+    assert_eq!(file["additionalProperties"], false);
+    assert_eq!(file["required"], serde_json::json!(["type", "path"]));
+    assert_eq!(file["properties"]["path"]["description"], "The files to read: a path or a glob.");
+    assert_eq!(file["properties"]["format"]["anyOf"][0]["enum"], serde_json::json!(["json", "csv", "parquet"]));
+    assert_eq!(schema["$defs"]["source_http"]["required"], serde_json::json!(["type", "through"]));
+    assert!(schema["$defs"]["sink_object_store_Roll"]["properties"]["every"].is_object());
+}
+
+#[test]
+fn a_good_pipeline_gives_its_values_and_keeps_its_secrets() {
+    let text = include_str!("../testdata/good.yaml");
+    let pipeline = parse("good.yaml", text, &catalog(), &environment()).unwrap();
+    let spec = &pipeline.spec;
+    assert_eq!((spec.topics["flights"].partitions, spec.topics["keep"].partitions), (4, 1));
+    assert_eq!(spec.topics["flights"].retention.unwrap().to_string(), "1w");
+    assert_eq!(spec.topics["keep"].retention, Some(Retention::Forever));
+    assert_eq!(spec.sources["flights"].schema.as_ref().unwrap()["flight"], ColumnType::Int32);
+    assert_eq!(spec.sources["flights"].config::<FileConfig>().unwrap().path, "data/*.ndjson");
+    let csv = spec.tables["airlines"].format.as_ref().unwrap();
+    assert_eq!((csv.r#type.as_str(), csv.config::<CsvOptions>().unwrap().null_values), ("csv", vec!["NA".to_owned()]));
+    let lake = spec.sinks["lake"].config::<LakeConfig>().unwrap();
+    assert_eq!(lake.url, "s3://hunter2-bucket/late-flights");
+    assert_eq!(lake.roll.bytes, Some(ByteSize::from_mib(128)));
+    assert_eq!(spec.on_error, OnError::DeadLetter(TopicName::try_from("late-flights-dlq".to_owned()).unwrap()));
+    assert_eq!(spec.commit.every, DurationSpec::from_secs(1));
+
+    let printed = format!("{pipeline:?} {}", pipeline.redacted());
+    assert!(!printed.contains("hunter2"), "{printed}");
+    assert_eq!(pipeline.redacted()["sinks"]["lake"]["url"], "${LAKE_URL:-file://./out}/late-flights");
+    let error = pipeline.error_at(&["sinks", "lake", "url"], "no access to s3://hunter2-bucket/late-flights");
+    assert_eq!(error.message, "no access to ***/late-flights");
+    assert_eq!((error.span.line, error.span.column), (28, 10));
+}
+
+#[test]
+fn unquoted_references_become_what_is_wanted_there() {
+    let text = include_str!("../testdata/interpolated.yaml");
+    let pipeline = parse("interpolated.yaml", text, &catalog(), &environment()).unwrap();
+    assert_eq!(pipeline.spec.topics["t"].partitions, 4);
+    assert_eq!(pipeline.spec.sources["flights"].rest["path"], "4");
+}
+
+#[test]
+fn the_spec_survives_being_written_and_read() {
+    let text = include_str!("../testdata/good.yaml");
+    let pipeline = parse("good.yaml", text, &catalog(), &environment()).unwrap();
+    let json = serde_json::to_string_pretty(&pipeline.spec).unwrap();
+    let again = parse("good.json", &json, &catalog(), &environment()).unwrap();
+    assert!(again.spec == pipeline.spec);
+}
+
+/// Pieces that make texts look like pipelines often enough to get past the parser.
+fn yaml_like() -> impl Strategy<Value = String> {
+    let pieces = [
+        "pipeline: p\n",
+        "sources:\n",
+        "sinks:\n",
+        "operators:\n",
+        "tables:\n",
+        "topics:\n",
+        "tests:\n",
+        "  a: ",
+        "  b: ",
+        "{ type: file, path: f }\n",
+        "{ type: blackhole, input: a }\n",
+        "{ sql: ",
+        "sql: |\n",
+        "    SELECT 1\n",
+        " }\n",
+        "*x",
+        "&x ",
+        "<<: ",
+        "${WORD}",
+        "${",
+        "}",
+        "$$",
+        "- ",
+        "[",
+        "]",
+        "{",
+        "\n",
+        "\t",
+        "'",
+        "\"",
+        "|2-\n",
+        ">\n",
+        "? ",
+        ": ",
+        "!!str ",
+        "!t ",
+        "---\n",
+        "...\n",
+        "# c\n",
+        "ü",
+        "\u{2028}",
+        "\r\n",
+        "\\x",
+        "schema: ",
+        "1e9",
+    ];
+    proptest::collection::vec(proptest::sample::select(pieces.to_vec()), 0..40).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #[test]
+    fn any_text_is_answered(text in prop_oneof![yaml_like(), any::<String>(), "\\PC{0,80}"]) {
+        let said = report("any.yaml", &text);
+        prop_assert!(!said.contains("hunter2") || text.contains("hunter2"), "{said}");
+    }
 }

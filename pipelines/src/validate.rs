@@ -146,11 +146,28 @@ impl<'a> Validator<'a> {
                     branches.iter().map(|branch| self.resolved(branch)).find(|b| b.contains_key("errorMessage"));
                 self.wrong_type(worded.unwrap_or(&Map::new()), &types, node);
             }
-            [only] => self.check(only, node, depth + 1),
+            [only] => {
+                let known = self.mistakes.len();
+                self.check(only, node, depth + 1);
+                self.add_mappings(branches, node, known);
+            }
             several => match several.iter().find(|branch| self.matches(branch, node, depth)) {
                 Some(fitting) => self.check(fitting, node, depth + 1),
                 None => self.none_fits(several, node, depth),
             },
+        }
+    }
+
+    /// Where a word was wrong, a mapping might have been right: adds its key to the hint.
+    fn add_mappings(&mut self, branches: &'a [Value], node: &Node, from: usize) {
+        let keys: Vec<&str> = branches.iter().flat_map(|branch| texts(self.resolved(branch).get("required"))).collect();
+        if node.scalar.is_none() || keys.is_empty() || keys == ["type"] {
+            return;
+        }
+        for mistake in self.mistakes.iter_mut().skip(from) {
+            if let Some(hint) = &mut mistake.diagnostic.hint {
+                hint.push_str(&format!(", or a mapping with {}", list(&keys)));
+            }
         }
     }
 
@@ -168,11 +185,16 @@ impl<'a> Validator<'a> {
         }
         let required: Vec<(&'a Value, Vec<&'a str>)> =
             branches.iter().map(|branch| (*branch, texts(self.resolved(branch).get("required")))).collect();
-        let meant = required.iter().find(|(_, keys)| keys.iter().all(|key| node.get(key).is_some()));
-        if let Some((branch, _)) = meant {
-            return self.check(branch, node, depth + 1);
-        }
+        let mut meant = required.iter().filter(|(_, keys)| keys.iter().all(|key| node.get(key).is_some()));
         let keys: Vec<&str> = required.iter().flat_map(|(_, keys)| keys.iter().copied()).collect();
+        match (meant.next(), meant.next()) {
+            (Some(_), Some((_, extra))) => {
+                let place = extra.iter().find_map(|key| node.entry(key)).map_or(node.place, |entry| entry.key_place);
+                return self.say(place, format!("{} can have only one of the keys {}", self.here(), list(&keys)), None);
+            }
+            (Some((branch, _)), None) => return self.check(branch, node, depth + 1),
+            _ => {}
+        }
         let message = format!("{} needs one of the keys {}", self.here(), list(&keys));
         let typo = node.entries().iter().find_map(|entry| Some((entry.key_place, nearest(&entry.key, keys.clone())?)));
         match typo {
@@ -205,9 +227,8 @@ impl<'a> Validator<'a> {
         if let Some(value) = keywords.get("const").filter(|value| **value != node.to_json()) {
             return self.not_one_of(keywords, &value.as_str().into_iter().collect::<Vec<_>>(), node);
         }
-        if let Some(values) = keywords.get("enum").and_then(Value::as_array)
-            && !values.contains(&node.to_json())
-        {
+        let values = keywords.get("enum").and_then(Value::as_array);
+        if values.is_some_and(|values| !values.contains(&node.to_json())) {
             return self.not_one_of(keywords, &texts(keywords.get("enum")), node);
         }
         if let Some(text) = node.as_text() {
@@ -338,18 +359,31 @@ impl<'a> Validator<'a> {
         properties: Option<&'a Map<String, Value>>,
         node: &Node,
     ) {
+        let known = || properties.into_iter().flat_map(Map::keys).map(String::as_str);
+        // A misspelt key is reported as such; that the right one is missing would be the same mistake again.
+        let misspelt: Vec<&str> = node
+            .entries()
+            .iter()
+            .filter(|entry| properties.is_none_or(|properties| !properties.contains_key(&entry.key)))
+            .filter_map(|entry| nearest(&entry.key, known()))
+            .collect();
         for key in texts(keywords.get("required")) {
-            if node.get(key).is_none() {
+            if node.get(key).is_none() && !misspelt.contains(&key) {
                 let property = properties.and_then(|properties| properties.get(key));
+                let names = texts(property.and_then(|property| property.get("enum")));
                 let about = property.and_then(|property| property.get("description")).and_then(Value::as_str);
-                let hint = about.map(|about| format!("`{key}`: {}", about.replace('\n', " ")));
+                let hint = match about {
+                    _ if !names.is_empty() => Some(format!("one of {}", list(&names))),
+                    about => about.map(|about| format!("`{key}`: {}", about.replace('\n', " "))),
+                };
                 let place = self.missing_place(node);
                 self.say(place, format!("{} has no `{key}`, which it needs", self.here()), hint);
             }
         }
         let least = keywords.get("minProperties").and_then(Value::as_u64).unwrap_or(0);
         if (node.entries().len() as u64) < least {
-            self.say(self.holder(node), format!("{} must not be empty", self.here()), None);
+            let place = self.missing_place(node);
+            self.say(place, format!("{} must not be empty", self.here()), None);
         }
     }
 
@@ -379,7 +413,8 @@ impl<'a> Validator<'a> {
             true => format!("unknown key `{}`", entry.key),
             false => format!("unknown key `{}` in {}", entry.key, self.here()),
         };
-        self.say_about(entry, message, suggestion(&entry.key, &known));
+        let near = nearest(&entry.key, known.iter().copied()).map(|near| format!("did you mean `{near}`?"));
+        self.say_about(entry, message, near.or_else(|| suggestion(&entry.key, &known)));
     }
 
     fn check_list(&mut self, keywords: &'a Map<String, Value>, node: &mut Node, depth: usize) {
@@ -497,6 +532,7 @@ fn wanted(types: &BTreeSet<&str>) -> String {
 /// The nearest name, or all of them.
 fn suggestion(name: &str, known: &[&str]) -> Option<String> {
     match nearest(name, known.iter().copied()) {
+        Some(name) if known.len() == 1 => Some(format!("did you mean `{name}`?")),
         Some(name) => Some(format!("did you mean `{name}`? one of {}", list(known))),
         None if known.is_empty() => None,
         None => Some(format!("one of {}", list(known))),

@@ -73,7 +73,16 @@ struct Frame {
 
 enum Open {
     List(Vec<Node>),
-    Map { entries: Vec<Entry>, known: HashMap<String, Place>, key: Option<(String, Place)>, merges: Vec<Node> },
+    Map { entries: Vec<Entry>, known: HashMap<String, Place>, key: Option<Key>, merges: Vec<Node> },
+}
+
+/// What stands before a colon.
+enum Key {
+    Name(String, Place),
+    /// `<<`: the value's entries are the mapping's.
+    Merge,
+    /// Reported; the value is dropped.
+    Broken,
 }
 
 /// An anchor's node and what a copy of it weighs.
@@ -169,8 +178,9 @@ impl Loader<'_> {
         match &mut frame.kind {
             Open::List(items) => items.push(node),
             Open::Map { entries, known, key, merges } => match key.take() {
-                Some((name, _)) if name == "<<" => merges.push(node),
-                Some((name, key_place)) => {
+                Some(Key::Broken) => {}
+                Some(Key::Merge) => merges.push(node),
+                Some(Key::Name(name, key_place)) => {
                     if let Some(first) = known.get(&name) {
                         let first = self.characters.span(*first);
                         self.problems.push(
@@ -300,13 +310,15 @@ impl Loader<'_> {
 }
 
 /// A node that stands where a key belongs.
-fn as_key(node: Node, characters: &Characters, problems: &mut Vec<Diagnostic>) -> (String, Place) {
-    if let Some(scalar) = node.scalar {
-        return (scalar.text, node.place);
+fn as_key(node: Node, characters: &Characters, problems: &mut Vec<Diagnostic>) -> Key {
+    match node.scalar {
+        Some(scalar) if scalar.text == "<<" && scalar.style == Style::Plain => return Key::Merge,
+        Some(scalar) => return Key::Name(scalar.text, node.place),
+        None => {}
     }
     let span = characters.span(node.place);
     problems.push(Diagnostic::error(span, "a key must be text, not a list or a mapping"));
-    (String::new(), node.place)
+    Key::Broken
 }
 
 fn place_of(span: &ParserSpan) -> Place {
