@@ -163,6 +163,8 @@ impl<'a> Opening<'a> {
             return Err(segment.corrupt(walked.end, reason));
         }
         self.note_indexes(segment, state);
+        // What a roll adds when it closes a segment.
+        segment.indexes.lock().note_time();
         segment.flush_indexes(true)?;
         Ok(true)
     }
@@ -181,7 +183,6 @@ impl<'a> Opening<'a> {
         let walked = segment.rebuild_indexes(self.config.index_interval_bytes, true)?;
         self.recovery.verified_bytes += walked.end;
         if !is_last && walked.bad.is_none() {
-            // What a roll adds when it closes a segment.
             segment.indexes.lock().note_time();
         }
         match &walked.bad {

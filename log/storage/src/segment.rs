@@ -351,7 +351,11 @@ impl Segment {
                     return Ok(walked);
                 }
             };
-            let follows = position == start || header.base_offset >= walked.next_offset;
+            let follows = match verify {
+                // What is verified was appended and never compacted: its offsets have no gaps.
+                true => header.base_offset == walked.next_offset,
+                false => position == start || header.base_offset >= walked.next_offset,
+            };
             if !follows || header.base_offset < self.base || self.relative(&header) > i64::from(i32::MAX) {
                 walked.bad = Some(format!("offset {} does not follow {}", header.base_offset, walked.next_offset));
                 return Ok(walked);

@@ -41,6 +41,11 @@ impl PartitionLog {
             checkpoint::write_offset(&self.dir, names::RECOVERY_POINT, new_end)?;
             state.recovery_point = new_end;
         }
+        if self.log_start() > new_end {
+            // The batch that holds the log start goes: what is left of it had been deleted already.
+            checkpoint::write_offset(&self.dir, names::LOG_START, new_end)?;
+            store(&self.marks.log_start, new_end);
+        }
         snapshot::remove_above(&self.dir, new_end)?;
         writer.epochs.truncate_from_end(new_end);
         checkpoint::write_epochs(&self.dir.join(names::LEADER_EPOCHS), writer.epochs.entries())?;

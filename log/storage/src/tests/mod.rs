@@ -2,8 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod basics;
+mod crash;
+mod damage;
+mod model;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use logmill_protocol::Timestamp;
 use tempfile::TempDir;
@@ -35,13 +38,31 @@ impl Partition {
         Self { root: tempfile::tempdir().unwrap(), config }
     }
 
-    pub(crate) fn dir(&self) -> std::path::PathBuf {
+    pub(crate) fn dir(&self) -> PathBuf {
         self.root.path().join("topic-1").join("0")
     }
 
     pub(crate) fn reopen(&self) -> (PartitionLog, Recovery) {
         open(&self.dir(), self.config)
     }
+}
+
+/// Copies the files of one partition into another's folder.
+pub(crate) fn copy(from: &Path, to: &Path) {
+    let _ = std::fs::remove_dir_all(to);
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+/// The names of the files in `dir` that end in `suffix`, sorted.
+pub(crate) fn files(dir: &Path, suffix: &str) -> Vec<PathBuf> {
+    let all = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
+    let mut found: Vec<_> = all.filter(|p| p.to_string_lossy().ends_with(suffix)).collect();
+    found.sort();
+    found
 }
 
 impl Harness for Partition {

@@ -1,0 +1,264 @@
+//! Crashes: the log stopped at any byte of its last writes, and is opened again.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use logmill_protocol::{HEADER_LEN, Offset};
+
+use super::{Partition, append, copy, files, small};
+use crate::conformance::{batch, offsets, read_all};
+use crate::{LogConfig, PartitionLog, Recovery, StorageError};
+
+/// A log with three batches of three records in one segment. The first two are below the recovery point.
+struct Scene {
+    partition: Partition,
+    /// What the crash left, before it is damaged further.
+    left: PathBuf,
+    log_file: PathBuf,
+    /// Where the third batch begins, and where it ends.
+    last: u64,
+    end: u64,
+}
+
+fn scene() -> Scene {
+    let partition = Partition::new(LogConfig { segment_bytes: 1 << 20, index_interval_bytes: 0, ..small() });
+    let (log, _) = partition.reopen();
+    append(&log, batch(0, 3));
+    append(&log, batch(10, 3));
+    log.close().unwrap();
+    let last = log.size_bytes();
+    drop(log);
+    let (log, recovery) = partition.reopen();
+    assert!(recovery.clean);
+    append(&log, batch(20, 3));
+    let end = log.size_bytes();
+    let left = partition.root.path().join("left");
+    copy(&partition.dir(), &left);
+    let log_file = partition.dir().join("00000000000000000000.log");
+    Scene { partition, left, log_file, last, end }
+}
+
+impl Scene {
+    /// Opens the log after the crash and `damage` to its segment file.
+    fn open(&self, damage: impl Fn(&std::fs::File)) -> Result<(PartitionLog, Recovery), StorageError> {
+        copy(&self.left, &self.partition.dir());
+        damage(&OpenOptions::new().read(true).write(true).open(&self.log_file).unwrap());
+        PartitionLog::open(&self.partition.dir(), self.partition.config)
+    }
+
+    /// The log recovers to the two first batches, keeps what it cut, and goes on.
+    fn check_cut(&self, what: &str, damage: impl Fn(&std::fs::File)) {
+        copy(&self.left, &self.partition.dir());
+        damage(&OpenOptions::new().read(true).write(true).open(&self.log_file).unwrap());
+        let before = std::fs::read(&self.log_file).unwrap();
+        let (log, recovery) = PartitionLog::open(&self.partition.dir(), self.partition.config).unwrap();
+        assert_eq!((log.log_end(), log.durable()), (Offset(6), Offset(6)), "{what}");
+        assert!(!recovery.clean, "{what}");
+        assert_eq!(std::fs::metadata(&self.log_file).unwrap().len(), self.last, "{what}");
+        let kept: Vec<u8> = recovery.cut.iter().flat_map(|c| std::fs::read(&c.kept_at).unwrap()).collect();
+        assert_eq!(kept, before[self.last as usize..], "{what}: the cut bytes are kept");
+        for cut in &recovery.cut {
+            assert_eq!((&cut.file, cut.position, cut.bytes), (&self.log_file, self.last, kept.len() as u64), "{what}");
+            assert!(!cut.reason.is_empty());
+        }
+        assert_eq!(append(&log, batch(30, 1)).base_offset, Offset(6), "{what}");
+        assert_eq!(offsets(&read_all(&log, Offset(0), Offset(7))), [0, 1, 2, 3, 4, 5, 6], "{what}");
+    }
+}
+
+#[test]
+fn a_sound_tail_is_kept() {
+    let scene = scene();
+    let (log, recovery) = scene.open(|_| ()).unwrap();
+    assert_eq!((log.log_end(), log.durable(), recovery.cut.len()), (Offset(9), Offset(9), 0));
+    assert_eq!((recovery.clean, recovery.verified_bytes), (false, scene.end));
+}
+
+#[test]
+fn a_write_torn_at_any_byte_is_cut() {
+    let scene = scene();
+    for len in scene.last + 1..scene.end {
+        scene.check_cut(&format!("torn at {len}"), |file| file.set_len(len).unwrap());
+    }
+    let (log, recovery) = scene.open(|file| file.set_len(scene.last).unwrap()).unwrap();
+    assert_eq!((log.log_end(), recovery.clean), (Offset(6), true), "nothing of it had reached the disk");
+}
+
+#[test]
+fn a_flipped_bit_anywhere_in_the_tail_is_cut() {
+    let scene = scene();
+    for at in scene.last..scene.end {
+        // Nothing protects the leader epoch: the leader patches it after the producer computed the CRC.
+        if (12..16).contains(&(at - scene.last)) {
+            continue;
+        }
+        scene.check_cut(&format!("flipped at {at}"), |file| {
+            let mut byte = [0];
+            file.read_exact_at(&mut byte, at).unwrap();
+            file.write_all_at(&[byte[0] ^ 0x10], at).unwrap();
+        });
+    }
+}
+
+#[test]
+fn a_tail_that_the_disk_filled_with_zeros_is_cut() {
+    let scene = scene();
+    for from in [scene.last, scene.last + 1, scene.last + HEADER_LEN as u64, scene.end - 2] {
+        scene.check_cut(&format!("zeros from {from}"), |file| {
+            file.write_all_at(&vec![0; (scene.end - from) as usize], from).unwrap();
+        });
+    }
+}
+
+#[test]
+fn garbage_after_the_last_batch_is_cut() {
+    let scene = scene();
+    let stale = batch(0, 3);
+    for garbage in [vec![0], vec![0; 61], vec![0; 5000], vec![0xff; 61], b"not a batch".repeat(9), stale] {
+        copy(&scene.left, &scene.partition.dir());
+        let file = OpenOptions::new().write(true).open(&scene.log_file).unwrap();
+        file.write_all_at(&garbage, scene.end).unwrap();
+        let (log, recovery) = scene.partition.reopen();
+        assert_eq!(log.log_end(), Offset(9));
+        let cut = &recovery.cut[0];
+        assert_eq!((cut.position, std::fs::read(&cut.kept_at).unwrap()), (scene.end, garbage));
+    }
+}
+
+#[test]
+fn a_recovered_log_is_clean_the_next_time() {
+    let scene = scene();
+    let (log, recovery) = scene.open(|file| file.set_len(scene.end - 1).unwrap()).unwrap();
+    assert_eq!((recovery.clean, recovery.cut.len()), (false, 1));
+    drop(log);
+    let (log, recovery) = scene.partition.reopen();
+    assert!(recovery.clean && recovery.cut.is_empty(), "{recovery:?}");
+    append(&log, batch(0, 1));
+    log.close().unwrap();
+    let (log, recovery) = scene.partition.reopen();
+    assert!(recovery.clean, "{recovery:?}");
+    assert_eq!(log.log_end(), Offset(7));
+}
+
+#[test]
+fn earlier_cuts_are_never_overwritten() {
+    let scene = scene();
+    copy(&scene.left, &scene.partition.dir());
+    for round in 1..4 {
+        let file = OpenOptions::new().write(true).open(&scene.log_file).unwrap();
+        file.write_all_at(&[round; 10], scene.end).unwrap();
+        scene.partition.reopen();
+    }
+    let kept: Vec<_> =
+        files(&scene.partition.dir(), "").into_iter().filter(|p| p.to_string_lossy().contains(".cut-")).collect();
+    assert_eq!(kept.len(), 3, "{kept:?}");
+}
+
+#[test]
+fn damage_below_the_recovery_point_is_reported_with_file_and_position() {
+    let scene = scene();
+    let second = scene.last / 2;
+    for at in 0..scene.last {
+        let batch_start = if at < second { 0 } else { second };
+        if (12..16).contains(&(at - batch_start)) {
+            continue;
+        }
+        let opened = scene.open(|file| {
+            let mut byte = [0];
+            file.read_exact_at(&mut byte, at).unwrap();
+            file.write_all_at(&[byte[0] ^ 0x10], at).unwrap();
+        });
+        match opened {
+            Err(StorageError::Corrupt { path, position, .. }) => {
+                assert_eq!((path, position), (scene.log_file.clone(), batch_start), "flipped at {at}");
+            }
+            other => panic!("a flip at {at} gave {other:?}"),
+        }
+        assert_eq!(std::fs::metadata(&scene.log_file).unwrap().len(), scene.end, "the log is left as it is");
+    }
+}
+
+#[test]
+fn a_log_that_ends_below_the_recovery_point_is_reported() {
+    let scene = scene();
+    for len in [0, 1, scene.last / 2, scene.last - 1] {
+        let opened = scene.open(|file| file.set_len(len).unwrap());
+        assert!(matches!(opened, Err(StorageError::Corrupt { .. })), "{len} gave {opened:?}");
+    }
+    copy(&scene.left, &scene.partition.dir());
+    std::fs::remove_file(&scene.log_file).unwrap();
+    let message = PartitionLog::open(&scene.partition.dir(), scene.partition.config).unwrap_err().to_string();
+    assert!(message.contains("segments are missing, they reached offset 6"), "{message}");
+}
+
+/// A log of many segments, none of which was ever synced.
+fn unsynced() -> (Partition, Vec<PathBuf>) {
+    let partition = Partition::new(small());
+    let (log, _) = partition.reopen();
+    for i in 0..12 {
+        append(&log, batch(i * 10, 10));
+    }
+    drop(log);
+    let segments = files(&partition.dir(), ".log");
+    assert!(segments.len() >= 4);
+    (partition, segments)
+}
+
+fn base(path: &Path) -> i64 {
+    path.file_stem().unwrap().to_str().unwrap().parse().unwrap()
+}
+
+#[test]
+fn what_follows_a_torn_segment_is_cut_and_kept() {
+    let (partition, segments) = unsynced();
+    let torn = &segments[1];
+    let len = std::fs::metadata(torn).unwrap().len();
+    OpenOptions::new().write(true).open(torn).unwrap().set_len(len - 1).unwrap();
+    let later: Vec<u8> = segments[2..].iter().flat_map(|s| std::fs::read(s).unwrap()).collect();
+    let (log, recovery) = partition.reopen();
+    assert!(log.log_end() < Offset(base(&segments[2])));
+    assert_eq!(recovery.cut.len(), segments.len() - 1);
+    let kept: Vec<u8> = recovery.cut[1..].iter().flat_map(|c| std::fs::read(&c.kept_at).unwrap()).collect();
+    assert_eq!(kept, later);
+    assert_eq!(log.segment_count(), 2);
+    let end = log.log_end();
+    assert_eq!(append(&log, batch(0, 1)).base_offset, end);
+    assert_eq!(offsets(&read_all(&log, Offset(0), log.log_end())), (0..=end.0).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_segment_that_vanished_ends_an_unsynced_log_and_breaks_a_synced_one() {
+    let (partition, segments) = unsynced();
+    let left = partition.root.path().join("left");
+    copy(&partition.dir(), &left);
+    std::fs::remove_file(&segments[1]).unwrap();
+    let (log, recovery) = partition.reopen();
+    assert_eq!((log.log_end(), recovery.cut.len()), (Offset(base(&segments[1])), segments.len() - 2));
+    drop(log);
+
+    copy(&left, &partition.dir());
+    partition.reopen().0.close().unwrap();
+    std::fs::remove_file(&segments[1]).unwrap();
+    match PartitionLog::open(&partition.dir(), partition.config) {
+        Err(StorageError::Corrupt { path, .. }) => assert_eq!(path, segments[2]),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn leftovers_of_interrupted_work_are_removed() {
+    let scene = scene();
+    copy(&scene.left, &scene.partition.dir());
+    let dir = scene.partition.dir();
+    for name in ["leader-epoch-checkpoint.tmp", "00000000000000000077.index", "00000000000000000077.txnindex"] {
+        std::fs::write(dir.join(name), b"leftover").unwrap();
+    }
+    std::fs::write(dir.join("00000000000000000077.snapshot"), b"leftover").unwrap();
+    std::fs::write(dir.join("README.txt"), b"not ours").unwrap();
+    let (log, _) = scene.partition.reopen();
+    assert_eq!(log.log_end(), Offset(9));
+    let names: Vec<_> = files(&dir, "").iter().map(|p| p.file_name().unwrap().to_str().unwrap().to_owned()).collect();
+    assert!(!names.iter().any(|n| n.ends_with(".tmp") || n.contains("77")), "{names:?}");
+    assert!(names.iter().any(|n| n == "README.txt"));
+}
