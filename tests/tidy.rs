@@ -57,7 +57,8 @@ fn functions_stay_short() {
         let mut open: Option<(usize, usize, String)> = None;
         for (number, line) in text.lines().enumerate() {
             let indent = line.len() - line.trim_start().len();
-            let starts = line.trim_start().split(['(', '<']).next().is_some_and(|head| head.split(' ').any(|word| word == "fn"));
+            let starts =
+                line.trim_start().split(['(', '<']).next().is_some_and(|head| head.split(' ').any(|word| word == "fn"));
             if open.is_none() && starts && !line.trim_start().starts_with("//") && !line.ends_with(';') {
                 open = Some((number, indent, line.trim().to_owned()));
             } else if let Some((start, at, name)) = &open {
@@ -88,7 +89,9 @@ fn only_the_runtime_reads_the_environment() {
     for (path, text) in sources() {
         let exempt = path.starts_with("runtime") || path.starts_with("tests");
         let code = text.split("#[cfg(test)]").next().unwrap();
-        let in_tests = path.components().any(|part| ["tests", "benches", "conformance"].contains(&&*part.as_os_str().to_string_lossy()));
+        let in_tests = path
+            .components()
+            .any(|part| ["tests", "benches", "conformance"].contains(&&*part.as_os_str().to_string_lossy()));
         assert!(exempt || in_tests || !code.contains("env::var"), "{} reads the environment", path.display());
     }
 }

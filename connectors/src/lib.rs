@@ -6,8 +6,12 @@
 pub mod conformance;
 pub mod decode;
 pub mod error;
+pub mod file;
+pub mod format;
+pub mod generate;
 pub mod log;
 pub mod object_store;
 pub mod sink;
 pub mod source;
+pub mod table;
 pub mod transaction;

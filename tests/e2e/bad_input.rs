@@ -48,7 +48,8 @@ fn mistakes_in_the_yaml_are_told_with_their_places() {
 
 #[test]
 fn all_mistakes_are_told_in_one_run() {
-    let many = PIPELINE.replace("input: all", "input: al").replace("type: file", "type: fiel").replace("int64", "int63");
+    let many =
+        PIPELINE.replace("input: all", "input: al").replace("type: file", "type: fiel").replace("int64", "int63");
     refuses(&many, &["fiel", "`file`", "`al`", "int63"]);
 }
 
@@ -157,7 +158,10 @@ fn a_data_directory_in_use_or_too_new_is_refused() {
     site.run(&["topic", "list"]).ok();
     let format = outcome::files(&site.path().join("data"))
         .into_iter()
-        .find(|path| fs::read_to_string(path).is_ok_and(|text| text.contains("format")) && path.extension().is_some_and(|e| e == "json"))
+        .find(|path| {
+            fs::read_to_string(path).is_ok_and(|text| text.contains("format"))
+                && path.extension().is_some_and(|e| e == "json")
+        })
         .unwrap();
     let text = fs::read_to_string(&format).unwrap();
     fs::write(&format, text.replace('1', "999")).unwrap();
@@ -170,7 +174,8 @@ struct SmallDisk(std::path::PathBuf);
 impl SmallDisk {
     fn mount(at: std::path::PathBuf) -> Option<Self> {
         fs::create_dir_all(&at).unwrap();
-        let mounted = std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=6m", "tmpfs"]).arg(&at).status();
+        let mounted =
+            std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=6m", "tmpfs"]).arg(&at).status();
         mounted.is_ok_and(|status| status.success()).then_some(Self(at))
     }
 }
@@ -191,7 +196,8 @@ fn a_full_disk_stops_the_run_which_goes_on_when_there_is_room() {
     let pipeline = PIPELINE.replace("./lake", "./small/lake").replace("SELECT a, b", "SELECT a, repeat(b, 20) AS b");
     site.write("p.yaml", pipeline);
     let week = fs::read_to_string(flights_of_the_week()).unwrap();
-    let lines: Vec<String> = week.lines().enumerate().map(|(n, _)| format!("{{\"a\":{n},\"b\":\"row {n}, padded\"}}\n")).collect();
+    let lines: Vec<String> =
+        week.lines().enumerate().map(|(n, _)| format!("{{\"a\":{n},\"b\":\"row {n}, padded\"}}\n")).collect();
     site.write("in.ndjson", lines.concat());
     let ballast = disk.0.join("ballast");
     fs::write(&ballast, vec![1; 5 << 20]).unwrap();

@@ -6,13 +6,8 @@ use std::process::Stdio;
 use logmill_tests::site::{Finished, Site};
 
 fn feed(site: &Site, arguments: &[&str], input: &str) -> Finished {
-    let mut child = site
-        .command(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child =
+        site.command(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
     child.wait_with_output().unwrap().into()
 }

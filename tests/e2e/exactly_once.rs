@@ -182,8 +182,13 @@ const POINTS: [&str; 17] = [
 ];
 
 /// The points of a sink on S3, in the place of those of a local folder.
-const S3_POINTS: [&str; 5] =
-    ["sink::before_stage", "sink::multipart_created", "sink::after_stage", "sink::before_complete", "sink::after_complete"];
+const S3_POINTS: [&str; 5] = [
+    "sink::before_stage",
+    "sink::multipart_created",
+    "sink::after_stage",
+    "sink::before_complete",
+    "sink::after_complete",
+];
 
 /// Dies at a point at its `nth` passing; the run that follows must make up for it.
 fn die_at(site: &mut Site, point: &str, nth: usize) {

@@ -5,5 +5,5 @@
 mod bad_input;
 mod budgets;
 mod commands;
-mod example;
 mod exactly_once;
+mod example;

@@ -1,0 +1,44 @@
+//! The file source: lines of files, one split a file.
+//!
+//! ```text
+//!   path, globs ─▶ files ─▶ split ─▶ opened at byte B of the (uncompressed) text, line L ─▶ chunks of whole lines
+//! ```
+//!
+//! A position holds the byte and the line after the last record, and a digest of the file's head, so that a file which was
+//! replaced by another is noticed and not read from its middle. Compressed files are skipped into by decompressing.
+
+mod config;
+mod discover;
+mod lines;
+mod parquet;
+mod source;
+
+pub use config::{Compression, Config, Paths, Rate};
+pub use source::FileSource;
+
+use logmill_pipelines::{ConnectorKind, Role};
+use schemars::schema_for;
+
+const FORMATS: &[&str] = &["json", "ndjson", "csv", "raw", "lines", "parquet"];
+
+/// The file source.
+pub fn kind() -> ConnectorKind {
+    ConnectorKind {
+        name: "file",
+        role: Role::Source,
+        summary: "lines or rows of local files; globs, gzip and zstd, following",
+        schema: || schema_for!(Config),
+        formats: FORMATS,
+        needs_through: false,
+    }
+}
+
+/// A file as a static table.
+pub fn table_kind() -> ConnectorKind {
+    ConnectorKind {
+        role: Role::Table,
+        summary: "local files, loaded whole before the start",
+        schema: || schema_for!(crate::table::Config),
+        ..kind()
+    }
+}

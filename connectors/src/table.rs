@@ -1,0 +1,95 @@
+//! Static tables: bounded relations, loaded whole before a pipeline starts.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use logmill_pipelines::TableSpec;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::error::ConnectorError;
+use crate::file::{self, FileSource};
+use crate::format::Format;
+use crate::source::{ChunkData, Source};
+
+/// A table may have this many bytes in memory; every worker joins with it.
+pub const MAX_TABLE_BYTES: usize = 1 << 30;
+
+/// Files that hold a table.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The file, or a list of files; `*`, `?`, `[…]` and `**` match. Relative paths start at the folder of the pipeline's
+    /// file.
+    pub path: file::Paths,
+    /// How the files are compressed. By default, the ending of the name tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compression: Option<file::Compression>,
+}
+
+/// A table in memory.
+#[derive(Clone, Debug)]
+pub struct LoadedTable {
+    /// Its columns.
+    pub schema: SchemaRef,
+    /// Its rows.
+    pub batches: Vec<RecordBatch>,
+    /// A digest of its content.
+    pub digest: String,
+}
+
+/// Loads a table.
+pub async fn load(
+    config: Config,
+    spec: &TableSpec,
+    declared: Option<SchemaRef>,
+    base_dir: &Path,
+) -> Result<LoadedTable, ConnectorError> {
+    let format = Format::of(spec.format.as_ref(), &Format::Json)?;
+    let config = file::Config { path: config.path, compression: config.compression, follow: false, rate: None };
+    let source = FileSource::new(config, format.clone(), base_dir);
+    let schema = match declared.or_else(|| format.fixed_schema()) {
+        Some(schema) => schema,
+        None => source.sample().await?,
+    };
+    let columns: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
+    let mut decoder = match format {
+        Format::Parquet => None,
+        _ => Some(format.decoder(&schema, &columns, spec.unknown)?),
+    };
+    let (mut batches, mut size, mut digest) = (Vec::new(), 0, Xxh3::new());
+    for split in source.discover(&BTreeSet::new()).await?.new {
+        let mut reader = source.open(&split, None).await?;
+        while let Some(chunk) = reader.next().await? {
+            let batch = match (chunk.data, &mut decoder) {
+                (ChunkData::Rows(batch), _) => batch.rows,
+                (ChunkData::Records(records), Some(decoder)) => {
+                    digest.update(&records.buffer);
+                    let decoded = decoder.decode(&records)?;
+                    if let Some(error) = decoded.errors.first() {
+                        let line = records.first_line + error.index as u64;
+                        return Err(ConnectorError::Data {
+                            place: format!("{}:{line}", records.place),
+                            message: error.message.clone(),
+                        });
+                    }
+                    decoded.rows
+                }
+                (ChunkData::Records(_), None) => continue,
+            };
+            size += batch.get_array_memory_size();
+            if size > MAX_TABLE_BYTES {
+                return Err(ConnectorError::Config(format!("the table is larger than {MAX_TABLE_BYTES} bytes")));
+            }
+            if decoder.is_none() {
+                digest.update(format!("{batch:?}").as_bytes());
+            }
+            batches.push(batch);
+        }
+    }
+    let schema = batches.first().map_or(schema, RecordBatch::schema);
+    Ok(LoadedTable { schema, batches, digest: format!("{:016x}", digest.digest()) })
+}
