@@ -2,6 +2,7 @@
 //!
 //! A connector knows nothing of operators or of the engine. It reaches the log through the [`log::Log`] trait only.
 
+mod blocking;
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
 pub mod decode;
@@ -14,4 +15,5 @@ pub mod object_store;
 pub mod sink;
 pub mod source;
 pub mod table;
+pub mod topic;
 pub mod transaction;

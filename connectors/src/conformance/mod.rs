@@ -1,3 +1,4 @@
 //! What every implementation of a connector's trait is held to, and doubles of what connectors stand on.
 
+pub mod memory_log;
 pub mod sink;

@@ -15,7 +15,8 @@ use super::partition::escape;
 use super::store::open_s3;
 use super::token::StagedFile;
 use super::uploads::{Store, UploadTarget};
-use super::writer::{ObjectWriter, blocking};
+use super::writer::ObjectWriter;
+use crate::blocking::blocking;
 use crate::error::ConnectorError;
 use crate::sink::{Accepts, Attempt, Committed, OpenWriter, Sink, Token, Writer};
 

@@ -9,6 +9,7 @@ use logmill_pipelines::flow::{CheckpointEpoch, RowBatch};
 use super::files::{Files, Finished};
 use super::token::StagedFile;
 use super::uploads::Uploads;
+use crate::blocking::blocking;
 use crate::error::ConnectorError;
 use crate::sink::{Prepared, Token, Writer, Written};
 
@@ -98,13 +99,4 @@ impl Writer for ObjectWriter {
     fn due_in(&self) -> Option<Duration> {
         self.files.as_ref()?.due_in()
     }
-}
-
-/// Runs what may block, or compute for long, off the runtime's own threads.
-pub(super) async fn blocking<T: Send + 'static>(
-    call: impl FnOnce() -> Result<T, ConnectorError> + Send + 'static,
-) -> Result<T, ConnectorError> {
-    tokio::task::spawn_blocking(call).await.unwrap_or_else(|error| {
-        Err(ConnectorError::Permanent { context: "a thread of the sink died".into(), source: error.into() })
-    })
 }

@@ -1,0 +1,22 @@
+//! The topic connector: partitions of the log as a source's splits, and rows as records of the epoch's transaction.
+//!
+//! ```text
+//!   log ─ fetch ─▶ reader.rs ─ aborted and control batches left out ─▶ Records
+//!   rows ─ sink.rs ─▶ batches.rs: a record batch a partition ─▶ Transaction::append(epoch, …) ─▶ log
+//! ```
+//!
+//! The sink stages nothing and has no tokens: its records are part of the log transaction that commits the epoch.
+
+mod batches;
+mod config;
+mod reader;
+mod sink;
+mod source;
+
+#[cfg(test)]
+mod tests;
+
+pub use batches::RecordWriter;
+pub use config::{From, OnGap, ReadIsolation, SinkConfig, SourceConfig, Until};
+pub use sink::{MakeEncoder, check_sink, sink, sink_kind};
+pub use source::{Ends, bounded_source, source, source_kind};

@@ -1,0 +1,366 @@
+//! The topic connector over a log in memory: what a reader sees is what was committed, once and in order.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::{Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use bytes::{Bytes, BytesMut};
+use logmill_pipelines::flow::{CheckpointEpoch, Position, RowBatch, SplitId};
+use logmill_protocol::{BatchBuilder, BatchOptions, Compression, Offset, Timestamp, partition_for_key};
+use tokio::sync::watch;
+
+use super::sink::MakeEncoder;
+use super::*;
+use crate::conformance::memory_log::{MemoryLog, MemoryTransaction};
+use crate::decode::Encoder;
+use crate::error::ConnectorError;
+use crate::log::{Log, NewTopic, TopicPartition};
+use crate::sink::{Attempt, OpenWriter};
+use crate::source::{ChunkData, Reader, Records, Source};
+
+const TOPIC: &str = "flights";
+
+async fn log_with(partitions: i32) -> Arc<MemoryLog> {
+    let log = Arc::new(MemoryLog::default());
+    log.create_topic(NewTopic { name: TOPIC.into(), partitions, configs: Vec::new() }).await.unwrap();
+    log
+}
+
+fn place(partition: i32) -> TopicPartition {
+    TopicPartition { topic: TOPIC.into(), partition }
+}
+
+fn batch(compression: Compression, values: &[&str]) -> Bytes {
+    let mut builder = BatchBuilder::new(BatchOptions { compression, ..BatchOptions::default() });
+    for value in values {
+        builder.append(Timestamp(5), None, Some(value.as_bytes()), &[]).unwrap();
+    }
+    builder.finish().unwrap()
+}
+
+fn source_of(log: &Arc<MemoryLog>, yaml: &str) -> Arc<dyn Source> {
+    // By way of JSON, as a pipeline's keys come.
+    let keys: serde_json::Value = serde_yaml::from_str(yaml).unwrap();
+    source(log.clone(), &serde_json::from_value(keys).unwrap())
+}
+
+fn told(ends: &[(i32, i64)]) -> watch::Receiver<Option<BTreeMap<i32, i64>>> {
+    watch::channel(Some(ends.iter().copied().collect())).1
+}
+
+fn values(records: &Records) -> Vec<String> {
+    (0..records.len()).map(|index| String::from_utf8(records.value(index).unwrap().to_vec()).unwrap()).collect()
+}
+
+/// Reads to the end: the values, and the last position.
+async fn drain(reader: &mut dyn Reader) -> (Vec<String>, Option<Position>) {
+    let (mut seen, mut last) = (Vec::new(), None);
+    while let Some(chunk) = reader.next().await.unwrap() {
+        let ChunkData::Records(records) = &chunk.data else { panic!("rows") };
+        assert_eq!(records.offsets.len(), records.len());
+        assert!(records.offsets.is_sorted());
+        seen.extend(values(records));
+        last = Some(chunk.position);
+    }
+    assert!(reader.next().await.unwrap().is_none(), "the end is the end");
+    (seen, last)
+}
+
+async fn open(source: &Arc<dyn Source>, partition: i32, position: Option<i64>) -> Box<dyn Reader> {
+    let position = position.map(|offset| Position(serde_json::json!({ "offset": offset })));
+    source.open(&SplitId::new(partition.to_string()), position.as_ref()).await.unwrap()
+}
+
+#[tokio::test]
+async fn records_come_in_order_whatever_the_codec() {
+    for codec in Compression::ALL {
+        let log = log_with(1).await;
+        log.produce(&place(0), batch(codec, &["a", "b"])).await.unwrap();
+        log.produce(&place(0), batch(Compression::None, &["c", ""])).await.unwrap();
+        log.produce(&place(0), batch(codec, &["e"])).await.unwrap();
+        let source = source_of(&log, "{ topic: flights, until: end }");
+        let (seen, last) = drain(open(&source, 0, None).await.as_mut()).await;
+        assert_eq!(seen, ["a", "b", "c", "", "e"], "{codec:?}");
+        assert_eq!(last, Some(Position(serde_json::json!({ "offset": 5 }))));
+    }
+}
+
+#[tokio::test]
+async fn a_reader_resumes_within_a_batch_and_ends_within_one() {
+    let log = log_with(1).await;
+    log.produce(&place(0), batch(Compression::Lz4, &["a", "b", "c", "d"])).await.unwrap();
+    let source = bounded_source(log, TOPIC, told(&[(0, 3)]));
+    let (seen, last) = drain(open(&source, 0, Some(1)).await.as_mut()).await;
+    assert_eq!(seen, ["b", "c"]);
+    assert_eq!(last, Some(Position(serde_json::json!({ "offset": 3 }))));
+    assert_eq!(drain(open(&source, 0, Some(3)).await.as_mut()).await, (Vec::new(), None));
+}
+
+#[tokio::test]
+async fn aborted_records_and_markers_are_left_out() {
+    let log = log_with(1).await;
+    let transaction = MemoryTransaction::begin(log.clone()).await.unwrap();
+    for (value, commit) in [("a", false), ("b", true), ("c", false), ("d", true)] {
+        let mut records = RecordWriter::new(
+            Arc::new(MemoryTransaction::begin(log.clone()).await.unwrap()),
+            TOPIC,
+            1,
+            CheckpointEpoch(1),
+        );
+        records.append(None, Some(value.as_bytes()), &[], Timestamp::NONE).await.unwrap();
+        records.prepare(CheckpointEpoch(1)).await.unwrap();
+        transaction.end(commit).await.unwrap();
+        log.produce(&place(0), batch(Compression::None, &[&format!("plain after {value}")])).await.unwrap();
+    }
+    let source = source_of(&log, "{ topic: flights, until: end }");
+    let (seen, _) = drain(open(&source, 0, None).await.as_mut()).await;
+    assert_eq!(seen, ["plain after a", "b", "plain after b", "plain after c", "d", "plain after d"]);
+    let source = source_of(&log, "{ topic: flights, until: end, isolation: read_uncommitted }");
+    let (seen, _) = drain(open(&source, 0, None).await.as_mut()).await;
+    assert_eq!(seen.len(), 8, "{seen:?}");
+}
+
+#[tokio::test]
+async fn an_open_transaction_is_waited_for() {
+    let log = log_with(1).await;
+    let transaction = Arc::new(MemoryTransaction::begin(log.clone()).await.unwrap());
+    let mut records = RecordWriter::new(transaction.clone(), TOPIC, 1, CheckpointEpoch(1));
+    records.append(None, Some(b"a"), &[], Timestamp::NONE).await.unwrap();
+    records.prepare(CheckpointEpoch(1)).await.unwrap();
+    let source = source_of(&log, "{ topic: flights }");
+    let mut reader = open(&source, 0, None).await;
+    let waiting = tokio::spawn(async move { reader.next().await });
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!waiting.is_finished());
+    transaction.end(true).await.unwrap();
+    let chunk = waiting.await.unwrap().unwrap().unwrap();
+    let ChunkData::Records(records) = chunk.data else { panic!("rows") };
+    assert_eq!(values(&records), ["a"]);
+}
+
+#[tokio::test]
+async fn a_told_end_wakes_a_waiting_reader() {
+    let log = log_with(2).await;
+    let (tell, ends) = watch::channel(None);
+    let source = bounded_source(log, TOPIC, ends);
+    let mut readers = Vec::new();
+    for partition in [0, 1] {
+        let mut reader = open(&source, partition, None).await;
+        readers.push(tokio::spawn(async move { reader.next().await }));
+    }
+    tokio::task::yield_now().await;
+    assert!(readers.iter().all(|reader| !reader.is_finished()));
+    tell.send(Some(BTreeMap::from([(0, 0)]))).unwrap();
+    for reader in readers {
+        assert!(reader.await.unwrap().unwrap().is_none());
+    }
+}
+
+#[tokio::test]
+async fn a_dropped_call_takes_nothing() {
+    let log = log_with(1).await;
+    let source = source_of(&log, "{ topic: flights }");
+    let mut reader = open(&source, 0, None).await;
+    for _ in 0..3 {
+        tokio::select! {
+            biased;
+            chunk = reader.next() => panic!("{chunk:?}"),
+            () = tokio::task::yield_now() => {}
+        }
+    }
+    log.produce(&place(0), batch(Compression::Zstd, &["a"])).await.unwrap();
+    let ChunkData::Records(records) = reader.next().await.unwrap().unwrap().data else { panic!("rows") };
+    assert_eq!(values(&records), ["a"]);
+}
+
+#[tokio::test]
+async fn reading_begins_where_from_says() {
+    let log = log_with(1).await;
+    for (time, value) in [(1000, "a"), (2000, "b"), (3000, "c")] {
+        let mut builder = BatchBuilder::new(BatchOptions::default());
+        builder.append(Timestamp(time), None, Some(value.as_bytes()), &[]).unwrap();
+        log.produce(&place(0), builder.finish().unwrap()).await.unwrap();
+    }
+    log.commit_offsets("g", &[(place(0), Offset(1))]).await.unwrap();
+    for (from, expected) in [
+        ("earliest", vec!["a", "b", "c"]),
+        ("latest", vec![]),
+        ("{ time: 1970-01-01T00:00:02Z }", vec!["b", "c"]),
+        ("{ offset: 2 }", vec!["c"]),
+        ("{ group: g }", vec!["b", "c"]),
+        ("{ group: unknown }", vec!["a", "b", "c"]),
+    ] {
+        let source = source_of(&log, &format!("{{ topic: flights, from: {from}, until: end }}"));
+        let (seen, _) = drain(open(&source, 0, None).await.as_mut()).await;
+        assert_eq!(seen, expected, "{from}");
+    }
+    let source = source_of(&log, "{ topic: flights, until: { time: 1970-01-01T00:00:02Z } }");
+    assert_eq!(drain(open(&source, 0, None).await.as_mut()).await.0, ["a"]);
+}
+
+#[tokio::test]
+async fn a_beginning_that_moves_is_told_as_a_position() {
+    let log = log_with(1).await;
+    log.produce(&place(0), batch(Compression::None, &["old"])).await.unwrap();
+    let source = source_of(&log, "{ topic: flights, from: latest }");
+    let chunk = open(&source, 0, None).await.next().await.unwrap().unwrap();
+    assert_eq!(chunk.position, Position(serde_json::json!({ "offset": 1 })));
+    let ChunkData::Records(records) = chunk.data else { panic!("rows") };
+    assert!(records.is_empty());
+}
+
+#[tokio::test]
+async fn partitions_that_are_added_are_read_from_their_beginning() {
+    let log = log_with(1).await;
+    let source = source_of(&log, "{ topic: flights, from: latest }");
+    let mut known = BTreeSet::new();
+    let found = source.discover(&known).await.unwrap();
+    assert!(!found.complete);
+    assert_eq!(found.new, [SplitId::new("0")]);
+    known.extend(found.new);
+    log.create_partitions(TOPIC, 2).await.unwrap();
+    log.produce(&place(1), batch(Compression::None, &["a"])).await.unwrap();
+    assert_eq!(source.discover(&known).await.unwrap().new, [SplitId::new("1")]);
+    let mut reader = open(&source, 1, None).await;
+    let start = reader.next().await.unwrap().unwrap();
+    assert_eq!(start.position, Position(serde_json::json!({ "offset": 0 })));
+    let ChunkData::Records(records) = reader.next().await.unwrap().unwrap().data else { panic!("rows") };
+    assert_eq!(values(&records), ["a"]);
+}
+
+#[tokio::test]
+async fn a_gap_stops_the_pipeline_or_is_skipped() {
+    let log = log_with(1).await;
+    log.produce(&place(0), batch(Compression::None, &["a"])).await.unwrap();
+    log.produce(&place(0), batch(Compression::None, &["b"])).await.unwrap();
+    log.delete_records(&place(0), Offset(1)).await.unwrap();
+    let source = source_of(&log, "{ topic: flights, until: end }");
+    let error = open(&source, 0, Some(0)).await.next().await.unwrap_err().to_string();
+    let expected = "flights-0: the records from offset 0 to 1 were deleted before they were read; keep them for longer, \
+                    or accept the gap with `on_gap: skip`";
+    assert_eq!(error, expected);
+    let source = source_of(&log, "{ topic: flights, until: end, on_gap: skip }");
+    assert_eq!(drain(open(&source, 0, Some(0)).await.as_mut()).await.0, ["b"]);
+}
+
+#[tokio::test]
+async fn keys_headers_and_nulls_are_kept() {
+    let log = log_with(3).await;
+    let transaction = Arc::new(MemoryTransaction::begin(log.clone()).await.unwrap());
+    let mut records = RecordWriter::new(transaction.clone(), TOPIC, 3, CheckpointEpoch(1));
+    records.append(Some(b"k"), Some(b"a"), &[], Timestamp(9)).await.unwrap();
+    records.append(Some(b"k"), None, &[("h", Some(b"1")), ("h", None)], Timestamp(8)).await.unwrap();
+    records.prepare(CheckpointEpoch(1)).await.unwrap();
+    transaction.end(true).await.unwrap();
+    let source = source_of(&log, "{ topic: flights, until: end }");
+    let partition = partition_for_key(b"k", 3);
+    let ChunkData::Records(records) = open(&source, partition, None).await.next().await.unwrap().unwrap().data else {
+        panic!("rows")
+    };
+    assert_eq!((records.len(), records.partition, &*records.place), (2, partition, &*format!("flights-{partition}")));
+    assert_eq!((records.key(0), records.key(1)), (Some(&b"k"[..]), Some(&b"k"[..])));
+    assert_eq!((records.value(0), records.value(1)), (Some(&b"a"[..]), None));
+    assert_eq!(records.timestamps, [9, 8]);
+    assert!(records.headers[0].is_empty());
+    let at = |range: &Range<u32>| &records.buffer[range.start as usize..range.end as usize];
+    let [(name, Some(value)), (again, None)] = records.headers[1].as_slice() else { panic!("{:?}", records.headers) };
+    assert_eq!((at(name), at(value), at(again)), (&b"h"[..], &b"1"[..], &b"h"[..]));
+}
+
+/// Values of the column `v`.
+struct ValueColumn;
+
+impl Encoder for ValueColumn {
+    fn encode(
+        &mut self,
+        rows: &RecordBatch,
+        buffer: &mut BytesMut,
+        values: &mut Vec<Range<usize>>,
+    ) -> Result<(), ConnectorError> {
+        let column = rows.column_by_name("v").unwrap().as_any().downcast_ref::<StringArray>().unwrap();
+        for value in column.iter().flatten() {
+            let start = buffer.len();
+            buffer.extend_from_slice(value.as_bytes());
+            values.push(start..buffer.len());
+        }
+        Ok(())
+    }
+}
+
+fn sink_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("n", DataType::Int64, true),
+        Field::new("v", DataType::Utf8, false),
+        Field::new("t", DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), true),
+    ]))
+}
+
+#[tokio::test]
+async fn rows_become_keyed_records_of_the_epochs_transaction() {
+    let log = log_with(4).await;
+    let transaction = Arc::new(MemoryTransaction::begin(log.clone()).await.unwrap());
+    let config = "{ topic: flights, key: n, timestamp: t, headers: { number: n }, batch_bytes: 100 }";
+    let encoder: MakeEncoder = Arc::new(|_| Ok(Box::new(ValueColumn)));
+    let config = serde_yaml::from_str(config).unwrap();
+    let sink = sink(log.clone(), transaction.clone(), config, sink_schema(), encoder).unwrap();
+    let open_writer =
+        OpenWriter { shard: 0, attempt: Attempt("a".into()), epoch: CheckpointEpoch(1), carried: Vec::new() };
+    let mut writer = sink.open(open_writer).await.unwrap();
+    let numbers: Vec<Option<i64>> = (0..100).map(|n| (n % 10 != 0).then_some(n)).collect();
+    let texts: Vec<String> = (0..100).map(|n| format!("value {n}")).collect();
+    let rows = RecordBatch::try_new(
+        sink_schema(),
+        vec![
+            Arc::new(Int64Array::from(numbers.clone())),
+            Arc::new(StringArray::from(texts.clone())),
+            Arc::new(TimestampMicrosecondArray::from(vec![Some(5_000_000); 100]).with_timezone("UTC")),
+        ],
+    )
+    .unwrap();
+    writer.write(RowBatch::inserts(rows)).await.unwrap();
+    let prepared = writer.prepare(CheckpointEpoch(1), true).await.unwrap();
+    assert!(prepared.tokens.is_empty() && prepared.carried.is_none());
+    let read = || async {
+        let source = source_of(&log, "{ topic: flights, until: end }");
+        let mut seen = BTreeMap::new();
+        for partition in 0..4 {
+            let mut reader = open(&source, partition, None).await;
+            while let Some(chunk) = reader.next().await.unwrap() {
+                let ChunkData::Records(records) = chunk.data else { panic!("rows") };
+                for (index, value) in values(&records).into_iter().enumerate() {
+                    let key = records.key(index).map(|key| String::from_utf8(key.to_vec()).unwrap());
+                    if let Some(key) = &key {
+                        assert_eq!(partition_for_key(key.as_bytes(), 4), partition);
+                    }
+                    assert_eq!(records.timestamps[index], 5000);
+                    let (_, header) = &records.headers[index][0];
+                    let header = header.clone().map(|h| records.buffer[h.start as usize..h.end as usize].to_vec());
+                    assert_eq!(header, key.clone().map(String::into_bytes));
+                    assert!(seen.insert(value, key).is_none());
+                }
+            }
+        }
+        seen
+    };
+    assert!(read().await.is_empty(), "nothing is visible before the commit");
+    transaction.end(true).await.unwrap();
+    let expected: BTreeMap<_, _> = texts.into_iter().zip(numbers.iter().map(|n| n.map(|n| n.to_string()))).collect();
+    assert_eq!(read().await, expected);
+    assert_eq!(writer.written().rows, 100);
+}
+
+#[test]
+fn mistakes_of_a_sinks_configuration_are_told_together() {
+    let yaml = "{ topic: flights, key: m, timestamp: v, headers: { a: b }, batch_bytes: 0 }";
+    let config: SinkConfig = serde_yaml::from_str(yaml).unwrap();
+    let told = check_sink(&config, &sink_schema());
+    let keys: Vec<_> = told.iter().map(|(key, _)| *key).collect();
+    assert_eq!(keys, ["key", "timestamp", "headers", "batch_bytes"]);
+    assert_eq!(told[0].1, "there is no column `m`; the input has n, v, t");
+    assert!(serde_yaml::from_str::<SinkConfig>("{ topic: flights, keys: n }").is_err());
+}
