@@ -4,6 +4,7 @@
 mod basics;
 mod crash;
 mod damage;
+mod golden;
 mod model;
 
 use std::path::{Path, PathBuf};
