@@ -106,6 +106,12 @@ impl Catalog {
         &self.formats
     }
 
+    /// What is wrong with the schemas of the connectors and formats: keywords that the validator doesn't follow, so that
+    /// mistakes would be found late, and keys that hide those every connector has. For the tests of a registry.
+    pub fn problems(&self) -> Vec<String> {
+        crate::schema::problems(self)
+    }
+
     /// The whole JSON Schema of a pipeline; built at the first call.
     pub(crate) fn schema(&self) -> &Value {
         self.schema.get_or_init(|| crate::schema::compose(self))

@@ -18,6 +18,9 @@ use serde::Serialize;
 /// How wide a rendered source line may be before it is cut, in characters.
 const TERM_WIDTH: usize = 140;
 
+/// How many mistakes of one file are kept; the others are counted.
+const MAX_KEPT: usize = 500;
+
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -94,6 +97,16 @@ impl Diagnostic {
         Self { hint: hint.or(self.hint), ..self }
     }
 
+    /// The same, with every text of it changed.
+    pub(crate) fn map_text(self, change: &dyn Fn(&str) -> String) -> Self {
+        Self {
+            message: change(&self.message),
+            hint: self.hint.as_deref().map(change),
+            notes: self.notes.iter().map(|note| change(note)).collect(),
+            ..self
+        }
+    }
+
     /// The same, with one more note.
     #[must_use]
     pub fn with_note(mut self, note: impl Into<String>) -> Self {
@@ -137,22 +150,32 @@ impl fmt::Debug for SourceText {
 pub struct Diagnostics {
     source: SourceText,
     items: Vec<Diagnostic>,
+    /// How many errors and warnings are not among the items.
+    dropped: (usize, usize),
 }
 
 impl Diagnostics {
     /// No mistakes, yet.
     pub fn new(source: SourceText) -> Self {
-        Self { source, items: Vec::new() }
+        Self { source, items: Vec::new(), dropped: (0, 0) }
     }
 
     /// Adds one. The same message at the same place is kept once.
     pub fn push(&mut self, diagnostic: Diagnostic) {
+        let known = |item: &Diagnostic| item.span == diagnostic.span && item.message == diagnostic.message;
+        if self.items.iter().any(known) {
+            return;
+        }
+        if self.items.len() >= MAX_KEPT {
+            match diagnostic.severity {
+                Severity::Error => self.dropped.0 += 1,
+                Severity::Warning => self.dropped.1 += 1,
+            }
+            return;
+        }
         let key = |item: &Diagnostic| (item.span.line, item.span.column, item.severity);
         let at = self.items.partition_point(|item| key(item) <= key(&diagnostic));
-        let known = |item: &Diagnostic| item.span == diagnostic.span && item.message == diagnostic.message;
-        if !self.items.iter().any(known) {
-            self.items.insert(at, diagnostic);
-        }
+        self.items.insert(at, diagnostic);
     }
 
     /// Adds those of the same file.
@@ -160,7 +183,7 @@ impl Diagnostics {
         others.into_iter().for_each(|item| self.push(item));
     }
 
-    /// All of them, in the order of their places.
+    /// The first 500 of them, in the order of their places.
     pub fn items(&self) -> &[Diagnostic] {
         &self.items
     }
@@ -172,12 +195,12 @@ impl Diagnostics {
 
     /// How many are errors.
     pub fn errors(&self) -> usize {
-        self.items.iter().filter(|item| item.severity == Severity::Error).count()
+        self.items.iter().filter(|item| item.severity == Severity::Error).count() + self.dropped.0
     }
 
     /// How many are warnings.
     pub fn warnings(&self) -> usize {
-        self.items.len() - self.errors()
+        self.items.iter().filter(|item| item.severity == Severity::Warning).count() + self.dropped.1
     }
 
     /// Whether the pipeline can't run.
@@ -193,7 +216,11 @@ impl Diagnostics {
     /// For people; with ANSI colours if asked for.
     pub fn render(&self, colours: bool) -> String {
         let renderer = if colours { Renderer::styled() } else { Renderer::plain() }.term_width(TERM_WIDTH);
-        let blocks: Vec<String> = self.items.iter().map(|item| self.render_one(item, &renderer)).collect();
+        let mut blocks: Vec<String> = self.items.iter().map(|item| self.render_one(item, &renderer)).collect();
+        let more = self.dropped.0 + self.dropped.1;
+        if more > 0 {
+            blocks.push(format!("{}: and {more} more", self.source.name));
+        }
         blocks.join("\n\n")
     }
 
@@ -300,6 +327,14 @@ a.yaml:2:7: error: no number
 
 a.yaml:9:1: error: past the end";
         assert_eq!(sample().to_string(), expected);
+    }
+
+    #[test]
+    fn what_is_too_much_is_counted() {
+        let mut all = Diagnostics::new(SourceText::new("a.yaml", "x\n"));
+        (1..=510).for_each(|line| all.push(Diagnostic::error(Span { line, column: 1, length: 1 }, "wrong")));
+        assert_eq!((all.items().len(), all.errors(), all.warnings()), (500, 510, 0));
+        assert!(all.to_string().ends_with("a.yaml: and 10 more"));
     }
 
     #[test]

@@ -8,6 +8,8 @@
 //!
 //! Which relations a SQL query reads is known to those who parse SQL; they hand it in.
 
+use std::collections::BTreeSet;
+
 use indexmap::IndexMap;
 
 use crate::checks::MAPS;
@@ -66,6 +68,9 @@ pub struct GraphNode {
 pub struct Graph {
     /// Every part by name, each after all that it reads.
     pub nodes: IndexMap<String, GraphNode>,
+    /// Parts that read, directly or through others, something that is missing or wrong, so that nothing can be said about
+    /// what flows into them. Empty if there is no mistake.
+    pub incomplete: BTreeSet<String>,
     /// What is probably not as meant.
     pub warnings: Vec<Diagnostic>,
 }
@@ -90,17 +95,26 @@ impl Graph {
     /// # Errors
     /// Every name that leads nowhere, and every cycle.
     pub fn build(pipeline: &Pipeline, refs: &dyn Fn(&str) -> Vec<TableRef>) -> Result<Self, Diagnostics> {
+        let (graph, found) = Self::follow(pipeline, refs);
+        if found.has_errors() { Err(found) } else { Ok(graph) }
+    }
+
+    /// As [`Self::build`], for checking a pipeline further although something is wrong: edges that lead nowhere are left
+    /// out of the graph, and so are parts that wait for themselves.
+    pub fn follow(pipeline: &Pipeline, refs: &dyn Fn(&str) -> Vec<TableRef>) -> (Self, Diagnostics) {
         let parts = parts(pipeline, refs);
         let mut found = pipeline.diagnostics();
         for part in &parts {
-            found.extend(part.edges.iter().filter_map(|edge| misdirected(pipeline, &parts, part, edge)));
+            let wrong = part.edges.iter().filter_map(|edge| misdirected(pipeline, &parts, part, edge));
+            found.extend(wrong.map(|diagnostic| pipeline.redacted_diagnostic(diagnostic)));
         }
         let (nodes, cycles) = sort(&parts);
         found.extend(cycles);
-        if found.has_errors() {
-            return Err(found);
-        }
-        Ok(Self { nodes, warnings: unused(pipeline, &parts) })
+        let incomplete = incomplete(&parts, &nodes);
+        // What has a mistake may be what was meant to read the idle part.
+        let quiet = found.has_errors() || !pipeline.broken.is_empty();
+        let warnings = if quiet { Vec::new() } else { unused(pipeline, &parts) };
+        (Self { nodes, incomplete, warnings }, found)
     }
 
     /// The names of those that read a part.
@@ -209,6 +223,21 @@ fn sort(parts: &[Part<'_>]) -> (IndexMap<String, GraphNode>, Vec<Diagnostic>) {
     }
 }
 
+/// The parts that a mistake reaches. In the order of `nodes`, each comes after what it reads.
+fn incomplete(parts: &[Part<'_>], nodes: &IndexMap<String, GraphNode>) -> BTreeSet<String> {
+    let mut reached: BTreeSet<String> = BTreeSet::new();
+    let waiting = parts.iter().filter(|part| !nodes.contains_key(part.name)).map(|part| part.name.to_owned());
+    reached.extend(waiting);
+    for (name, node) in nodes {
+        let edges = parts.iter().find(|part| part.name == name).map_or(&[][..], |part| &part.edges);
+        let lost = edges.iter().any(|edge| !node.inputs.contains(&edge.from));
+        if lost || node.inputs.iter().any(|input| reached.contains(input)) {
+            reached.insert(name.clone());
+        }
+    }
+    reached
+}
+
 /// Each loop among parts that wait for one another, once.
 fn cycles(waiting: &[&Part<'_>]) -> Vec<Diagnostic> {
     let mut found = Vec::new();
@@ -257,8 +286,6 @@ fn cycle(members: &[&Part<'_>]) -> Option<Diagnostic> {
 fn unused(pipeline: &Pipeline, parts: &[Part<'_>]) -> Vec<Diagnostic> {
     let read = |name: &str| parts.iter().any(|part| part.edges.iter().any(|edge| edge.from == name));
     let idle = parts.iter().filter(|part| part.kind != NodeKind::Sink && !read(part.name));
-    // A part that was found wrong may be the one that reads it.
-    let idle = idle.filter(|_| pipeline.broken.is_empty());
     idle.map(|part| {
         let (map, word) = part.kind.names();
         let span = pipeline.spans.key(&[map, part.name]);

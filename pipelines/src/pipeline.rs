@@ -36,7 +36,12 @@ impl Pipeline {
 
     /// A text such as a connector's error, with `***` in place of values from the environment.
     pub fn redact(&self, text: &str) -> String {
-        self.secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), "***"))
+        redact(&self.secrets, text)
+    }
+
+    /// The same mistake without values from the environment.
+    pub(crate) fn redacted_diagnostic(&self, diagnostic: Diagnostic) -> Diagnostic {
+        diagnostic.map_text(&|text| self.redact(text))
     }
 
     /// An error at the value at a path such as `["sources", "flights", "url"]`, with values from the environment
@@ -55,6 +60,11 @@ impl Pipeline {
     pub fn diagnostics(&self) -> Diagnostics {
         Diagnostics::new(self.source.clone())
     }
+}
+
+/// A text with `***` in place of secrets.
+pub(crate) fn redact(secrets: &[String], text: &str) -> String {
+    secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), "***"))
 }
 
 impl fmt::Debug for Pipeline {

@@ -11,7 +11,7 @@ use crate::catalog::Catalog;
 use crate::checks::{MAPS, check};
 use crate::diagnostics::{Diagnostic, Diagnostics, SourceText, Span};
 use crate::environment::Environment;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Pipeline, redact};
 use crate::spans::Spans;
 use crate::spec::PipelineSpec;
 use crate::tree::{Characters, Content, Node};
@@ -71,13 +71,13 @@ pub fn read(file_name: &str, text: &str, catalog: &Catalog, environment: &dyn En
         Ok(spec) => spec,
         Err(err) => {
             if !diagnostics.has_errors() {
-                let redacted = secrets.iter().fold(err.to_string(), |text, secret| text.replace(secret, "***"));
-                diagnostics.push(Diagnostic::error(Span::START, redacted));
+                diagnostics.push(Diagnostic::error(Span::START, redact(&secrets, &err.to_string())));
             }
             return Reading { pipeline: None, diagnostics };
         }
     };
-    diagnostics.extend(check(&spec, &spans, &broken.parts));
+    let found = check(&spec, &spans, &broken.parts).into_iter();
+    diagnostics.extend(found.map(|diagnostic| diagnostic.map_text(&|text| redact(&secrets, text))));
     let warnings = diagnostics.items().iter().filter(|item| item.severity == crate::Severity::Warning);
     let warnings = warnings.cloned().collect();
     let pipeline = Pipeline { spec, spans, source, warnings, redacted, secrets, broken: broken.parts };

@@ -188,6 +188,93 @@ fn rename(schema: &mut Value, prefix: &str) {
     }
 }
 
+/// Every keyword that the validator follows, or that is for editors only.
+const KEYWORDS: [&str; 34] = [
+    "$comment",
+    "$defs",
+    "$ref",
+    "$schema",
+    "additionalProperties",
+    "allOf",
+    "anyOf",
+    "const",
+    "default",
+    "deprecated",
+    "description",
+    "enum",
+    "errorMessage",
+    "examples",
+    "exclusiveMinimum",
+    "format",
+    "if",
+    "items",
+    "maxItems",
+    "maxLength",
+    "maximum",
+    "minItems",
+    "minLength",
+    "minProperties",
+    "minimum",
+    "oneOf",
+    "pattern",
+    "properties",
+    "propertyNames",
+    "required",
+    "then",
+    "title",
+    "type",
+    "writeOnly",
+];
+
+/// What of the catalog's schemas the validator would not follow.
+pub(crate) fn problems(catalog: &Catalog) -> Vec<String> {
+    let mut found = Vec::new();
+    let plain = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<PipelineSpec>().to_value();
+    for role in Role::ALL {
+        let common = plain.pointer(&format!("/$defs/{}/properties", definition(role)));
+        for kind in catalog.connectors(role) {
+            let own = (kind.schema)().to_value();
+            for key in own.get("properties").and_then(Value::as_object).into_iter().flat_map(Map::keys) {
+                if common.is_some_and(|common| common.get(key).is_some()) {
+                    found.push(format!(
+                        "the {role} `{}` has a key `{key}` of its own, but every {role} has one",
+                        kind.name
+                    ));
+                }
+            }
+        }
+    }
+    let schema = catalog.schema();
+    not_followed(schema, schema, &mut found);
+    found
+}
+
+fn not_followed(schema: &Value, root: &Value, found: &mut Vec<String>) {
+    let Some(keywords) = schema.as_object() else { return };
+    for (key, value) in keywords {
+        if !KEYWORDS.contains(&key.as_str()) {
+            found.push(format!("keyword `{key}` is not checked"));
+        }
+        match (key.as_str(), value) {
+            ("$ref", Value::String(target)) => {
+                if target.strip_prefix('#').and_then(|pointer| root.pointer(pointer)).is_none() {
+                    found.push(format!("`{target}` is not defined"));
+                }
+            }
+            ("properties" | "$defs", Value::Object(nested)) => {
+                nested.values().for_each(|nested| not_followed(nested, root, found));
+            }
+            ("allOf" | "anyOf" | "oneOf", Value::Array(nested)) => {
+                nested.iter().for_each(|nested| not_followed(nested, root, found));
+            }
+            ("if" | "then" | "items" | "additionalProperties" | "propertyNames", nested) => {
+                not_followed(nested, root, found);
+            }
+            _ => {}
+        }
+    }
+}
+
 fn strings(list: Option<&Value>) -> Vec<String> {
     let items = list.and_then(Value::as_array).into_iter().flatten();
     items.filter_map(|item| item.as_str().map(str::to_owned)).collect()
