@@ -12,6 +12,7 @@ pub mod format;
 pub mod generate;
 pub mod log;
 pub mod object_store;
+pub mod registry;
 pub mod sink;
 pub mod source;
 pub mod table;

@@ -1,10 +1,11 @@
 //! Every connector there is, in one explicit list: typed inside, erased outside.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
-use logmill_pipelines::{Catalog, Columns, SinkSpec, SourceSpec, TableSpec};
+use logmill_pipelines::{Catalog, Columns, ConnectorKind, Role, SinkSpec, SourceSpec, TableSpec};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -12,13 +13,13 @@ use crate::decode::Decoder;
 use crate::error::ConnectorError;
 use crate::file::{self, FileSource};
 use crate::format::{self, Format};
-use crate::log::Log;
+use crate::log::{Isolation, Log, OffsetAt};
 use crate::sink::Sink;
-use crate::source::Source;
+use crate::source::{Chunk, ChunkData, Source};
 use crate::table::{self, LoadedTable};
 use crate::topic::{self, Ends};
 use crate::transaction::Transaction;
-use crate::{blackhole, generate, object_store, stdout};
+use crate::{generate, object_store};
 
 /// What connectors of a pipeline are given.
 #[derive(Clone)]
@@ -75,9 +76,7 @@ impl Registry {
             generate::kind(),
             file::table_kind(),
             topic::sink_kind(),
-            object_store::kind(),
-            stdout::kind(),
-            blackhole::kind(),
+            object_store_kind(),
         ];
         Catalog::new(kinds).with_formats(format::kinds())
     }
@@ -115,18 +114,23 @@ impl Registry {
     }
 
     /// What is wrong with a sink for rows of these columns, as far as can be told without I/O.
-    pub fn check_sink(&self, name: &str, spec: &SinkSpec, schema: Option<&SchemaRef>) -> Result<(), ConnectorError> {
-        let Some(schema) = schema else { return Ok(()) };
+    pub fn check_sink(&self, spec: &SinkSpec, schema: Option<&SchemaRef>) -> Result<(), ConnectorError> {
         let format = Format::of(spec.format.as_ref(), &Format::Json)?;
-        match spec.r#type.as_str() {
-            "object_store" => {
+        match (spec.r#type.as_str(), schema) {
+            ("object_store", schema) => {
                 let config: object_store::Config = config(&spec.rest)?;
-                let problems = config.check(schema, &object_store_format(spec)?);
-                problems.into_iter().next().map_or(Ok(()), |problem| Err(ConnectorError::Config(problem.to_string())))
+                let name = spec.format.as_ref().map_or("parquet", |format| format.r#type.as_str());
+                let problems = config.check(name, schema.map(AsRef::as_ref)).into_iter();
+                first(problems.map(|problem| format!("{}: {}", problem.key, problem.message)))
             }
-            "topic" => topic::check_sink(&config(&spec.rest)?, schema, &format),
-            "stdout" | "blackhole" => Ok(()),
-            other => Err(unknown("sink", &format!("{other}` of `{name}"))),
+            (_, None) => Ok(()),
+            ("topic", Some(schema)) => {
+                format.encoder(schema)?;
+                let problems = topic::check_sink(&config(&spec.rest)?, schema).into_iter();
+                first(problems.map(|(key, problem)| format!("{key}: {problem}")))
+            }
+            ("stdout" | "blackhole", _) => Ok(()),
+            (other, _) => Err(unknown("sink", other)),
         }
     }
 
@@ -156,9 +160,9 @@ impl Registry {
                 let config: topic::SourceConfig = config(&spec.rest)?;
                 let schema = match known {
                     Some(schema) => schema,
-                    None => topic::sample(&context.log, &config.topic, &format).await?,
+                    None => self.sample_topic(config.topic.as_str(), &format, &context.log).await?,
                 };
-                let source = topic::source(config, context.log.clone(), &context.pipeline).await?;
+                let source = topic::source(context.log.clone(), &config);
                 Ok(SourceHandle { source, schema, inferred, decoding: Some(decoding) })
             }
             "generate" => {
@@ -168,6 +172,34 @@ impl Registry {
             }
             other => Err(unknown("source", &format!("{other}` of `{name}"))),
         }
+    }
+
+    /// The columns of a topic's records, inferred from its first ones.
+    pub async fn sample_topic(
+        &self,
+        topic: &str,
+        format: &Format,
+        log: &Arc<dyn Log>,
+    ) -> Result<SchemaRef, ConnectorError> {
+        if let Some(fixed) = format.fixed_schema() {
+            return Ok(fixed);
+        }
+        let mut ends = std::collections::BTreeMap::new();
+        let partitions = log.topic(topic).await?.map_or(0, |info| info.partitions);
+        for partition in 0..partitions {
+            let place = crate::log::TopicPartition { topic: topic.to_owned(), partition };
+            ends.insert(partition, log.offset(&place, OffsetAt::Latest(Isolation::ReadCommitted)).await?.0);
+        }
+        let source = topic::bounded_source(log.clone(), topic, tokio::sync::watch::channel(Some(ends)).1);
+        for split in source.discover(&BTreeSet::new()).await?.new {
+            if let Some(Chunk { data: ChunkData::Records(records), .. }) = source.open(&split, None).await?.next().await? {
+                return format::infer(format, &records, None);
+            }
+        }
+        Err(ConnectorError::Data {
+            place: format!("topic {topic}"),
+            message: "there is no record yet to infer columns from; declare them with `schema:`".to_owned(),
+        })
     }
 
     /// Opens the topic that a source is played through. `ends` tells where to stop once all of the source is in it.
@@ -209,11 +241,9 @@ impl Registry {
                 object_store::sink(&config(&spec.rest)?, object_store_format(spec)?, &context)
             }
             "topic" => {
-                let encoder = format.clone();
-                topic::sink(config(&spec.rest)?, schema, encoder, context).await
+                let encoder: topic::MakeEncoder = Arc::new(move |schema: &SchemaRef| format.encoder(schema));
+                topic::sink(context.log.clone(), context.transaction.clone(), config(&spec.rest)?, schema, encoder)
             }
-            "stdout" => stdout::sink(config(&spec.rest)?, schema, format),
-            "blackhole" => Ok(blackhole::sink()),
             other => Err(unknown("sink", other)),
         }
     }
@@ -229,6 +259,21 @@ impl Registry {
             other => Err(unknown("table", other)),
         }
     }
+}
+
+fn object_store_kind() -> ConnectorKind {
+    ConnectorKind {
+        name: "object_store",
+        role: Role::Sink,
+        summary: "files in folders and on object stores, rolled by size and time, in hive partitions",
+        schema: || schemars::schema_for!(object_store::Config),
+        formats: &["parquet", "json", "ndjson", "csv", "raw"],
+        needs_through: false,
+    }
+}
+
+fn first(mut problems: impl Iterator<Item = String>) -> Result<(), ConnectorError> {
+    problems.next().map_or(Ok(()), |problem| Err(ConnectorError::Config(problem)))
 }
 
 fn object_store_format(spec: &SinkSpec) -> Result<object_store::FileFormat, ConnectorError> {
