@@ -256,10 +256,10 @@ fn not_followed(schema: &Value, root: &Value, found: &mut Vec<String>) {
             found.push(format!("keyword `{key}` is not checked"));
         }
         match (key.as_str(), value) {
-            ("$ref", Value::String(target)) => {
-                if target.strip_prefix('#').and_then(|pointer| root.pointer(pointer)).is_none() {
-                    found.push(format!("`{target}` is not defined"));
-                }
+            ("$ref", Value::String(target))
+                if target.strip_prefix('#').and_then(|pointer| root.pointer(pointer)).is_none() =>
+            {
+                found.push(format!("`{target}` is not defined"));
             }
             ("properties" | "$defs", Value::Object(nested)) => {
                 nested.values().for_each(|nested| not_followed(nested, root, found));
