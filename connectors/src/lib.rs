@@ -2,6 +2,7 @@
 //!
 //! A connector knows nothing of operators or of the engine. It reaches the log through the [`log::Log`] trait only.
 
+pub mod blackhole;
 mod blocking;
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
@@ -10,11 +11,13 @@ pub mod error;
 pub mod file;
 pub mod format;
 pub mod generate;
+pub mod lines;
 pub mod log;
 pub mod object_store;
 pub mod registry;
 pub mod sink;
 pub mod source;
+pub mod stdout;
 pub mod table;
 pub mod topic;
 pub mod transaction;

@@ -3,37 +3,23 @@
 //! Bytes leave an encoder as soon as they are final, so that memory holds one row group of Parquet, not a file.
 
 use std::io::Write as _;
-use std::ops::Range;
-use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use bytes::BytesMut;
 use flate2::write::GzEncoder;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression as Codec, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 
 use super::config::Compression;
-use crate::decode::Encoder;
 use crate::error::{BoxError, ConnectorError};
+use crate::lines::{LineEncoder, TextFormat};
 
 /// The most rows of a Parquet row group.
 const ROW_GROUP_ROWS: usize = 1 << 20;
 
 /// About how large a Parquet row group becomes, in bytes as encoded.
 const ROW_GROUP_BYTES: usize = 16 << 20;
-
-/// Makes the encoder of one text file's lines.
-pub type TextFormat = Arc<dyn Fn(&SchemaRef) -> Result<TextLines, ConnectorError> + Send + Sync>;
-
-/// How rows become lines.
-pub struct TextLines {
-    /// The first line of each file, such as CSV's header, without its newline.
-    pub header: Option<String>,
-    /// Makes a line of each row.
-    pub encoder: Box<dyn Encoder>,
-}
 
 /// What files hold.
 #[derive(Clone)]
@@ -94,17 +80,11 @@ impl FileFormat {
                 Ok(FileEncoder::Parquet(Box::new(writer)))
             }
             Self::Text { lines, .. } => {
-                let lines = lines(schema)?;
-                let mut text = TextEncoder {
-                    encoder: lines.encoder,
+                let text = TextEncoder {
+                    lines: LineEncoder::new(lines(schema)?),
                     output: TextOutput::new(compression)?,
-                    values: BytesMut::new(),
-                    ranges: Vec::new(),
-                    lines: Vec::new(),
+                    buffer: Vec::new(),
                 };
-                if let Some(header) = lines.header {
-                    text.output.write(format!("{header}\n").as_bytes())?;
-                }
                 Ok(FileEncoder::Text(Box::new(text)))
             }
         }
@@ -180,25 +160,16 @@ impl FileEncoder {
 
 /// Encodes lines of text.
 pub(super) struct TextEncoder {
-    encoder: Box<dyn Encoder>,
+    lines: LineEncoder,
     output: TextOutput,
-    values: BytesMut,
-    ranges: Vec<Range<usize>>,
-    lines: Vec<u8>,
+    buffer: Vec<u8>,
 }
 
 impl TextEncoder {
     fn write(&mut self, rows: &RecordBatch) -> Result<(), ConnectorError> {
-        self.values.clear();
-        self.ranges.clear();
-        self.lines.clear();
-        self.encoder.encode(rows, &mut self.values, &mut self.ranges)?;
-        self.lines.reserve(self.values.len() + self.ranges.len());
-        for range in &self.ranges {
-            self.lines.extend_from_slice(self.values.get(range.clone()).unwrap_or_default());
-            self.lines.push(b'\n');
-        }
-        self.output.write(&self.lines)
+        self.buffer.clear();
+        self.lines.encode(rows, &mut self.buffer)?;
+        self.output.write(&self.buffer)
     }
 }
 

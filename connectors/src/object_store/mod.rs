@@ -27,8 +27,9 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use crate::lines::{TextFormat, TextLines};
 pub use config::{Compression, Config, Location, OptionValue, Problem, Roll};
-pub use encode::{FileFormat, TextFormat, TextLines};
+pub use encode::FileFormat;
 pub use files::Clock;
-pub use sink::{SinkContext, sink, sink_on, system_clock};
+pub use sink::{SinkContext, kind, sink, sink_on, system_clock};
 pub use uploads::Store;

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
+use logmill_pipelines::{ConnectorKind, Role};
 
 use super::config::{Config, Location};
 use super::encode::FileFormat;
@@ -19,6 +20,18 @@ use super::writer::ObjectWriter;
 use crate::blocking::blocking;
 use crate::error::ConnectorError;
 use crate::sink::{Accepts, Attempt, Committed, OpenWriter, Sink, Token, Writer};
+
+/// The object_store sink, as the catalog lists it.
+pub fn kind() -> ConnectorKind {
+    ConnectorKind {
+        name: "object_store",
+        role: Role::Sink,
+        summary: "Parquet, NDJSON or CSV files in a local folder or on S3, exactly once",
+        schema: || schemars::schema_for!(Config),
+        formats: &["parquet", "json", "ndjson", "csv", "raw", "lines"],
+        needs_through: false,
+    }
+}
 
 /// What a sink knows of the pipeline it is in.
 #[derive(Clone)]
