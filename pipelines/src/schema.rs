@@ -61,7 +61,15 @@ pub(crate) fn compose(catalog: &Catalog) -> Value {
 /// What may stand under `sources`, `tables` or `sinks`: one of the connectors, by its `type`.
 fn choice(role: Role, common: &Value, catalog: &Catalog) -> Value {
     let kinds = || catalog.connectors(role);
-    let branches: Vec<Value> = kinds().map(|kind| by_type(kind.name, &format!("{role}_{}", kind.name))).collect();
+    let mut branches: Vec<Value> = kinds().map(|kind| by_type(kind.name, &format!("{role}_{}", kind.name))).collect();
+    // Without a type, the keys that every connector has can still be checked.
+    let mut shared = common.get("properties").and_then(Value::as_object).cloned().unwrap_or_default();
+    ["type", "format"].iter().for_each(|key| drop(shared.shift_remove(*key)));
+    let names: Vec<&str> = kinds().map(|kind| kind.name).collect();
+    branches.push(json!({
+        "if": { "properties": { "type": { "enum": names } }, "required": ["type"] },
+        "else": { "properties": shared },
+    }));
     json!({
         "description": common.get("description"),
         "type": "object",
@@ -189,7 +197,7 @@ fn rename(schema: &mut Value, prefix: &str) {
 }
 
 /// Every keyword that the validator follows, or that is for editors only.
-const KEYWORDS: [&str; 34] = [
+const KEYWORDS: [&str; 35] = [
     "$comment",
     "$defs",
     "$ref",
@@ -201,6 +209,7 @@ const KEYWORDS: [&str; 34] = [
     "default",
     "deprecated",
     "description",
+    "else",
     "enum",
     "errorMessage",
     "examples",
@@ -267,7 +276,7 @@ fn not_followed(schema: &Value, root: &Value, found: &mut Vec<String>) {
             ("allOf" | "anyOf" | "oneOf", Value::Array(nested)) => {
                 nested.iter().for_each(|nested| not_followed(nested, root, found));
             }
-            ("if" | "then" | "items" | "additionalProperties" | "propertyNames", nested) => {
+            ("if" | "then" | "else" | "items" | "additionalProperties" | "propertyNames", nested) => {
                 not_followed(nested, root, found);
             }
             _ => {}

@@ -79,10 +79,11 @@ impl<'a> Validator<'a> {
         for branch in keywords.get("allOf").and_then(Value::as_array).into_iter().flatten() {
             self.check(branch, node, depth + 1);
         }
-        if let (Some(condition), Some(then)) = (keywords.get("if"), keywords.get("then"))
-            && self.matches(condition, node, depth)
-        {
-            self.check(then, node, depth + 1);
+        if let Some(condition) = keywords.get("if") {
+            let branch = if self.matches(condition, node, depth) { "then" } else { "else" };
+            if let Some(branch) = keywords.get(branch) {
+                self.check(branch, node, depth + 1);
+            }
         }
     }
 
