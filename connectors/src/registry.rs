@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
-use logmill_pipelines::{Catalog, Columns, ConnectorKind, Role, SinkSpec, SourceSpec, TableSpec};
+use logmill_pipelines::{Catalog, Columns, SinkSpec, SourceSpec, TableSpec};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -19,7 +19,7 @@ use crate::source::{Chunk, ChunkData, Source};
 use crate::table::{self, LoadedTable};
 use crate::topic::{self, Ends};
 use crate::transaction::Transaction;
-use crate::{generate, object_store};
+use crate::{blackhole, generate, object_store, stdout};
 
 /// What connectors of a pipeline are given.
 #[derive(Clone)]
@@ -76,7 +76,9 @@ impl Registry {
             generate::kind(),
             file::table_kind(),
             topic::sink_kind(),
-            object_store_kind(),
+            object_store::kind(),
+            stdout::kind(),
+            blackhole::kind(),
         ];
         Catalog::new(kinds).with_formats(format::kinds())
     }
@@ -96,7 +98,8 @@ impl Registry {
 
     /// Whether queries may name meta columns of the source: those of records do, those of rows do not.
     pub fn has_meta(&self, spec: &SourceSpec) -> bool {
-        spec.through.is_some() || (spec.r#type != "generate" && spec.format.as_ref().is_none_or(|f| f.r#type != "parquet"))
+        spec.through.is_some()
+            || (spec.r#type != "generate" && spec.format.as_ref().is_none_or(|f| f.r#type != "parquet"))
     }
 
     /// What is wrong with a source, as far as can be told without I/O.
@@ -121,15 +124,16 @@ impl Registry {
                 let config: object_store::Config = config(&spec.rest)?;
                 let name = spec.format.as_ref().map_or("parquet", |format| format.r#type.as_str());
                 let problems = config.check(name, schema.map(AsRef::as_ref)).into_iter();
-                first(problems.map(|problem| format!("{}: {}", problem.key, problem.message)))
+                all(problems.map(|problem| format!("{}: {}", problem.key, problem.message)))
             }
             (_, None) => Ok(()),
             ("topic", Some(schema)) => {
                 format.encoder(schema)?;
                 let problems = topic::check_sink(&config(&spec.rest)?, schema).into_iter();
-                first(problems.map(|(key, problem)| format!("{key}: {problem}")))
+                all(problems.map(|(key, problem)| format!("{key}: {problem}")))
             }
-            ("stdout" | "blackhole", _) => Ok(()),
+            ("stdout", Some(schema)) => format.encoder(schema).map(drop),
+            ("blackhole", Some(_)) => Ok(()),
             (other, _) => Err(unknown("sink", other)),
         }
     }
@@ -192,7 +196,9 @@ impl Registry {
         }
         let source = topic::bounded_source(log.clone(), topic, tokio::sync::watch::channel(Some(ends)).1);
         for split in source.discover(&BTreeSet::new()).await?.new {
-            if let Some(Chunk { data: ChunkData::Records(records), .. }) = source.open(&split, None).await?.next().await? {
+            if let Some(Chunk { data: ChunkData::Records(records), .. }) =
+                source.open(&split, None).await?.next().await?
+            {
                 return format::infer(format, &records, None);
             }
         }
@@ -244,6 +250,8 @@ impl Registry {
                 let encoder: topic::MakeEncoder = Arc::new(move |schema: &SchemaRef| format.encoder(schema));
                 topic::sink(context.log.clone(), context.transaction.clone(), config(&spec.rest)?, schema, encoder)
             }
+            "stdout" => Ok(stdout::sink(&config(&spec.rest)?, text(format), schema)),
+            "blackhole" => config::<blackhole::Config>(&spec.rest).map(|_| blackhole::sink()),
             other => Err(unknown("sink", other)),
         }
     }
@@ -261,37 +269,31 @@ impl Registry {
     }
 }
 
-fn object_store_kind() -> ConnectorKind {
-    ConnectorKind {
-        name: "object_store",
-        role: Role::Sink,
-        summary: "files in folders and on object stores, rolled by size and time, in hive partitions",
-        schema: || schemars::schema_for!(object_store::Config),
-        formats: &["parquet", "json", "ndjson", "csv", "raw"],
-        needs_through: false,
-    }
-}
-
-fn first(mut problems: impl Iterator<Item = String>) -> Result<(), ConnectorError> {
-    problems.next().map_or(Ok(()), |problem| Err(ConnectorError::Config(problem)))
+/// All the problems, as one.
+fn all(problems: impl Iterator<Item = String>) -> Result<(), ConnectorError> {
+    let problems: Vec<_> = problems.collect();
+    if problems.is_empty() { Ok(()) } else { Err(ConnectorError::Config(problems.join("; "))) }
 }
 
 fn object_store_format(spec: &SinkSpec) -> Result<object_store::FileFormat, ConnectorError> {
-    let lines = |extension, format: Format| object_store::FileFormat::Text {
-        extension,
-        lines: Arc::new(move |schema: &SchemaRef| {
-            let header = match &format {
-                Format::Csv(options) if options.header => Some(options.header_line(schema)),
-                _ => None,
-            };
-            Ok(object_store::TextLines { header, encoder: format.encoder(schema)? })
-        }),
+    let format = Format::of(spec.format.as_ref(), &Format::Parquet)?;
+    let extension = match &format {
+        Format::Parquet => return Ok(object_store::FileFormat::Parquet),
+        Format::Json => "ndjson",
+        Format::Raw => "txt",
+        Format::Csv(_) => "csv",
     };
-    Ok(match Format::of(spec.format.as_ref(), &Format::Parquet)? {
-        Format::Parquet => object_store::FileFormat::Parquet,
-        Format::Json => lines("ndjson", Format::Json),
-        Format::Raw => lines("txt", Format::Raw),
-        Format::Csv(options) => lines("csv", Format::Csv(options)),
+    Ok(object_store::FileFormat::Text { extension, lines: text(format) })
+}
+
+/// Rows as lines of text.
+fn text(format: Format) -> TextFormat {
+    Arc::new(move |schema: &SchemaRef| {
+        let header = match &format {
+            Format::Csv(options) if options.header => Some(options.header_line(schema)),
+            _ => None,
+        };
+        Ok(TextLines { header, encoder: format.encoder(schema)? })
     })
 }
 
