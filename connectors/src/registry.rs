@@ -13,6 +13,7 @@ use crate::decode::Decoder;
 use crate::error::ConnectorError;
 use crate::file::{self, FileSource};
 use crate::format::{self, Format};
+use crate::lines::{TextFormat, TextLines};
 use crate::log::{Isolation, Log, OffsetAt};
 use crate::sink::Sink;
 use crate::source::{Chunk, ChunkData, Source};
