@@ -1,1 +1,49 @@
-//! x
+//! The broker, in process: topics, groups and transactions over the partitions' logs.
+//!
+//! ```text
+//!                            Broker  (calls, errors, waiting)
+//!        ┌───────────────┬──────┴────────┬──────────────────────┐
+//!     topics          groups       transactions            maintenance
+//!        │            state │         │ state                   (by the clock)
+//!   metadata::state   ──────┴────┬────┴──────       pure state machines: event in, effects out
+//!        │                       │
+//!   metadata log     __consumer_offsets, __transaction_state     replayed at start
+//!        └───────────────┬───────┘
+//!                    partition  ── logmill-storage
+//! ```
+//!
+//! What holds:
+//! 1. What decides (metadata, groups, transactions) knows no clock, no randomness and no I/O. A record is appended
+//!    before it is applied, and replay applies the same records.
+//! 2. `acks=all` is acknowledged after `fdatasync`, shared by all who wait; a transaction's commit likewise, whatever
+//!    its topics say.
+//! 3. A transaction ends one way, in all its partitions, whatever instant the process or the machine dies at.
+//! 4. No lock is held across an await, and no call waits for the disk on the runtime's own threads, beyond a write of
+//!    1 MiB into the page cache.
+
+mod batches;
+mod blocking;
+mod broker;
+mod clock;
+mod data_dir;
+mod error;
+pub mod groups;
+mod internal;
+pub mod metadata;
+mod names;
+mod partition;
+mod topic_config;
+mod topics;
+pub mod transactions;
+mod types;
+mod wire;
+
+pub use broker::{Broker, BrokerConfig, StartReport};
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use error::{BoxError, BrokerError, Result};
+pub use names::{OFFSETS_TOPIC, TRANSACTIONS_TOPIC, is_internal};
+pub use topic_config::{Flush, TopicConfig};
+pub use types::{
+    ConfigChange, FetchRequest, Fetched, GroupInfo, Isolation, Membership, NewTopic, OffsetAt, ProducerSession,
+    TopicInfo, TopicPartition,
+};

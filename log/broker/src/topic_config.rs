@@ -146,6 +146,17 @@ impl TopicConfig {
         Ok(())
     }
 
+    /// Checks that there is a config of this name.
+    ///
+    /// # Errors
+    /// `Invalid`, with the nearest name.
+    pub fn check_name(name: &str) -> Result<()> {
+        match SUPPORTED.contains(&name) {
+            true => Ok(()),
+            false => Err(BrokerError::Invalid(unknown(name))),
+        }
+    }
+
     /// What the partitions' logs need to know of it.
     #[must_use]
     pub fn log_config(&self) -> LogConfig {

@@ -1,0 +1,172 @@
+//! The broker's handle: every call that clients make, in process.
+//!
+//! Calls check what they are given, then hand over to [topics](crate::topics), groups or transactions. A call that waits
+//! for the disk does so without holding up the runtime's threads.
+
+mod groups;
+mod maintenance;
+mod open;
+mod records;
+mod transactions;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use logmill_protocol::Timestamp;
+use logmill_storage::Flusher;
+use tokio::sync::Notify;
+
+pub use open::{BrokerConfig, StartReport};
+
+use crate::blocking;
+use crate::error::{BrokerError, Result};
+use crate::groups::GroupService;
+use crate::topics::Topics;
+use crate::transactions::TransactionService;
+use crate::types::{ConfigChange, NewTopic, TopicInfo};
+
+/// An open broker. Clones are handles to the same one.
+///
+/// [`Broker::close`] drains and closes it, so that the next start has nothing to recover. Dropping the last handle
+/// instead is like a crash: nothing acknowledged is lost, and the next start recovers.
+#[derive(Clone)]
+pub struct Broker {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: BrokerConfig,
+    topics: Arc<Topics>,
+    groups: Arc<GroupService>,
+    transactions: Arc<TransactionService>,
+    flusher: Arc<Flusher>,
+    closed: AtomicBool,
+    /// Calls under way.
+    calls: AtomicUsize,
+    /// Told when the last of them ends.
+    idle: Notify,
+}
+
+/// Counts a call as under way.
+struct Call<'a>(&'a Inner);
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        if self.0.calls.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.idle.notify_waiters();
+        }
+    }
+}
+
+impl Inner {
+    /// Begins a call, unless the broker is closing.
+    fn enter(&self) -> Result<Call<'_>> {
+        self.calls.fetch_add(1, Ordering::AcqRel);
+        let call = Call(self);
+        match self.closed.load(Ordering::Acquire) {
+            true => Err(BrokerError::Closed),
+            false => Ok(call),
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.config.clock.now()
+    }
+
+    /// Runs a change of topics on a thread that may wait for the disk.
+    async fn change_topics<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&Topics, Timestamp) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (topics, now) = (Arc::clone(&self.topics), self.now());
+        blocking::run(move || change(&topics, now)).await
+    }
+}
+
+impl Broker {
+    /// Makes a topic.
+    ///
+    /// # Errors
+    /// `TopicExists` where there is one of the name already, whatever its configs; `Invalid` with every mistake.
+    pub async fn create_topic(&self, topic: NewTopic) -> Result<()> {
+        let _call = self.inner.enter()?;
+        self.inner
+            .change_topics(move |topics, now| topics.create(&topic.name, topic.partitions, &topic.configs, false, now))
+            .await
+    }
+
+    /// What a topic is; `None` where there is none of the name.
+    ///
+    /// # Errors
+    /// `Closed`.
+    pub async fn topic(&self, name: &str) -> Result<Option<TopicInfo>> {
+        let _call = self.inner.enter()?;
+        Ok(self.inner.topics.describe(name))
+    }
+
+    /// All topics, internal ones included, by name.
+    ///
+    /// # Errors
+    /// `Closed`.
+    pub async fn topics(&self) -> Result<Vec<TopicInfo>> {
+        let _call = self.inner.enter()?;
+        Ok(self.inner.topics.list())
+    }
+
+    /// Adds partitions to a topic, up to `partitions` in all.
+    ///
+    /// # Errors
+    /// `UnknownTopic`; `Invalid` if it has as many already.
+    pub async fn create_partitions(&self, topic: &str, partitions: i32) -> Result<()> {
+        let _call = self.inner.enter()?;
+        let topic = topic.to_owned();
+        self.inner.change_topics(move |topics, now| topics.create_partitions(&topic, partitions, now)).await
+    }
+
+    /// Changes configs of a topic: all of them, or none if one is refused.
+    ///
+    /// # Errors
+    /// `UnknownTopic`; `Invalid` with every mistake.
+    pub async fn alter_configs(&self, topic: &str, changes: &[ConfigChange]) -> Result<()> {
+        let _call = self.inner.enter()?;
+        let (topic, changes) = (topic.to_owned(), changes.to_vec());
+        self.inner.change_topics(move |topics, now| topics.alter_configs(&topic, &changes, now)).await
+    }
+
+    /// Deletes a topic with all its records and the offsets that groups have committed of it.
+    ///
+    /// # Errors
+    /// `UnknownTopic`; `Invalid` for internal topics.
+    pub async fn delete_topic(&self, topic: &str) -> Result<()> {
+        let _call = self.inner.enter()?;
+        let (topic, groups) = (topic.to_owned(), Arc::clone(&self.inner.groups));
+        self.inner
+            .change_topics(move |topics, now| {
+                topics.delete(&topic, now)?;
+                groups.forget_topic(&topic, now)
+            })
+            .await
+    }
+
+    /// Refuses new calls, wakes those that wait for records, lets the others end, and closes every log.
+    ///
+    /// # Errors
+    /// If the disk refuses; the rest is closed all the same. `Closed` if it is closed already.
+    pub async fn close(&self) -> Result<()> {
+        let inner = &self.inner;
+        if inner.closed.swap(true, Ordering::AcqRel) {
+            return Err(BrokerError::Closed);
+        }
+        inner.groups.wake();
+        inner.topics.partitions().iter().for_each(|partition| partition.wake());
+        loop {
+            let idle = inner.idle.notified();
+            if inner.calls.load(Ordering::Acquire) == 0 {
+                break;
+            }
+            idle.await;
+        }
+        let topics = Arc::clone(&inner.topics);
+        blocking::run(move || topics.close()).await
+    }
+}

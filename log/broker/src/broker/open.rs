@@ -1,0 +1,142 @@
+//! Opening the broker: lock, metadata, partitions, coordinators, and what a crash left to be done.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+
+use logmill_storage::{CutTail, Flusher};
+use tokio::sync::Notify;
+
+use crate::blocking;
+use crate::broker::{Broker, Inner, maintenance};
+use crate::clock::{Clock, SystemClock};
+use crate::data_dir::{DataDir, this_process};
+use crate::error::{BrokerError, Result};
+use crate::groups::GroupService;
+use crate::names::{OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
+use crate::topics::{Opened, Topics};
+use crate::transactions::TransactionService;
+
+/// How a broker is set up.
+#[derive(Clone)]
+pub struct BrokerConfig {
+    /// Where everything is kept; made if it is missing.
+    pub data_dir: PathBuf,
+    /// Where the time comes from.
+    pub clock: Arc<dyn Clock>,
+    /// How often timeouts are looked at, in milliseconds (`transaction.abort.timed.out.transaction.cleanup.interval.ms`).
+    pub timeout_check_interval_ms: u64,
+    /// How often retention is applied and internal topics are trimmed, in milliseconds
+    /// (`log.retention.check.interval.ms`).
+    pub retention_check_interval_ms: u64,
+    /// The longest transaction timeout that a producer may ask for (`transaction.max.timeout.ms`).
+    pub transaction_max_timeout_ms: u64,
+    /// Partitions of each internal topic, when they are made. One is enough for one node: all transactions share its
+    /// syncs.
+    pub internal_partitions: i32,
+}
+
+impl BrokerConfig {
+    /// The defaults, which are Kafka's where Kafka has them.
+    #[must_use]
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+            clock: Arc::new(SystemClock),
+            timeout_check_interval_ms: 10_000,
+            retention_check_interval_ms: 300_000,
+            transaction_max_timeout_ms: 900_000,
+            internal_partitions: 1,
+        }
+    }
+}
+
+/// What opening found and did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StartReport {
+    /// How many topics there are, internal ones included.
+    pub topics: usize,
+    /// How many partitions they have.
+    pub partitions: usize,
+    /// Logs that had not been closed and were checked.
+    pub unclean_logs: usize,
+    /// Torn tails that were cut off. Nothing acknowledged as durable was in them.
+    pub cut: Vec<CutTail>,
+    /// Transactions that had been decided and were ended accordingly.
+    pub transactions_completed: usize,
+    /// Parts of transactions that the coordinator did not know any more and aborted.
+    pub transactions_aborted: usize,
+}
+
+/// Small segments: internal topics are replayed at start and trimmed by rewriting.
+const INTERNAL_CONFIGS: [(&str, &str); 3] =
+    [("cleanup.policy", "compact"), ("retention.ms", "-1"), ("segment.bytes", "16777216")];
+
+impl Broker {
+    /// Opens the data dir, making it if it is missing, and recovers what a crash left. Must be called within a tokio
+    /// runtime, whose timers do the maintenance from then on.
+    ///
+    /// # Errors
+    /// `DataDirLocked` while another process has it open, `NewerFormat` if a newer version wrote it, `DiskFull`, and
+    /// `Storage` for damage that recovery must not hide.
+    pub async fn open(config: BrokerConfig) -> Result<(Self, StartReport)> {
+        let at = config.clone();
+        let (topics, flusher, groups, transactions, opened) = blocking::run(move || open_all(&at)).await?;
+        let recovered = transactions.recover().await?;
+        let report = StartReport {
+            topics: topics.list().len(),
+            partitions: topics.partitions().len(),
+            unclean_logs: opened.unclean,
+            cut: opened.cut,
+            transactions_completed: recovered.completed,
+            transactions_aborted: recovered.orphans_aborted,
+        };
+        let inner = Arc::new(Inner {
+            config,
+            topics,
+            groups,
+            transactions,
+            flusher,
+            closed: AtomicBool::new(false),
+            calls: AtomicUsize::new(0),
+            idle: Notify::new(),
+        });
+        maintenance::start(&inner);
+        Ok((Self { inner }, report))
+    }
+}
+
+type Parts = (Arc<Topics>, Arc<Flusher>, Arc<GroupService>, Arc<TransactionService>, Opened);
+
+fn open_all(config: &BrokerConfig) -> Result<Parts> {
+    let now = config.clock.now();
+    let started = chrono::DateTime::from_timestamp_millis(now.0).unwrap_or_default().to_rfc3339();
+    let dir = Arc::new(DataDir::open(&config.data_dir, &this_process(&started))?);
+    let (topics, opened) = Topics::open(dir, now)?;
+    for name in [OFFSETS_TOPIC, TRANSACTIONS_TOPIC] {
+        if topics.describe(name).is_none() {
+            let configs: Vec<_> = INTERNAL_CONFIGS.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+            topics.create(name, config.internal_partitions, &configs, true, now)?;
+        }
+    }
+    let topics = Arc::new(topics);
+    let flusher = Flusher::start().map_err(|error| BrokerError::corrupt("cannot start the log's flusher", error))?;
+    let flusher = Arc::new(flusher);
+    let groups = topics.topic(OFFSETS_TOPIC)?.partitions.clone();
+    let groups = Arc::new(GroupService::open(groups, Arc::clone(&flusher), now)?);
+    for topic in groups.topics() {
+        // Deleted just before a crash.
+        if topics.describe(&topic).is_none() {
+            groups.forget_topic(&topic, now)?;
+        }
+    }
+    let states = topics.topic(TRANSACTIONS_TOPIC)?.partitions.clone();
+    let transactions = TransactionService::open(
+        Arc::clone(&topics),
+        Arc::clone(&groups),
+        states,
+        Arc::clone(&flusher),
+        Arc::clone(&config.clock),
+    )?;
+    Ok((topics, flusher, groups, Arc::new(transactions), opened))
+}

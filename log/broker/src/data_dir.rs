@@ -1,0 +1,218 @@
+//! The data dir: who may use it, which format it has, and writing a small file so that a crash leaves old or new.
+//!
+//! ```text
+//! <data>/meta.json                             format and the version that wrote it
+//! <data>/lock                                  held while a broker is open; names its holder
+//! <data>/metadata/                             the command log and its snapshot
+//! <data>/topics/<topic>-<id>/<partition>/      one partition's log
+//! ```
+
+use std::fs::{self, File};
+use std::io::{Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{BrokerError, Result};
+use crate::metadata::TopicId;
+
+/// The format this version writes, and the newest it reads.
+const FORMAT: u32 = 1;
+/// Longest part of a file name that a topic's name may take, so that its id fits behind it.
+const MAX_NAME_IN_DIR: usize = 200;
+
+/// An open data dir. The lock is released when the last clone of its `Arc` is dropped.
+#[derive(Debug)]
+pub(crate) struct DataDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Meta {
+    format: u32,
+    written_by: String,
+}
+
+impl DataDir {
+    /// Makes the data dir if it is missing, locks it, and checks its format. `holder` says who we are.
+    pub(crate) fn open(path: &Path, holder: &str) -> Result<Self> {
+        fs::create_dir_all(path).map_err(|e| BrokerError::io(format!("create data dir {}", path.display()), e))?;
+        let lock = lock(path, holder)?;
+        let dir = Self { path: path.to_owned(), _lock: lock };
+        dir.check_format()?;
+        for folder in [dir.topics(), dir.metadata()] {
+            fs::create_dir_all(&folder).map_err(|e| BrokerError::io(format!("create {}", folder.display()), e))?;
+        }
+        sync_dir(path)?;
+        Ok(dir)
+    }
+
+    pub(crate) fn metadata(&self) -> PathBuf {
+        self.path.join("metadata")
+    }
+
+    pub(crate) fn topics(&self) -> PathBuf {
+        self.path.join("topics")
+    }
+
+    /// Where a topic's partitions lie. The id alone identifies it; the name is for people.
+    pub(crate) fn topic(&self, name: &str, id: &TopicId) -> PathBuf {
+        let name = name.get(..name.len().min(MAX_NAME_IN_DIR)).unwrap_or_default();
+        self.topics().join(format!("{name}-{}", id.0))
+    }
+
+    /// Removes a deleted topic's files: renamed first, so that a crash leaves nothing that looks like a topic.
+    pub(crate) fn remove_topic(&self, name: &str, id: &TopicId) -> Result<()> {
+        let live = self.topic(name, id);
+        let doomed = live.with_file_name(format!("{}.deleted", id.0));
+        match fs::rename(&live, &doomed) {
+            Ok(()) => sync_dir(&self.topics())?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(BrokerError::io(format!("rename {}", live.display()), error)),
+        }
+        match fs::remove_dir_all(&doomed) {
+            Ok(()) => sync_dir(&self.topics()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(BrokerError::io(format!("remove {}", doomed.display()), error)),
+        }
+    }
+
+    fn check_format(&self) -> Result<()> {
+        let path = self.path.join("meta.json");
+        match fs::read(&path) {
+            Ok(bytes) => {
+                let meta: Meta = serde_json::from_slice(&bytes)
+                    .map_err(|error| BrokerError::corrupt(format!("{} is damaged", path.display()), error))?;
+                if meta.format <= FORMAT {
+                    return Ok(());
+                }
+                let written_by = meta.written_by;
+                Err(BrokerError::NewerFormat { path: self.path.clone(), found: meta.format, supported: FORMAT, written_by })
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => self.write_format(),
+            Err(error) => Err(BrokerError::io(format!("read {}", path.display()), error)),
+        }
+    }
+
+    /// A data dir that has topics but no format is a damaged one, not a new one.
+    fn write_format(&self) -> Result<()> {
+        if self.topics().exists() || self.metadata().exists() {
+            let context = format!("{} is no sound data dir", self.path.display());
+            return Err(BrokerError::corrupt(context, "it holds topics, but its meta.json is missing"));
+        }
+        let meta = Meta { format: FORMAT, written_by: env!("CARGO_PKG_VERSION").to_owned() };
+        let json = serde_json::to_vec_pretty(&meta)
+            .map_err(|error| BrokerError::corrupt("meta.json cannot be encoded", error))?;
+        write_durably(&self.path, "meta.json", &json)
+    }
+}
+
+fn lock(path: &Path, holder: &str) -> Result<File> {
+    let lock_path = path.join("lock");
+    let io = |error| BrokerError::io(format!("lock {}", lock_path.display()), error);
+    let options = File::options().read(true).write(true).create(true).truncate(false).open(&lock_path);
+    let mut file = options.map_err(io)?;
+    if let Err(error) = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        if error != rustix::io::Errno::WOULDBLOCK {
+            return Err(io(error.into()));
+        }
+        let mut holder = String::new();
+        // Who holds it helps; that it is held is enough.
+        let _ = file.take(4096).read_to_string(&mut holder);
+        let holder = match holder.trim() {
+            "" => "another process".to_owned(),
+            named => named.to_owned(),
+        };
+        return Err(BrokerError::DataDirLocked { path: path.to_owned(), holder });
+    }
+    file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(holder.as_bytes())).map_err(io)?;
+    Ok(file)
+}
+
+/// Who this process is: its id, command line and start, for the message that another process shows.
+pub(crate) fn this_process(started: &str) -> String {
+    let command: Vec<_> = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
+    format!("process {} (`{}`), running since {started}", std::process::id(), command.join(" "))
+}
+
+/// Writes a file so that after a crash either the old or the new content is there.
+pub(crate) fn write_durably(dir: &Path, name: &str, content: &[u8]) -> Result<()> {
+    let path = dir.join(name);
+    let temporary = dir.join(format!("{name}.tmp"));
+    let write = || -> std::io::Result<()> {
+        let mut file = File::create(&temporary)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        fs::rename(&temporary, &path)
+    };
+    write().map_err(|error| BrokerError::io(format!("write {}", path.display()), error))?;
+    sync_dir(dir)
+}
+
+/// Makes the names in a folder durable.
+pub(crate) fn sync_dir(dir: &Path) -> Result<()> {
+    File::open(dir)
+        .and_then(|dir| dir.sync_all())
+        .map_err(|error| BrokerError::io(format!("sync {}", dir.display()), error))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_second_user_is_told_who_holds_the_data_dir() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = DataDir::open(dir.path(), "process 7 (`logmill run x.yaml`), running since noon").unwrap();
+        let error = DataDir::open(dir.path(), "another").unwrap_err().to_string();
+        let expected = format!(
+            "data dir {} is in use by process 7 (`logmill run x.yaml`), running since noon; stop it or choose another \
+             --data-dir",
+            dir.path().display()
+        );
+        assert_eq!(error, expected);
+        drop(first);
+        DataDir::open(dir.path(), "x").unwrap();
+        assert_eq!(fs::read_to_string(dir.path().join("lock")).unwrap(), "x", "nothing of the first holder is left");
+    }
+
+    #[test]
+    fn a_newer_format_is_refused_with_both_versions() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(DataDir::open(dir.path(), "x").unwrap());
+        fs::write(dir.path().join("meta.json"), r#"{"format": 9, "written_by": "3.1.0", "more": true}"#).unwrap();
+        let error = DataDir::open(dir.path(), "x").unwrap_err().to_string();
+        let expected = format!(
+            "data dir {} has format 9, written by logmill 3.1.0, and this logmill {} reads up to format 1; use logmill \
+             3.1.0 or newer",
+            dir.path().display(),
+            env!("CARGO_PKG_VERSION")
+        );
+        assert_eq!(error, expected);
+    }
+
+    #[test]
+    fn topics_without_a_format_are_not_taken_for_a_fresh_start() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(DataDir::open(dir.path(), "x").unwrap());
+        fs::remove_file(dir.path().join("meta.json")).unwrap();
+        let error = DataDir::open(dir.path(), "x").unwrap_err();
+        assert!(error.to_string().ends_with("is no sound data dir"), "{error}");
+    }
+
+    #[test]
+    fn removing_a_topic_may_be_repeated_after_a_crash_between_its_steps() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(dir.path(), "x").unwrap();
+        let id = TopicId::random();
+        let live = data.topic("flights", &id);
+        fs::create_dir_all(live.join("0")).unwrap();
+        fs::rename(&live, live.with_file_name(format!("{}.deleted", id.0))).unwrap();
+        data.remove_topic("flights", &id).unwrap();
+        assert_eq!(fs::read_dir(data.topics()).unwrap().count(), 0);
+        data.remove_topic("flights", &id).unwrap();
+    }
+}

@@ -1,0 +1,189 @@
+//! One partition as the broker serves it: its log, and whoever waits for it to grow.
+//!
+//! There is one replica, so the high watermark follows the log end at once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use logmill_protocol::{ControlMarker, LeaderEpoch, Offset, ProducerEpoch, ProducerId, Timestamp};
+use logmill_storage::{Appended, EndTransaction, Flusher, LogConfig, PartitionLog, Recovery, StorageError};
+use tokio::sync::{Notify, oneshot};
+
+use crate::data_dir::DataDir;
+use crate::error::{BrokerError, Result};
+use crate::topic_config::TopicConfig;
+use crate::types::{Isolation, OffsetAt, TopicPartition};
+
+/// The only leader there has been: leaders change when replication does.
+const LEADER_EPOCH: LeaderEpoch = LeaderEpoch(0);
+/// Epoch of the transaction coordinator, which has never moved either.
+const COORDINATOR_EPOCH: i32 = 0;
+
+/// A partition's log and its waiters.
+#[derive(Debug)]
+pub(crate) struct Partition {
+    name: TopicPartition,
+    log: Arc<PartitionLog>,
+    /// Told whenever the HW or the LSO may have moved, or the partition is gone.
+    changed: Notify,
+    deleted: AtomicBool,
+    /// Keeps the data dir locked while anyone may still write to it.
+    _dir: Arc<DataDir>,
+}
+
+impl Partition {
+    /// Opens or makes the log in `path`.
+    pub(crate) fn open(
+        name: TopicPartition,
+        path: &std::path::Path,
+        config: LogConfig,
+        dir: Arc<DataDir>,
+    ) -> Result<(Self, Recovery)> {
+        let (log, recovery) = PartitionLog::open(path, config).map_err(|e| BrokerError::storage(&name, e))?;
+        log.set_high_watermark(log.log_end());
+        let (changed, deleted) = (Notify::new(), AtomicBool::new(false));
+        Ok((Self { name, log: Arc::new(log), changed, deleted, _dir: dir }, recovery))
+    }
+
+    pub(crate) fn name(&self) -> &TopicPartition {
+        &self.name
+    }
+
+    pub(crate) fn log(&self) -> &Arc<PartitionLog> {
+        &self.log
+    }
+
+    /// Appends batches to the page cache and makes them visible. They may be patched.
+    pub(crate) fn append(&self, batches: &mut [u8], now: Timestamp) -> Result<Appended> {
+        self.check_exists()?;
+        let appended = self.stored(self.log.append(batches, LEADER_EPOCH, now))?;
+        self.publish();
+        Ok(appended)
+    }
+
+    /// Appends the marker that ends a producer's transaction.
+    pub(crate) fn append_marker(
+        &self,
+        producer_id: ProducerId,
+        producer_epoch: ProducerEpoch,
+        kind: logmill_protocol::ControlKind,
+        now: Timestamp,
+    ) -> Result<Appended> {
+        let marker = ControlMarker { kind, coordinator_epoch: COORDINATOR_EPOCH };
+        let end = EndTransaction { producer_id, producer_epoch, marker };
+        let appended = self.stored(self.log.append_control(end, LEADER_EPOCH, now))?;
+        self.publish();
+        Ok(appended)
+    }
+
+    /// Applies the topic's configs from the next operation on.
+    pub(crate) fn reconfigure(&self, config: &TopicConfig) -> Result<()> {
+        self.stored(self.log.reconfigure(config.log_config()))
+    }
+
+    /// The end that a reader of the isolation sees, exclusive.
+    pub(crate) fn visible_end(&self, isolation: Isolation) -> Offset {
+        match isolation {
+            Isolation::ReadUncommitted => self.log.high_watermark(),
+            Isolation::ReadCommitted => self.log.last_stable_offset(),
+        }
+    }
+
+    /// Where a place is. May read the disk.
+    pub(crate) fn offset(&self, at: OffsetAt) -> Result<Offset> {
+        self.check_exists()?;
+        let end = self.log.high_watermark();
+        match at {
+            OffsetAt::Earliest => Ok(self.log.log_start()),
+            OffsetAt::Latest(isolation) => Ok(self.visible_end(isolation)),
+            OffsetAt::Time(time) => {
+                let found = self.stored(self.log.offset_for_time(time))?;
+                Ok(found.map_or(end, |(offset, _)| offset).min(end))
+            }
+        }
+    }
+
+    /// Waits until a reader of the isolation sees a record at `offset` or later, or something else of interest to it
+    /// may have happened: the caller asks again.
+    pub(crate) async fn readable(&self, offset: Offset, isolation: Isolation, closed: &AtomicBool) -> Result<()> {
+        loop {
+            // Made before the check: a change between the check and the await is not missed.
+            let changed = self.changed.notified();
+            self.check_exists()?;
+            if closed.load(Ordering::Acquire) {
+                return Err(BrokerError::Closed);
+            }
+            if self.visible_end(isolation) > offset {
+                return Ok(());
+            }
+            changed.await;
+        }
+    }
+
+    /// Wakes everyone who waits, to look again.
+    pub(crate) fn wake(&self) {
+        self.changed.notify_waiters();
+    }
+
+    /// Says that the topic is gone.
+    pub(crate) fn mark_deleted(&self) {
+        self.deleted.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    /// Waits until everything appended so far is on disk; many callers share one sync.
+    pub(crate) async fn flush(&self, flusher: &Flusher) -> Result<()> {
+        self.requested(self.request_flush(flusher)).await
+    }
+
+    pub(crate) fn stored<T>(&self, result: logmill_storage::Result<T>) -> Result<T> {
+        result.map_err(|error| BrokerError::storage(&self.name, error))
+    }
+
+    fn publish(&self) {
+        self.log.set_high_watermark(self.log.log_end());
+        self.wake();
+    }
+
+    fn check_exists(&self) -> Result<()> {
+        match self.deleted.load(Ordering::Acquire) {
+            true => Err(BrokerError::UnknownTopic(self.name.topic.clone())),
+            false => Ok(()),
+        }
+    }
+
+    fn request_flush(&self, flusher: &Flusher) -> logmill_storage::Result<oneshot::Receiver<FlushResult>> {
+        let (done, receive) = oneshot::channel();
+        // A receiver that is gone has been cancelled: it does not want to know.
+        flusher.request(&self.log, self.log.log_end(), move |result| drop(done.send(result.map(drop))))?;
+        Ok(receive)
+    }
+
+    async fn requested(&self, request: logmill_storage::Result<oneshot::Receiver<FlushResult>>) -> Result<()> {
+        match self.stored(request)?.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) if self.check_exists().is_err() => self.check_exists(),
+            Ok(Err(error)) => Err(match &*error {
+                StorageError::DiskFull { .. } => BrokerError::DiskFull(error.to_string()),
+                StorageError::Closed { .. } => BrokerError::Closed,
+                _ => BrokerError::corrupt(format!("partition {} failed", self.name), error),
+            }),
+            Err(_) => Err(BrokerError::Closed),
+        }
+    }
+}
+
+type FlushResult = Result<(), Arc<StorageError>>;
+
+/// Waits until everything appended so far to all of the partitions is on disk; they are synced side by side. Partitions
+/// of topics that are deleted meanwhile need no sync.
+pub(crate) async fn flush_all(partitions: &[Arc<Partition>], flusher: &Flusher) -> Result<()> {
+    let requests: Vec<_> = partitions.iter().map(|partition| partition.request_flush(flusher)).collect();
+    for (partition, request) in partitions.iter().zip(requests) {
+        match partition.requested(request).await {
+            Err(BrokerError::UnknownTopic(_)) => {}
+            result => result?,
+        }
+    }
+    Ok(())
+}

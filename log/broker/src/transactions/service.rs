@@ -1,0 +1,392 @@
+//! The transaction coordinator: the state machine, the topic it is written to, and the hands that follow its steps.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use logmill_protocol::{Offset, ProducerId, Timestamp};
+use logmill_storage::Flusher;
+use parking_lot::Mutex;
+use tokio::sync::RwLock;
+
+use crate::batches::{self, Stamp};
+use crate::blocking;
+use crate::clock::Clock;
+use crate::error::{BrokerError, Result};
+use crate::groups::GroupService;
+use crate::internal::{self, Entry, KeyValue};
+use crate::partition::{Partition, flush_all};
+use crate::topics::Topics;
+use crate::transactions::records;
+use crate::transactions::state::{EndRequest, Ending, InitStep, Step, Transaction, Transactions, TxnError};
+use crate::types::{Membership, ProducerSession, TopicPartition};
+
+/// Producer ids taken from the metadata at once.
+const PRODUCER_ID_BLOCK: i64 = 1000;
+/// A transactional id without a transaction for this long is forgotten (`transactional.id.expiration.ms`): 7 days.
+const IDLE_MS: u64 = 7 * 24 * 3_600_000;
+
+/// Transactions, and where they are kept.
+pub(crate) struct TransactionService {
+    topics: Arc<Topics>,
+    groups: Arc<GroupService>,
+    partitions: Vec<Arc<Partition>>,
+    flusher: Arc<Flusher>,
+    clock: Arc<dyn Clock>,
+    /// Held while a record is appended, so that the log and the state have the same order.
+    state: Mutex<Transactions>,
+    producers: Mutex<HashMap<String, Arc<Producer>>>,
+    /// Producer ids of ours that nobody has yet.
+    free_ids: Mutex<std::ops::Range<i64>>,
+}
+
+/// What one transactional id does at the moment.
+#[derive(Default)]
+struct Producer {
+    /// Shared by appends, exclusive to ends: no append overlaps the end of its transaction.
+    gate: RwLock<()>,
+    /// The next sequence in each partition of the open transaction. Each transaction has an epoch, and an epoch's
+    /// sequences start at 0.
+    sequences: Mutex<HashMap<TopicPartition, Arc<Mutex<i32>>>>,
+}
+
+impl Producer {
+    fn sequence(&self, partition: &TopicPartition) -> Arc<Mutex<i32>> {
+        Arc::clone(self.sequences.lock().entry(partition.clone()).or_default())
+    }
+}
+
+/// What the recovery of transactions did.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Recovered {
+    pub(crate) completed: usize,
+    pub(crate) orphans_aborted: usize,
+}
+
+impl TransactionService {
+    /// Replays the topic.
+    pub(crate) fn open(
+        topics: Arc<Topics>,
+        groups: Arc<GroupService>,
+        partitions: Vec<Arc<Partition>>,
+        flusher: Arc<Flusher>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self> {
+        let mut state = Transactions::default();
+        for partition in &partitions {
+            internal::replay(partition, |entry| {
+                if let Entry::Record { key, value, .. } = entry {
+                    let (id, transaction) = records::decode(key, value)?;
+                    state.apply(&id, transaction);
+                }
+                Ok::<_, crate::wire::WireError>(())
+            })?;
+        }
+        let (state, producers, free_ids) = (Mutex::new(state), Mutex::default(), Mutex::new(0..0));
+        Ok(Self { topics, groups, partitions, flusher, clock, state, producers, free_ids })
+    }
+
+    /// Ends what a crash cut short: decided transactions as decided, and those that power loss made the coordinator
+    /// forget by aborting them. Open ones stay open until their producer is back or their time is up.
+    pub(crate) async fn recover(self: &Arc<Self>) -> Result<Recovered> {
+        let orphans_aborted = self.abort_orphans()?;
+        let prepared = self.state.lock().prepared();
+        let completed = prepared.len();
+        for id in prepared {
+            self.drive(&id, None).await?;
+        }
+        Ok(Recovered { completed, orphans_aborted })
+    }
+
+    fn abort_orphans(&self) -> Result<usize> {
+        let mut aborted = 0;
+        for partition in self.topics.partitions() {
+            for open in partition.log().open_transactions() {
+                let mut state = self.state.lock();
+                let owner = state.iter().find(|(_, t)| t.producer_id == open.producer_id && t.is_open());
+                match owner.map(|(id, t)| (id.to_owned(), t.clone())) {
+                    Some((_, t)) if t.partitions.contains(partition.name()) => {}
+                    Some((id, mut t)) => {
+                        t.partitions.insert(partition.name().clone());
+                        self.write(&mut state, &id, Some(t))?;
+                    }
+                    None => {
+                        drop(state);
+                        let epoch = partition.log().producer_state(open.producer_id).map(|p| p.epoch).unwrap_or_default();
+                        tracing::warn!(partition = %partition.name(), producer_id = %open.producer_id,
+                            "aborting a transaction that nobody owns");
+                        self.mark(&partition, open.producer_id, epoch, Ending::Abort)?;
+                        aborted += 1;
+                    }
+                }
+            }
+        }
+        Ok(aborted)
+    }
+
+    /// Begins a producer's life: ends what its predecessor left open and fences it.
+    pub(crate) async fn init(self: &Arc<Self>, id: &str, timeout_ms: u64) -> Result<ProducerSession> {
+        let (this, id) = (Arc::clone(self), id.to_owned());
+        uncancelled(async move {
+            let producer = this.producer(&id);
+            let _gate = producer.gate.write().await;
+            let mut fresh = None;
+            loop {
+                let step = this.state.lock().init(&id, timeout_ms, this.clock.now(), fresh);
+                match step {
+                    InitStep::NeedProducerId => fresh = Some(this.take_producer_id().await?),
+                    InitStep::End(ending) => this.drive(&id, Some(ending)).await?,
+                    InitStep::Begin(record) => {
+                        this.write_durably(&id, record).await?;
+                        producer.sequences.lock().clear();
+                        return this.session(&id);
+                    }
+                }
+            }
+        })
+        .await
+    }
+
+    /// Appends to the session's transaction.
+    pub(crate) async fn append(
+        &self,
+        session: &ProducerSession,
+        partition: Arc<Partition>,
+        batch: Bytes,
+    ) -> Result<Offset> {
+        let producer = self.producer(&session.transactional_id);
+        let _gate = producer.gate.read().await;
+        self.add_partition(session, partition.name())?;
+        let sequence = producer.sequence(partition.name());
+        let (id, epoch, now) = (session.id, session.epoch, self.clock.now());
+        let size = batch.len();
+        let append = move || {
+            let mut next = sequence.lock();
+            let mut batch = batches::own(batch);
+            let stamped = batches::stamp(&mut batch, Stamp { id, epoch, sequence: *next });
+            let after = stamped.map_err(|error| BrokerError::batch(partition.name(), &error))?;
+            let appended = partition.append(&mut batch, now)?;
+            *next = after;
+            Ok(appended.base_offset)
+        };
+        blocking::unless_small(size, append).await.map_err(|error| fenced_by_id(error, session))
+    }
+
+    /// Commits offsets with the session's transaction, fenced by the member's generation.
+    pub(crate) async fn commit_offsets(
+        &self,
+        session: &ProducerSession,
+        membership: &Membership,
+        offsets: &[(TopicPartition, Offset)],
+    ) -> Result<()> {
+        let producer = self.producer(&session.transactional_id);
+        let _gate = producer.gate.read().await;
+        // A worker that was fenced leaves the transaction as it is.
+        self.groups.check_member(membership)?;
+        if offsets.is_empty() {
+            return Ok(self.state.lock().current(session).map(drop)?);
+        }
+        let partition = self.groups.partition(&membership.group)?;
+        self.add_partition(session, partition.name())?;
+        let sequence = producer.sequence(partition.name());
+        let mut next = sequence.lock();
+        let stamp = Stamp { id: session.id, epoch: session.epoch, sequence: *next };
+        let written = self.groups.commit_in_transaction(membership, offsets, stamp, self.clock.now());
+        written.map_err(|error| fenced_by_id(error, session))?;
+        let count = i32::try_from(offsets.len()).unwrap_or(i32::MAX);
+        *next = logmill_protocol::advance_sequence(*next, count);
+        Ok(())
+    }
+
+    /// Ends the session's transaction and returns the session to go on with.
+    pub(crate) async fn end(self: &Arc<Self>, session: &ProducerSession, ending: Ending) -> Result<ProducerSession> {
+        let (this, session) = (Arc::clone(self), session.clone());
+        uncancelled(async move {
+            let producer = this.producer(&session.transactional_id);
+            let _gate = producer.gate.write().await;
+            if this.state.lock().request_end(&session, ending)? == EndRequest::Proceed {
+                this.drive(&session.transactional_id, Some(ending)).await?;
+                producer.sequences.lock().clear();
+            }
+            this.session(&session.transactional_id)
+        })
+        .await
+    }
+
+    /// Aborts transactions that are out of time, ends decided ones that an error cut short, forgets idle ids.
+    pub(crate) async fn tick(self: &Arc<Self>) -> Result<()> {
+        let now = self.clock.now();
+        let (timed_out, prepared) = {
+            let state = self.state.lock();
+            (state.timed_out(now), state.prepared())
+        };
+        for id in timed_out.into_iter().chain(prepared) {
+            let this = Arc::clone(self);
+            uncancelled(async move {
+                let producer = this.producer(&id);
+                let _gate = producer.gate.write().await;
+                // Looked at again: its producer may have been faster.
+                let is_over = this.state.lock().timed_out(this.clock.now()).contains(&id);
+                if is_over {
+                    tracing::warn!(transactional_id = id, "the transaction is out of time, aborting it");
+                }
+                this.drive(&id, is_over.then_some(Ending::Abort)).await?;
+                producer.sequences.lock().clear();
+                Ok(())
+            })
+            .await?;
+        }
+        self.forget_idle(now)
+    }
+
+    fn forget_idle(&self, now: Timestamp) -> Result<()> {
+        let mut state = self.state.lock();
+        for id in state.idle(now, IDLE_MS) {
+            self.write(&mut state, &id, None)?;
+            self.producers.lock().remove(&id);
+        }
+        Ok(())
+    }
+
+    /// Rewrites the topic's partitions whose dead records far outnumber the live ones. Waits for the disk.
+    pub(crate) fn trim(&self) -> Result<()> {
+        for partition in &self.partitions {
+            let start = {
+                let state = self.state.lock();
+                if !internal::is_bloated(partition, state.len()) {
+                    continue;
+                }
+                let start = partition.log().log_end();
+                let is_here =
+                    |id: &str| internal::partition_of(id, &self.partitions).is_ok_and(|p| Arc::ptr_eq(p, partition));
+                let records = state.iter().filter(|(id, _)| is_here(id)).map(|(id, t)| key_value(id, Some(t)));
+                internal::append(partition, records, None, self.clock.now())?;
+                start
+            };
+            partition.stored(partition.log().sync())?;
+            partition.stored(partition.log().delete_records_before(start))?;
+        }
+        Ok(())
+    }
+
+    /// Follows the steps until nothing is left to do. May be called again after an error.
+    async fn drive(&self, id: &str, ending: Option<Ending>) -> Result<()> {
+        let mut fresh = None;
+        loop {
+            let step = self.state.lock().step(id, ending, self.clock.now(), fresh);
+            match step {
+                Step::Done => return Ok(()),
+                Step::NeedProducerId => fresh = Some(self.take_producer_id().await?),
+                Step::Prepare { sync, record } => {
+                    fail::fail_point!("broker::before_prepare", |_| Err(BrokerError::Closed));
+                    flush_all(&self.existing(sync), &self.flusher).await?;
+                    self.write_durably(id, record).await?;
+                    fail::fail_point!("broker::after_prepare", |_| Err(BrokerError::Closed));
+                }
+                Step::Complete { partitions, ending, producer_id, epoch, record } => {
+                    let partitions = self.existing(partitions);
+                    for (n, partition) in partitions.iter().enumerate() {
+                        if n > 0 {
+                            fail::fail_point!("broker::between_markers", |_| Err(BrokerError::Closed));
+                        }
+                        self.mark(partition, producer_id, epoch, ending)?;
+                    }
+                    // Were the completion to reach the disk before the markers, a restart would not write them again.
+                    flush_all(&partitions, &self.flusher).await?;
+                    fail::fail_point!("broker::after_markers", |_| Err(BrokerError::Closed));
+                    self.write(&mut self.state.lock(), id, Some(record))?;
+                    fail::fail_point!("broker::after_complete", |_| Err(BrokerError::Closed));
+                }
+            }
+        }
+    }
+
+    fn mark(
+        &self,
+        partition: &Arc<Partition>,
+        producer_id: ProducerId,
+        epoch: logmill_protocol::ProducerEpoch,
+        ending: Ending,
+    ) -> Result<()> {
+        let now = self.clock.now();
+        match self.groups.owns(partition.name()) {
+            true => self.groups.append_marker(partition, producer_id, epoch, ending.marker(), now),
+            false => partition.append_marker(producer_id, epoch, ending.marker(), now).map(drop),
+        }
+    }
+
+    /// The partitions that have not been deleted meanwhile.
+    fn existing(&self, partitions: impl IntoIterator<Item = TopicPartition>) -> Vec<Arc<Partition>> {
+        partitions.into_iter().filter_map(|name| self.topics.partition(&name).ok()).collect()
+    }
+
+    fn add_partition(&self, session: &ProducerSession, partition: &TopicPartition) -> Result<()> {
+        let mut state = self.state.lock();
+        match state.add_partition(session, partition, self.clock.now())? {
+            Some(record) => self.write(&mut state, &session.transactional_id, Some(record)),
+            None => Ok(()),
+        }
+    }
+
+    /// Appends a record and applies it.
+    fn write(&self, state: &mut Transactions, id: &str, record: Option<Transaction>) -> Result<()> {
+        let partition = internal::partition_of(id, &self.partitions)?;
+        internal::append(partition, [key_value(id, record.as_ref())], None, self.clock.now())?;
+        state.apply(id, record);
+        Ok(())
+    }
+
+    /// Appends a record, and applies it once it is durable. The caller holds the producer's gate.
+    async fn write_durably(&self, id: &str, record: Transaction) -> Result<()> {
+        let partition = internal::partition_of(id, &self.partitions)?;
+        internal::append(partition, [key_value(id, Some(&record))], None, self.clock.now())?;
+        partition.flush(&self.flusher).await?;
+        self.state.lock().apply(id, Some(record));
+        Ok(())
+    }
+
+    async fn take_producer_id(&self) -> Result<ProducerId> {
+        loop {
+            if let Some(id) = self.free_ids.lock().next() {
+                return Ok(ProducerId(id));
+            }
+            let (topics, now) = (Arc::clone(&self.topics), self.clock.now());
+            let first = blocking::run(move || topics.allocate_producer_ids(PRODUCER_ID_BLOCK, now)).await?;
+            *self.free_ids.lock() = first..first.saturating_add(PRODUCER_ID_BLOCK);
+        }
+    }
+
+    fn producer(&self, id: &str) -> Arc<Producer> {
+        Arc::clone(self.producers.lock().entry(id.to_owned()).or_default())
+    }
+
+    fn session(&self, id: &str) -> Result<ProducerSession> {
+        self.state.lock().session(id).ok_or_else(|| BrokerError::Fenced(id.to_owned()))
+    }
+}
+
+fn key_value(id: &str, transaction: Option<&Transaction>) -> KeyValue {
+    (records::key(id), transaction.map(records::value))
+}
+
+/// A partition knows producers by their ids; callers know transactional ids.
+fn fenced_by_id(error: BrokerError, session: &ProducerSession) -> BrokerError {
+    match error {
+        BrokerError::Fenced(_) => BrokerError::Fenced(session.transactional_id.clone()),
+        other => other,
+    }
+}
+
+/// Runs to its end even if the caller goes away: a transaction is not left between two steps while the broker lives.
+async fn uncancelled<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    blocking::joined(tokio::spawn(work).await)
+}
+
+impl From<TxnError> for BrokerError {
+    fn from(error: TxnError) -> Self {
+        match error {
+            TxnError::Fenced(id) => Self::Fenced(id),
+            TxnError::OtherEnding(_) => Self::Invalid(error.to_string()),
+        }
+    }
+}
