@@ -89,7 +89,12 @@ impl DataDir {
                     return Ok(());
                 }
                 let written_by = meta.written_by;
-                Err(BrokerError::NewerFormat { path: self.path.clone(), found: meta.format, supported: FORMAT, written_by })
+                Err(BrokerError::NewerFormat {
+                    path: self.path.clone(),
+                    found: meta.format,
+                    supported: FORMAT,
+                    written_by,
+                })
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => self.write_format(),
             Err(error) => Err(BrokerError::io(format!("read {}", path.display()), error)),

@@ -138,12 +138,7 @@ impl BrokerError {
         Self::Invalid(format!("{partition}: {error}"))
     }
 
-    pub(crate) fn out_of_range(
-        partition: &TopicPartition,
-        offset: Offset,
-        log_start: Offset,
-        log_end: Offset,
-    ) -> Self {
+    pub(crate) fn out_of_range(partition: &TopicPartition, offset: Offset, log_start: Offset, log_end: Offset) -> Self {
         Self::OffsetOutOfRange {
             topic: partition.topic.clone(),
             partition: partition.partition,

@@ -51,12 +51,7 @@ pub(crate) fn append(
     append_batch(partition, &mut builder, stamp, now)
 }
 
-fn append_batch(
-    partition: &Partition,
-    builder: &mut BatchBuilder,
-    stamp: Option<Stamp>,
-    now: Timestamp,
-) -> Result<()> {
+fn append_batch(partition: &Partition, builder: &mut BatchBuilder, stamp: Option<Stamp>, now: Timestamp) -> Result<()> {
     let Some(batch) = builder.finish() else { return Ok(()) };
     let mut batch = BytesMut::from(batch);
     if let Some(stamp) = stamp {
@@ -68,11 +63,7 @@ fn append_batch(
 /// What replay meets.
 pub(crate) enum Entry<'a> {
     /// A record, of a producer's transaction if it has one.
-    Record {
-        key: &'a [u8],
-        value: Option<&'a [u8]>,
-        producer: Option<ProducerId>,
-    },
+    Record { key: &'a [u8], value: Option<&'a [u8]>, producer: Option<ProducerId> },
     /// The end of a producer's transaction.
     Marker { producer: ProducerId, commit: bool },
 }

@@ -190,8 +190,7 @@ impl Topics {
             if partition < topic.ready_partitions && !path.exists() {
                 return Err(missing(&name, path));
             }
-            let (partition, recovery) =
-                Partition::open(name, &path, config.log_config(), Arc::clone(&self.dir))?;
+            let (partition, recovery) = Partition::open(name, &path, config.log_config(), Arc::clone(&self.dir))?;
             opened.unclean += usize::from(!recovery.clean);
             opened.cut.extend(recovery.cut);
             partitions.push(Arc::new(partition));

@@ -92,11 +92,7 @@ impl Broker {
     ///
     /// # Errors
     /// `IllegalGeneration` if it is no member of the current generation; `DiskFull`, `Storage`.
-    pub async fn commit_offsets_as(
-        &self,
-        membership: &Membership,
-        offsets: &[(TopicPartition, Offset)],
-    ) -> Result<()> {
+    pub async fn commit_offsets_as(&self, membership: &Membership, offsets: &[(TopicPartition, Offset)]) -> Result<()> {
         let _call = self.inner.enter()?;
         self.inner.groups.commit(&membership.group, Some(membership), offsets, self.inner.now()).await
     }

@@ -2,8 +2,8 @@
 //!
 //! One task, which holds no handle: it ends with the broker.
 
-use std::sync::{Arc, Weak};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval_at};

@@ -170,3 +170,14 @@ impl Broker {
         blocking::run(move || topics.close()).await
     }
 }
+
+#[cfg(test)]
+impl Broker {
+    pub(crate) fn transactions(&self) -> Arc<TransactionService> {
+        Arc::clone(&self.inner.transactions)
+    }
+
+    pub(crate) fn partition_for_test(&self, name: &crate::types::TopicPartition) -> Arc<crate::partition::Partition> {
+        self.inner.topics.partition(name).unwrap_or_else(|error| unreachable!("{error}"))
+    }
+}

@@ -105,8 +105,7 @@ impl Broker {
     pub(super) async fn stored_form(&self, partition: &TopicPartition, batch: Bytes) -> Result<Bytes> {
         let Some(codec) = self.inner.topics.topic(&partition.topic)?.config.compression else { return Ok(batch) };
         let name = partition.clone();
-        let recompress =
-            move || batches::recompress(batch, codec).map_err(|error| BrokerError::batch(&name, &error));
+        let recompress = move || batches::recompress(batch, codec).map_err(|error| BrokerError::batch(&name, &error));
         blocking::run(recompress).await
     }
 }

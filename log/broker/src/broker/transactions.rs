@@ -35,12 +35,7 @@ impl Broker {
     /// # Errors
     /// `Fenced` if the session is not the current one of its transactional id; `Invalid` for what is no acceptable
     /// batch; `UnknownTopic`, `UnknownPartition`, `DiskFull`, `Storage`.
-    pub async fn append(
-        &self,
-        session: &ProducerSession,
-        partition: &TopicPartition,
-        batch: Bytes,
-    ) -> Result<Offset> {
+    pub async fn append(&self, session: &ProducerSession, partition: &TopicPartition, batch: Bytes) -> Result<Offset> {
         let _call = self.inner.enter()?;
         if is_internal(&partition.topic) {
             return Err(internal(&partition.topic));

@@ -8,5 +8,5 @@ pub(crate) mod service;
 pub mod state;
 
 pub use records::{GroupKey, GroupRecord};
-pub use state::{CommittedOffset, GroupError, Groups, JoinRequest, Joined};
 pub(crate) use service::GroupService;
+pub use state::{CommittedOffset, GroupError, Groups, JoinRequest, Joined};

@@ -204,7 +204,8 @@ mod tests {
     fn an_offset_of_an_older_version_is_read() {
         let key = b"\0\0\0\x01g\0\x01t\0\0\0\x02";
         let value = b"\0\x01\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\0\0\x09\0\0\0\0\0\0\0\x01";
-        let Some(GroupRecord::Offset { value: Some(value), .. }) = GroupRecord::decode(key, Some(value)).unwrap() else {
+        let Some(GroupRecord::Offset { value: Some(value), .. }) = GroupRecord::decode(key, Some(value)).unwrap()
+        else {
             unreachable!()
         };
         assert_eq!(value, CommittedOffset { offset: Offset(7), committed_at: Timestamp(9) });
@@ -219,7 +220,9 @@ mod tests {
             let changed_at = Timestamp(at);
             let members: BTreeMap<_, _> = members
                 .into_iter()
-                .map(|(id, (instance, session_timeout_ms))| (id, Member { instance, session_timeout_ms, heard_at: changed_at }))
+                .map(|(id, (instance, session_timeout_ms))| {
+                    (id, Member { instance, session_timeout_ms, heard_at: changed_at })
+                })
                 .collect();
             GroupMeta { generation, changed_at, members }
         });

@@ -57,11 +57,8 @@ impl MetadataLog {
         let replay_from = Offset(snapshot.next_offset);
         if replay_from > log.log_end() || log.log_start() > replay_from {
             let context = format!("the metadata in {} is incomplete", dir.display());
-            let gap = format!(
-                "the snapshot ends at {replay_from}, the log holds {} to {}",
-                log.log_start(),
-                log.log_end()
-            );
+            let gap =
+                format!("the snapshot ends at {replay_from}, the log holds {} to {}", log.log_start(), log.log_end());
             return Err(BrokerError::corrupt(context, gap));
         }
         let this = Self {
@@ -151,7 +148,10 @@ impl MetadataLog {
                 }
             }
             if read.next_offset <= next {
-                return Err(BrokerError::corrupt("the metadata log cannot be read to its end", format!("stuck at {next}")));
+                return Err(BrokerError::corrupt(
+                    "the metadata log cannot be read to its end",
+                    format!("stuck at {next}"),
+                ));
             }
             next = read.next_offset;
         }
@@ -166,8 +166,9 @@ impl MetadataLog {
 
 fn read_snapshot(path: &Path) -> Result<Snapshot> {
     match std::fs::read(path) {
-        Ok(bytes) => serde_json::from_slice(&bytes)
-            .map_err(|error| BrokerError::corrupt(format!("the metadata snapshot {} is damaged", path.display()), error)),
+        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
+            BrokerError::corrupt(format!("the metadata snapshot {} is damaged", path.display()), error)
+        }),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             Ok(Snapshot { next_offset: 0, state: Metadata::default() })
         }

@@ -160,8 +160,13 @@ impl Metadata {
             Command::CreateTopic { name, id, partitions, internal, configs } => {
                 self.check_new(name, id, *partitions)?;
                 let configs = configs.clone();
-                let topic =
-                    Topic { id: id.clone(), partitions: *partitions, ready_partitions: 0, internal: *internal, configs };
+                let topic = Topic {
+                    id: id.clone(),
+                    partitions: *partitions,
+                    ready_partitions: 0,
+                    internal: *internal,
+                    configs,
+                };
                 self.topics.insert(name.clone(), topic);
             }
             Command::PartitionsReady { id, partitions } => {

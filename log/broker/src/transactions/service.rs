@@ -112,7 +112,8 @@ impl TransactionService {
                     }
                     None => {
                         drop(state);
-                        let epoch = partition.log().producer_state(open.producer_id).map(|p| p.epoch).unwrap_or_default();
+                        let epoch =
+                            partition.log().producer_state(open.producer_id).map(|p| p.epoch).unwrap_or_default();
                         tracing::warn!(partition = %partition.name(), producer_id = %open.producer_id,
                             "aborting a transaction that nobody owns");
                         self.mark(&partition, open.producer_id, epoch, Ending::Abort)?;
@@ -390,3 +391,7 @@ impl From<TxnError> for BrokerError {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "service_tests.rs"]
+mod tests;

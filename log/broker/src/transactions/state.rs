@@ -324,8 +324,7 @@ impl Transactions {
     /// Transactional ids whose transaction is decided but not ended everywhere.
     #[must_use]
     pub fn prepared(&self) -> Vec<String> {
-        let is_prepared =
-            |t: &Transaction| matches!(t.status, TxnStatus::PrepareCommit | TxnStatus::PrepareAbort);
+        let is_prepared = |t: &Transaction| matches!(t.status, TxnStatus::PrepareCommit | TxnStatus::PrepareAbort);
         self.by_id.iter().filter(|(_, t)| is_prepared(t)).map(|(id, _)| id.clone()).collect()
     }
 

@@ -116,7 +116,8 @@ fn a_new_producer_aborts_and_fences_its_predecessor() {
 
 #[test]
 fn a_decided_transaction_ends_as_decided_after_a_crash() {
-    for (ending, completed) in [(Ending::Commit, TxnStatus::CompleteCommit), (Ending::Abort, TxnStatus::CompleteAbort)] {
+    for (ending, completed) in [(Ending::Commit, TxnStatus::CompleteCommit), (Ending::Abort, TxnStatus::CompleteAbort)]
+    {
         let mut driver = Driver::default();
         let session = driver.init();
         driver.add(&session, 0).unwrap();

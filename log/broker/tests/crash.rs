@@ -1,0 +1,91 @@
+//! The process dies at each step of a transaction's end: it ends one way everywhere.
+#![cfg(feature = "failpoints")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod support;
+
+use logmill_broker::{Broker, BrokerError};
+use logmill_protocol::Offset;
+use support::{batch, committed, open, topic, tp};
+
+const TIMEOUT_MS: u64 = 60_000;
+/// The steps, and whether a commit that dies there has happened.
+const STEPS: [(&str, bool); 5] = [
+    ("broker::before_prepare", false),
+    ("broker::after_prepare", true),
+    ("broker::between_markers", true),
+    ("broker::after_markers", true),
+    ("broker::after_complete", true),
+];
+
+/// Everything that the transaction wrote, as a reader finds it.
+async fn seen(broker: &Broker) -> (Vec<Vec<String>>, Option<Offset>) {
+    let mut records = Vec::new();
+    for partition in [tp("a", 0), tp("a", 1), tp("b", 0)] {
+        records.push(committed(broker, &partition).await);
+    }
+    let offsets = broker.committed_offsets("g", &[tp("in", 0)]).await.unwrap();
+    (records, offsets.first().map(|(_, offset)| *offset))
+}
+
+async fn write(broker: &Broker, value: &str, offset: i64) -> logmill_broker::ProducerSession {
+    let member = broker.join_group("g", "worker").await.unwrap();
+    let session = broker.init_producer("id", TIMEOUT_MS).await.unwrap();
+    for partition in [tp("a", 0), tp("a", 1), tp("b", 0)] {
+        broker.append(&session, &partition, batch(&[value])).await.unwrap();
+    }
+    let offsets = [(tp("in", 0), Offset(offset))];
+    broker.commit_offsets_in_transaction(&session, &member, &offsets).await.unwrap();
+    session
+}
+
+fn all(values: &[&str]) -> Vec<Vec<String>> {
+    vec![values.iter().map(|value| (*value).to_owned()).collect(); 3]
+}
+
+#[tokio::test]
+async fn a_transaction_ends_one_way_wherever_the_process_dies() {
+    let scenario = fail::FailScenario::setup();
+    for commit in [true, false] {
+        for (step, happened) in STEPS {
+            let dir = tempfile::tempdir().unwrap();
+            let (broker, _) = open(dir.path()).await;
+            broker.create_topic(topic("a", 2, &[])).await.unwrap();
+            broker.create_topic(topic("b", 1, &[])).await.unwrap();
+            let session = write(&broker, "first", 1).await;
+            broker.end_transaction(&session, true).await.unwrap();
+            let session = write(&broker, "second", 2).await;
+            fail::cfg(step, "return").unwrap();
+            let error = broker.end_transaction(&session, commit).await.unwrap_err();
+            assert!(matches!(error, BrokerError::Closed));
+            fail::cfg(step, "off").unwrap();
+            drop(broker);
+
+            let (broker, report) = open(dir.path()).await;
+            let is_decided = step != "broker::before_prepare" && step != "broker::after_complete";
+            assert_eq!(report.transactions_completed, usize::from(is_decided), "{step}");
+            if !happened {
+                assert_eq!(seen_records(&broker).await, all(&["first"]), "{step}: open until its producer is back");
+            }
+            let session = broker.init_producer("id", TIMEOUT_MS).await.unwrap();
+            let expected = if commit && happened { vec!["first", "second"] } else { vec!["first"] };
+            let offset = Some(Offset(expected.len() as i64));
+            assert_eq!(seen(&broker).await, (all(&expected), offset), "{step}, commit: {commit}");
+
+            let again = [&expected[..], &["third"]].concat();
+            broker.end_transaction(&session, true).await.unwrap();
+            let session = write(&broker, "third", 3).await;
+            broker.end_transaction(&session, true).await.unwrap();
+            assert_eq!(seen(&broker).await, (all(&again), Some(Offset(3))), "{step}, commit: {commit}");
+        }
+    }
+    scenario.teardown();
+}
+
+async fn seen_records(broker: &Broker) -> Vec<Vec<String>> {
+    let mut records = Vec::new();
+    for partition in [tp("a", 0), tp("a", 1), tp("b", 0)] {
+        records.push(committed(broker, &partition).await);
+    }
+    records
+}
