@@ -8,7 +8,7 @@
 //! 6 4711            starts at 4711
 //! ```
 
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 use std::path::Path;
 
 use logmill_protocol::{LeaderEpoch, Offset};
@@ -41,17 +41,24 @@ pub(crate) fn write_offset(dir: &Path, file_name: &str, offset: Offset) -> Resul
     files::write_atomically(&dir.join(file_name), text.as_bytes())
 }
 
+/// How many aborted transactions each segment's index names, by the segment's base offset; those without are left
+/// out. An index that was emptied would otherwise look like that of a segment without aborts. Not one of Kafka's files.
+pub(crate) type AbortedCounts = Vec<(Offset, usize)>;
+
+/// Reads the counts of aborted transactions; `None` if there is no file.
+pub(crate) fn read_aborted(path: &Path) -> Result<Option<AbortedCounts>> {
+    read_pairs(path, |base, count| Some((Offset(base.parse().ok()?), count.parse().ok()?)))
+}
+
+/// Writes the counts of aborted transactions.
+pub(crate) fn write_aborted(path: &Path, counts: &AbortedCounts) -> Result<()> {
+    write_pairs(path, counts.iter().map(|(base, count)| (base.0, *count)))
+}
+
 /// Reads the first offset of each leader epoch; `None` if there is no file.
 pub(crate) fn read_epochs(path: &Path) -> Result<Option<Vec<(LeaderEpoch, Offset)>>> {
-    let Some(entries) = read_entries(path)? else { return Ok(None) };
-    let parse = |entry: &String| {
-        let (epoch, offset) = entry.split_once(' ')?;
-        Some((LeaderEpoch(epoch.parse().ok()?), Offset(offset.parse().ok()?)))
-    };
-    let epochs: Vec<_> = entries
-        .iter()
-        .map(|e| parse(e).ok_or_else(|| StorageError::corrupt(path, 0, format!("entry {e:?} is not an epoch"))))
-        .collect::<Result<_>>()?;
+    let parse = |epoch: &str, offset: &str| Some((LeaderEpoch(epoch.parse().ok()?), Offset(offset.parse().ok()?)));
+    let Some(epochs) = read_pairs(path, parse)? else { return Ok(None) };
     match epochs.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 <= pair[1].1) {
         true => Ok(Some(epochs)),
         false => Err(StorageError::corrupt(path, 0, "leader epochs are out of order")),
@@ -60,10 +67,23 @@ pub(crate) fn read_epochs(path: &Path) -> Result<Option<Vec<(LeaderEpoch, Offset
 
 /// Writes the first offset of each leader epoch.
 pub(crate) fn write_epochs(path: &Path, epochs: &[(LeaderEpoch, Offset)]) -> Result<()> {
-    let mut text = format!("{VERSION}\n{}\n", epochs.len());
-    for (epoch, offset) in epochs {
+    write_pairs(path, epochs.iter().map(|(epoch, offset)| (epoch.0, offset.0)))
+}
+
+fn read_pairs<T>(path: &Path, parse: impl Fn(&str, &str) -> Option<T>) -> Result<Option<Vec<T>>> {
+    let Some(entries) = read_entries(path)? else { return Ok(None) };
+    let pair = |entry: &String| {
+        let parsed = entry.split_once(' ').and_then(|(a, b)| parse(a, b));
+        parsed.ok_or_else(|| StorageError::corrupt(path, 0, format!("entry {entry:?} is not two numbers")))
+    };
+    entries.iter().map(pair).collect::<Result<_>>().map(Some)
+}
+
+fn write_pairs(path: &Path, pairs: impl ExactSizeIterator<Item = (impl Display, impl Display)>) -> Result<()> {
+    let mut text = format!("{VERSION}\n{}\n", pairs.len());
+    for (first, second) in pairs {
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "{} {}", epoch.0, offset.0);
+        let _ = writeln!(text, "{first} {second}");
     }
     files::write_atomically(path, text.as_bytes())
 }
@@ -125,7 +145,7 @@ mod tests {
         check("0\n", "count line is missing");
         check("0\n2\n5 0\n", "number of entries");
         check("0\n1\n5 0", "number of entries");
-        check("0\n1\nx y\n", "is not an epoch");
+        check("0\n1\nx y\n", "is not two numbers");
         check("0\n2\n6 0\n5 1\n", "out of order");
         check("7\n0\n", "format version 7");
         std::fs::write(&path, b"0\n1\nt 0 \xff\n").unwrap();

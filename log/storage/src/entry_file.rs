@@ -90,6 +90,11 @@ impl<E: Entry> EntryFile<E> {
         &self.entries
     }
 
+    /// How many entries the file holds.
+    pub(crate) fn written(&self) -> usize {
+        self.written
+    }
+
     pub(crate) fn push(&mut self, entry: E) {
         self.entries.push(entry);
         self.dirty = true;

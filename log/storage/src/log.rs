@@ -17,6 +17,7 @@ use std::sync::{Arc, OnceLock};
 use logmill_protocol::{LeaderEpoch, Offset, ProducerId, Timestamp};
 use parking_lot::{Mutex, RwLock};
 
+use crate::checkpoint::AbortedCounts;
 use crate::config::LogConfig;
 use crate::error::{Result, StorageError};
 use crate::leader_epochs::LeaderEpochs;
@@ -60,6 +61,8 @@ pub(crate) struct SyncState {
     pub(crate) recovery_point: Offset,
     /// The persisted leader epochs.
     pub(crate) epochs: LeaderEpochs,
+    /// The persisted counts of aborted transactions.
+    pub(crate) aborted: AbortedCounts,
 }
 
 /// The offsets that everyone asks for, readable without a lock.

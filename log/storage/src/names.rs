@@ -9,6 +9,7 @@
 //! leader-epoch-checkpoint           first offset of each leader epoch
 //! recovery-point-offset-checkpoint  everything below it is synced and needs no check
 //! log-start-offset-checkpoint       first offset that may be read
+//! aborted-txn-checkpoint            how many entries each .txnindex has
 //! 00000000000000000042.log.cut-17   what recovery cut off the segment at position 17
 //! ```
 
@@ -24,6 +25,7 @@ pub(crate) const SNAPSHOT: &str = "snapshot";
 pub(crate) const LEADER_EPOCHS: &str = "leader-epoch-checkpoint";
 pub(crate) const RECOVERY_POINT: &str = "recovery-point-offset-checkpoint";
 pub(crate) const LOG_START: &str = "log-start-offset-checkpoint";
+pub(crate) const ABORTED: &str = "aborted-txn-checkpoint";
 /// Suffix of a file that is being written and takes its final name by a rename.
 pub(crate) const TEMP_SUFFIX: &str = ".tmp";
 

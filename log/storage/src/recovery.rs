@@ -16,6 +16,7 @@ use std::sync::{Arc, OnceLock};
 use logmill_protocol::{LeaderEpoch, Offset};
 use parking_lot::{Mutex, RwLock};
 
+use crate::checkpoint::AbortedCounts;
 use crate::config::LogConfig;
 use crate::error::{Result, StorageError};
 use crate::leader_epochs::LeaderEpochs;
@@ -95,6 +96,8 @@ struct Opening<'a> {
     recovery: Recovery,
     /// Segments whose transaction index must be made again.
     txn_indexes_lost: Vec<Offset>,
+    /// How many entries each transaction index had at the last checkpoint; `None` if that is not known any more.
+    aborted: Option<AbortedCounts>,
 }
 
 impl<'a> Opening<'a> {
@@ -109,7 +112,12 @@ impl<'a> Opening<'a> {
             cut: Vec::new(),
             rebuilt: Vec::new(),
         };
-        Ok(Self { dir, config, recovery_point, recovery, txn_indexes_lost: Vec::new() })
+        let aborted = match checkpoint::read_aborted(&dir.join(names::ABORTED)) {
+            Ok(counts) => Some(counts.unwrap_or_default()),
+            Err(StorageError::Corrupt { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        Ok(Self { dir, config, recovery_point, recovery, txn_indexes_lost: Vec::new(), aborted })
     }
 
     /// Opens and checks every segment.
@@ -158,7 +166,7 @@ impl<'a> Opening<'a> {
 
     /// Takes a segment that was synced whole.
     fn trust(&mut self, segment: &Segment) -> Result<bool> {
-        let (walked, state) = segment.load_indexes(self.config.index_interval_bytes)?;
+        let (walked, state) = self.load_indexes(segment)?;
         if let Some(reason) = walked.bad {
             return Err(segment.corrupt(walked.end, reason));
         }
@@ -171,7 +179,7 @@ impl<'a> Opening<'a> {
 
     /// Checks a segment that may not have been synced whole. Returns whether all of it is sound.
     fn check(&mut self, segment: &Segment, is_last: bool) -> Result<bool> {
-        let (walked, state) = segment.load_indexes(self.config.index_interval_bytes)?;
+        let (walked, state) = self.load_indexes(segment)?;
         if is_last && walked.bad.is_none() && walked.next_offset == self.recovery_point {
             self.note_indexes(segment, state);
             return Ok(true);
@@ -190,6 +198,19 @@ impl<'a> Opening<'a> {
             Some(reason) if walked.next_offset < self.recovery_point => Err(segment.corrupt(walked.end, reason)),
             Some(_) => self.cut_tail(segment, &walked).map(|()| false),
         }
+    }
+
+    /// Loads the segment's indexes, and drops a transaction index that has lost entries since the last checkpoint.
+    fn load_indexes(&self, segment: &Segment) -> Result<(Walked, IndexState)> {
+        let (walked, mut state) = segment.load_indexes(self.config.index_interval_bytes)?;
+        let recorded = |counts: &AbortedCounts| counts.iter().find(|c| c.0 == segment.base).map_or(0, |c| c.1);
+        let mut indexes = segment.indexes.lock();
+        if self.aborted.as_ref().is_none_or(|counts| indexes.txns.entries().len() < recorded(counts)) {
+            indexes.txns.clear();
+            state.txns = false;
+        }
+        drop(indexes);
+        Ok((walked, state))
     }
 
     fn note_indexes(&mut self, segment: &Segment, state: IndexState) {
@@ -264,7 +285,11 @@ impl<'a> Opening<'a> {
         replay.epochs.truncate_from_start(log_start);
         (self.recovery.log_start, self.recovery.log_end) = (log_start, log_end);
         let writer = Writer { producers: replay.producers, epochs: replay.epochs, segment_since: None };
-        let state = SyncState { recovery_point: self.recovery_point, epochs: epochs.unwrap_or_default() };
+        let state = SyncState {
+            recovery_point: self.recovery_point,
+            epochs: epochs.unwrap_or_default(),
+            aborted: self.aborted.unwrap_or_default(),
+        };
         let log = PartitionLog {
             dir: self.dir.to_owned(),
             config: RwLock::new(self.config),

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 
 use logmill_protocol::Offset;
 
+use crate::checkpoint::AbortedCounts;
 use crate::error::Result;
 use crate::log::{PartitionLog, SyncState, load, store};
 use crate::segment::Segment;
@@ -83,6 +84,11 @@ impl PartitionLog {
             checkpoint::write_epochs(&self.dir.join(names::LEADER_EPOCHS), epochs.entries())?;
             state.epochs = epochs;
         }
+        let aborted = count_aborted(&segments);
+        if state.aborted != aborted {
+            checkpoint::write_aborted(&self.dir.join(names::ABORTED), &aborted)?;
+            state.aborted = aborted;
+        }
         snapshot::write(&self.dir, producers_at, &producers)?;
         fail::fail_point!("storage::before_recovery_point");
         checkpoint::write_offset(&self.dir, names::RECOVERY_POINT, durable)?;
@@ -107,4 +113,10 @@ impl PartitionLog {
         self.active()?.seal();
         self.checkpoint(&mut state)
     }
+}
+
+/// How many aborted transactions each segment's index has on disk.
+fn count_aborted(segments: &[Arc<Segment>]) -> AbortedCounts {
+    let counts = segments.iter().map(|s| (s.base, s.indexes.lock().txns.written()));
+    counts.filter(|(_, count)| *count > 0).collect()
 }
