@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use logmill_protocol::Timestamp;
-use logmill_storage::CutTail;
+use logmill_protocol::{Offset, Timestamp};
+use logmill_storage::{CutTail, Recovery};
 use parking_lot::{Mutex, RwLock};
 
 use crate::data_dir::{DataDir, sync_dir};
@@ -46,11 +46,20 @@ pub(crate) struct Opened {
     pub(crate) cut: Vec<CutTail>,
 }
 
+impl Opened {
+    /// A log without a record has nothing to check, whether it was closed or is new.
+    fn add(&mut self, recovery: Recovery) {
+        self.unclean += usize::from(!recovery.clean && recovery.log_end > Offset(0));
+        self.cut.extend(recovery.cut);
+    }
+}
+
 impl Topics {
     /// Opens the metadata and every partition it knows, and removes what was being deleted.
     pub(crate) fn open(dir: Arc<DataDir>, now: Timestamp) -> Result<(Self, Opened)> {
         let (metadata, recovery) = MetadataLog::open(&dir.metadata())?;
-        let mut opened = Opened { unclean: usize::from(!recovery.clean), cut: recovery.cut };
+        let mut opened = Opened::default();
+        opened.add(recovery);
         let topics = Self { dir, metadata, open: RwLock::default(), changing: Mutex::new(()) };
         let state = topics.metadata.current();
         for (name, topic) in state.topics() {
@@ -191,8 +200,7 @@ impl Topics {
                 return Err(missing(&name, path));
             }
             let (partition, recovery) = Partition::open(name, &path, config.log_config(), Arc::clone(&self.dir))?;
-            opened.unclean += usize::from(!recovery.clean);
-            opened.cut.extend(recovery.cut);
+            opened.add(recovery);
             partitions.push(Arc::new(partition));
         }
         Ok(OpenTopic { id: topic.id.clone(), config, partitions })

@@ -20,10 +20,7 @@ const STEPS: [(&str, bool); 5] = [
 
 /// Everything that the transaction wrote, as a reader finds it.
 async fn seen(broker: &Broker) -> (Vec<Vec<String>>, Option<Offset>) {
-    let mut records = Vec::new();
-    for partition in [tp("a", 0), tp("a", 1), tp("b", 0)] {
-        records.push(committed(broker, &partition).await);
-    }
+    let records = seen_records(broker).await;
     let offsets = broker.committed_offsets("g", &[tp("in", 0)]).await.unwrap();
     (records, offsets.first().map(|(_, offset)| *offset))
 }
@@ -52,6 +49,7 @@ async fn a_transaction_ends_one_way_wherever_the_process_dies() {
             let (broker, _) = open(dir.path()).await;
             broker.create_topic(topic("a", 2, &[])).await.unwrap();
             broker.create_topic(topic("b", 1, &[])).await.unwrap();
+            broker.create_topic(topic("in", 1, &[])).await.unwrap();
             let session = write(&broker, "first", 1).await;
             broker.end_transaction(&session, true).await.unwrap();
             let session = write(&broker, "second", 2).await;
@@ -78,6 +76,35 @@ async fn a_transaction_ends_one_way_wherever_the_process_dies() {
             broker.end_transaction(&session, true).await.unwrap();
             assert_eq!(seen(&broker).await, (all(&again), Some(Offset(3))), "{step}, commit: {commit}");
         }
+    }
+    scenario.teardown();
+}
+
+#[tokio::test]
+async fn an_end_that_failed_is_asked_for_again_or_finished_by_the_broker() {
+    let scenario = fail::FailScenario::setup();
+    for (step, _) in STEPS {
+        let dir = tempfile::tempdir().unwrap();
+        let (broker, _) = open(dir.path()).await;
+        broker.create_topic(topic("a", 2, &[])).await.unwrap();
+        broker.create_topic(topic("b", 1, &[])).await.unwrap();
+        broker.create_topic(topic("in", 1, &[])).await.unwrap();
+        let session = write(&broker, "first", 1).await;
+        fail::cfg(step, "1*return->off").unwrap();
+        broker.end_transaction(&session, true).await.unwrap_err();
+        let next = broker.end_transaction(&session, true).await.unwrap();
+        assert_eq!((next.id, next.epoch.0), (session.id, session.epoch.0 + 1), "{step}");
+        assert_eq!(seen(&broker).await, (all(&["first"]), Some(Offset(1))), "{step}");
+
+        let session = write(&broker, "second", 2).await;
+        fail::cfg(step, "1*return->off").unwrap();
+        broker.end_transaction(&session, true).await.unwrap_err();
+        if step != "broker::before_prepare" {
+            broker.expire().await.unwrap();
+            assert_eq!(seen(&broker).await, (all(&["first", "second"]), Some(Offset(2))), "{step}");
+        }
+        broker.end_transaction(&session, true).await.unwrap();
+        assert_eq!(seen(&broker).await, (all(&["first", "second"]), Some(Offset(2))), "{step}");
     }
     scenario.teardown();
 }

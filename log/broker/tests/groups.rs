@@ -23,6 +23,8 @@ async fn committed_offsets_are_kept_and_found_again() {
     broker.commit_offsets("g", &[at(0, 3), at(1, 4)]).await.unwrap();
     broker.commit_offsets("g", &[at(0, 5)]).await.unwrap();
     broker.commit_offsets("h", &[at(0, 7)]).await.unwrap();
+    let error = broker.commit_offsets("g", &[at(0, 9), at(2, 9)]).await.unwrap_err();
+    assert!(matches!(error, BrokerError::UnknownPartition { partition: 2, .. }), "{error}");
     drop(broker);
     let (broker, _) = open(dir.path()).await;
     let offsets = broker.committed_offsets("g", &[tp("in", 0), tp("in", 1), tp("in", 2)]).await.unwrap();
@@ -75,7 +77,7 @@ async fn a_silent_member_is_expelled_by_the_injected_clock() {
 async fn offsets_are_committed_with_the_transaction() {
     let dir = tempfile::tempdir().unwrap();
     let (broker, _) = open(dir.path()).await;
-    broker.create_topic(topic("in", 1, &[])).await.unwrap();
+    broker.create_topic(topic("in", 3, &[])).await.unwrap();
     broker.create_topic(topic("out", 1, &[])).await.unwrap();
     let member = broker.join_group("g", "worker").await.unwrap();
     let mut session = broker.init_producer("id", TIMEOUT_MS).await.unwrap();
@@ -130,7 +132,7 @@ async fn a_worker_of_an_earlier_generation_cannot_commit_in_a_transaction() {
 async fn internal_topics_are_kept_short_without_losing_anything() {
     let dir = tempfile::tempdir().unwrap();
     let (broker, _) = open(dir.path()).await;
-    broker.create_topic(topic("in", 1, &[])).await.unwrap();
+    broker.create_topic(topic("in", 10, &[])).await.unwrap();
     let many: Vec<_> = (0..2_000).map(|partition| at(partition % 10, i64::from(partition))).collect();
     for _ in 0..6 {
         broker.commit_offsets("g", &many).await.unwrap();

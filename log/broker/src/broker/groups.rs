@@ -81,20 +81,28 @@ impl Broker {
     /// Commits a group's offsets outside of a transaction and of any membership; durable when it returns.
     ///
     /// # Errors
-    /// `Invalid` for an empty group; `DiskFull`, `Storage`.
+    /// `UnknownTopic`, `UnknownPartition`; `Invalid` for an empty group; `DiskFull`, `Storage`.
     pub async fn commit_offsets(&self, group: &str, offsets: &[(TopicPartition, Offset)]) -> Result<()> {
         let _call = self.inner.enter()?;
         check_id("group", group)?;
+        self.check_partitions(offsets)?;
         self.inner.groups.commit(group, None, offsets, self.inner.now()).await
     }
 
     /// Commits the offsets of a member's group outside of a transaction, fenced by its generation.
     ///
     /// # Errors
-    /// `IllegalGeneration` if it is no member of the current generation; `DiskFull`, `Storage`.
+    /// `IllegalGeneration` if it is no member of the current generation; `UnknownTopic`, `UnknownPartition`, `DiskFull`,
+    /// `Storage`.
     pub async fn commit_offsets_as(&self, membership: &Membership, offsets: &[(TopicPartition, Offset)]) -> Result<()> {
         let _call = self.inner.enter()?;
+        self.check_partitions(offsets)?;
         self.inner.groups.commit(&membership.group, Some(membership), offsets, self.inner.now()).await
+    }
+
+    /// Offsets are kept of what exists only, as in Kafka: a deleted topic takes its offsets along.
+    pub(super) fn check_partitions(&self, offsets: &[(TopicPartition, Offset)]) -> Result<()> {
+        offsets.iter().try_for_each(|(partition, _)| self.inner.topics.partition(partition).map(drop))
     }
 
     /// The names of all groups.

@@ -49,7 +49,7 @@ impl Broker {
     ///
     /// # Errors
     /// `IllegalGeneration` if the member is none of the group's current generation: the transaction is left as it was.
-    /// `Fenced`, `DiskFull`, `Storage`.
+    /// `Fenced`, `UnknownTopic`, `UnknownPartition`, `DiskFull`, `Storage`.
     pub async fn commit_offsets_in_transaction(
         &self,
         session: &ProducerSession,
@@ -57,6 +57,7 @@ impl Broker {
         offsets: &[(TopicPartition, Offset)],
     ) -> Result<()> {
         let _call = self.inner.enter()?;
+        self.check_partitions(offsets)?;
         self.inner.transactions.commit_offsets(session, membership, offsets).await
     }
 
