@@ -1,5 +1,6 @@
 //! Operators: what a pipeline computes between its sources and its sinks.
 
+pub mod conformance;
 pub mod error;
 pub mod operator;
 pub mod sql;

@@ -7,31 +7,48 @@
 
 use std::ops::ControlFlow;
 
-use datafusion::common::{DataFusionError, SchemaError};
+use datafusion::common::{Column, DataFusionError, SchemaError};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::ast::{
     Expr, Ident, Query, Select, SelectItem, Spanned, Value, ValueWithSpan, VisitMut, VisitorMut,
 };
+use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::Span;
+
+use logmill_pipelines::flow::RESERVED_PREFIX;
 
 use super::context::Relations;
 use super::error::{Place, SqlError, nearest};
-use super::logical;
 use super::output;
-use super::parse::{Parsed, lowercase_first};
+use super::parse::{Parsed, lowercase_first, without_kind};
 use super::plan::{Relation, quoted};
 use super::wildcard::hide_meta_columns;
 
 /// How many errors one run tells at most; finding one plans the query a few times.
 const MAX_ERRORS: usize = 10;
 
+/// How the message of a column that is not there begins.
+const UNKNOWN_COLUMN: &str = "unknown column";
+
+/// How a query is planned: with all rules, or only as far as names go.
+type Planner = fn(&Query, &Relations) -> Result<LogicalPlan, DataFusionError>;
+
 /// Plans a query that the gate let pass.
 pub(super) fn plan(parsed: &Parsed, context: &Relations, relations: &[Relation]) -> Result<LogicalPlan, Vec<SqlError>> {
+    plan_with(super::logical::plan, parsed, context, relations)
+}
+
+fn plan_with(
+    planner: Planner,
+    parsed: &Parsed,
+    context: &Relations,
+    relations: &[Relation],
+) -> Result<LogicalPlan, Vec<SqlError>> {
     let mut query = parsed.query.as_ref().clone();
     hide_meta_columns(&mut query, relations);
     let mut errors: Vec<SqlError> = Vec::new();
     while errors.len() < MAX_ERRORS {
-        let error = match logical::plan(&query, context) {
+        let error = match planner(&query, context) {
             Ok(plan) if errors.is_empty() => {
                 let errors = output::check_schema(&parsed.query, plan.schema().as_arrow());
                 return if errors.is_empty() { Ok(plan) } else { Err(errors) };
@@ -39,7 +56,7 @@ pub(super) fn plan(parsed: &Parsed, context: &Relations, relations: &[Relation])
             Ok(_) => break,
             Err(error) => error,
         };
-        let guilty = guilty_expressions(&query, &error, context);
+        let guilty = guilty_expressions(&query, &error, &|query| planner(query, context));
         let is_consequence = guilty.iter().any(|found| found.contains_blank);
         if is_consequence && !errors.is_empty() {
             break;
@@ -49,7 +66,8 @@ pub(super) fn plan(parsed: &Parsed, context: &Relations, relations: &[Relation])
         if guilty.is_empty() {
             // Without a place, an error may as well be a consequence of those before.
             if errors.is_empty() {
-                errors.push(place.error(message, hint));
+                let union = parsed.tokens.last_keyword(&[Keyword::UNION]).filter(|_| message.contains("UNION"));
+                errors.push(union.unwrap_or(place).error(message, hint));
             }
             break;
         }
@@ -62,6 +80,12 @@ pub(super) fn plan(parsed: &Parsed, context: &Relations, relations: &[Relation])
         query = blank(&query, &indices);
     }
     Err(errors)
+}
+
+/// The unknown columns of a query that the gate refuses: those can be told although the rest is not planned.
+pub(super) fn unknown_columns(parsed: &Parsed, context: &Relations, relations: &[Relation]) -> Vec<SqlError> {
+    let errors = plan_with(super::logical::resolve, parsed, context, relations).err().unwrap_or_default();
+    errors.into_iter().filter(|error| error.message.starts_with(UNKNOWN_COLUMN)).collect()
 }
 
 /// An expression that is to blame.
@@ -82,13 +106,17 @@ impl Guilty {
     }
 }
 
-fn guilty_expressions(query: &Query, error: &DataFusionError, context: &Relations) -> Vec<Guilty> {
+fn guilty_expressions(
+    query: &Query,
+    error: &DataFusionError,
+    plan: &dyn Fn(&Query) -> Result<LogicalPlan, DataFusionError>,
+) -> Vec<Guilty> {
     let numbered = number(query);
     let told: Vec<Guilty> = error.iter().filter_map(|error| told_by_diagnostic(error, &numbered)).collect();
     if !told.is_empty() {
         return told;
     }
-    let same = |indices: &[usize]| match logical::plan(&blank(query, indices), context) {
+    let same = |indices: &[usize]| match plan(&blank(query, indices)) {
         Ok(_) => false,
         Err(other) => other.find_root().to_string() == error.find_root().to_string(),
     };
@@ -226,31 +254,31 @@ fn describe(error: &DataFusionError) -> (String, Option<String>) {
         other => {
             let message = other.message();
             let mut lines = message.lines();
-            let first = lines.next().unwrap_or_default().trim_end_matches(['.', ' ']);
-            let hint = lines.find(|line| line.contains("Candidate functions") || line.contains("Did you mean"));
-            (
-                lowercase_first(first),
-                hint.map(|_| "see the function's arguments: cast them with `CAST(… AS …)`".to_owned()),
-            )
+            let first = without_wrapping(lines.next().unwrap_or_default());
+            let mut candidates = lines.skip_while(|line| !line.contains("Candidate functions"));
+            let hint = candidates.next().and_then(|_| {
+                let forms: Vec<&str> = candidates.map(str::trim).filter(|line| !line.is_empty()).take(4).collect();
+                (!forms.is_empty()).then(|| format!("it takes {}", forms.join(" or ")))
+            });
+            (lowercase_first(first), hint)
         }
     }
 }
 
+/// A message without the kinds of error that wrap it and what it repeats.
+fn without_wrapping(message: &str) -> &str {
+    let message = message.rsplit_once(", errors: ").map_or(message, |(_, inner)| inner);
+    let message = message.rsplit("Error during planning: ").next().unwrap_or(message);
+    let message = without_kind(message.strip_prefix("Internal error: ").unwrap_or(message));
+    let message = [" (DataType: ", " No function matches", " You might need to add"]
+        .iter()
+        .fold(message, |message, rest| message.split(rest).next().filter(|first| !first.is_empty()).unwrap_or(message));
+    message.trim_end_matches(['.', ' ', ','])
+}
+
 fn describe_schema_error(error: &SchemaError) -> (String, Option<String>) {
     match error {
-        SchemaError::FieldNotFound { field, valid_fields } => {
-            let mut names: Vec<&str> = valid_fields.iter().map(|column| column.name.as_str()).collect();
-            names.sort_unstable();
-            names.dedup();
-            let exact_case = names.iter().find(|name| name.eq_ignore_ascii_case(&field.name) && **name != field.name);
-            let hint = match (exact_case, nearest(&field.name, names.iter().copied())) {
-                (Some(name), _) => Some(format!("names keep their case only in quotes: write \"{name}\"")),
-                (None, Some(name)) if name != field.name => Some(format!("did you mean `{name}`?")),
-                _ if names.is_empty() => None,
-                _ => Some(format!("there are {}", quoted(names))),
-            };
-            (format!("unknown column `{}`", field.flat_name()), hint)
-        }
+        SchemaError::FieldNotFound { field, valid_fields } => describe_unknown_column(field, valid_fields),
         SchemaError::AmbiguousReference { field } => {
             let hint = format!("say of which relation: `relation.{}`", field.name);
             (format!("the column `{}` is ambiguous", field.name), Some(hint))
@@ -260,4 +288,31 @@ fn describe_schema_error(error: &SchemaError) -> (String, Option<String>) {
             (format!("two columns are called `{name}`"), Some(hint))
         }
     }
+}
+
+fn describe_unknown_column(field: &Column, valid: &[Column]) -> (String, Option<String>) {
+    let distinct = |mut names: Vec<String>| {
+        names.sort_unstable();
+        names.dedup();
+        names
+    };
+    let relations =
+        distinct(valid.iter().filter_map(|column| column.relation.as_ref()).map(|r| r.to_string()).collect());
+    let relation = field.relation.as_ref().map(ToString::to_string);
+    if let Some(relation) = relation.as_ref().filter(|relation| !relations.contains(relation)) {
+        let hint = format!("FROM names {}", quoted(relations.iter().map(String::as_str)));
+        return (format!("{UNKNOWN_COLUMN} `{}`: nothing is called `{relation}`", field.flat_name()), Some(hint));
+    }
+    let of_relation = valid.iter().filter(|column| relation.is_none() || column.relation == field.relation);
+    let names = distinct(of_relation.map(|column| column.name.clone()).collect());
+    let names = || names.iter().map(String::as_str);
+    let visible: Vec<&str> = names().filter(|name| !name.starts_with(RESERVED_PREFIX)).collect();
+    let exact_case = names().find(|name| name.eq_ignore_ascii_case(&field.name) && *name != field.name);
+    let hint = match (exact_case, nearest(&field.name, names())) {
+        (Some(name), _) => Some(format!("names keep their case only in quotes: write \"{name}\"")),
+        (None, Some(name)) if name != field.name => Some(format!("did you mean `{name}`?")),
+        _ if visible.is_empty() => None,
+        _ => Some(format!("there are {}", quoted(visible))),
+    };
+    (format!("{UNKNOWN_COLUMN} `{}`", field.flat_name()), hint)
 }

@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 
 use datafusion::logical_expr::Volatility;
 use datafusion::sql::sqlparser::ast::{
-    Distinct, Expr, Function, GroupByExpr, JoinOperator, LimitClause, Query, Select, SetExpr, SetOperator,
-    SetQuantifier, Spanned, TableFactor, TableWithJoins, Visit, Visitor,
+    Distinct, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, JoinOperator, LimitClause,
+    Query, Select, SetExpr, SetOperator, SetQuantifier, Spanned, TableFactor, TableWithJoins, Visit, Visitor,
 };
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Location, Span};
@@ -27,6 +27,8 @@ const WINDOW_RELATIONS: [&str; 4] = ["tumble", "hop", "session", "cumulate"];
 
 const AGGREGATE_LATER: &str = "filter and derive here, and aggregate what comes out with `logmill sql`";
 const SORT_LATER: &str = "rows flow in the order they arrive; sort what comes out with `logmill sql`";
+
+const TAKE_LATER: &str = "take as many as you want from what comes out with `logmill sql` or `logmill consume`";
 
 /// Everything in the query that the operator will not do.
 pub(super) fn refuse(parsed: &Parsed, relations: &[Relation]) -> Vec<SqlError> {
@@ -351,10 +353,12 @@ impl Gate<'_> {
                     "choose rows by a column, such as `WHERE flight % 100 = 0`",
                 );
             }
-            TableFactor::Table { .. }
-            | TableFactor::Derived { .. }
-            | TableFactor::NestedJoin { .. }
-            | TableFactor::UNNEST { .. } => {}
+            TableFactor::UNNEST { array_exprs, .. } => self.push(
+                array_exprs.first().and_then(|expr| self.before(expr.span(), &[Keyword::UNNEST])),
+                "UNNEST in FROM is not supported by the sql operator yet",
+                "unnest in the SELECT list: `SELECT id, unnest(items) AS item FROM orders`",
+            ),
+            TableFactor::Table { .. } | TableFactor::Derived { .. } | TableFactor::NestedJoin { .. } => {}
             other => self.push(
                 Place::of(other.span()),
                 "this kind of FROM item is not supported",
@@ -367,7 +371,9 @@ impl Gate<'_> {
         let name = object_name(&function.name).to_ascii_lowercase();
         let place = Place::of(function.name.span());
         let state = state();
-        if function.over.is_some() {
+        if name == "unnest" && is_unnest_of_unnest(function) {
+            self.push(place, UNNEST_LEVELS, UNNEST_LEVELS_HINT);
+        } else if function.over.is_some() {
             let message = format!("the window function `{name}` needs state, which the sql operator does not keep yet");
             self.push(place, &message, AGGREGATE_LATER);
         } else if CLOCK_FUNCTIONS.contains(&name.as_str()) {
@@ -396,9 +402,21 @@ impl Gate<'_> {
     }
 }
 
-const TAKE_LATER: &str = "take as many as you want from what comes out with `logmill sql` or `logmill consume`";
-
 /// Functions that are found elsewhere than among the scalar ones: of lambdas, and those of the planner itself.
 fn is_known_function(name: &str) -> bool {
     state().higher_order_functions().contains_key(name) || matches!(name, "unnest" | "explode" | "position" | "extract")
+}
+
+/// What is said of `unnest(unnest(x))`.
+pub(super) const UNNEST_LEVELS: &str = "unnesting two levels at once is not supported by the sql operator yet";
+pub(super) const UNNEST_LEVELS_HINT: &str = "unnest one level in a subquery, and the next level in the query around it";
+
+fn is_unnest_of_unnest(function: &Function) -> bool {
+    let FunctionArguments::List(list) = &function.args else { return false };
+    list.args.iter().any(|arg| match arg {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Function(inner))) => {
+            object_name(&inner.name).eq_ignore_ascii_case("unnest")
+        }
+        _ => false,
+    })
 }

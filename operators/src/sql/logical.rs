@@ -16,15 +16,19 @@ use super::context::{Relations, optimizer, state};
 /// Plans a query: names, types, then the optimizer's rules. `now()` is never folded, there being no query start.
 pub(super) fn plan(query: &Query, context: &Relations) -> Result<LogicalPlan> {
     let options = state().config_options();
-    let planner = SqlToRel::new_with_options(context, ParserOptions::from(&options.sql_parser));
-    let plan = planner.sql_statement_to_plan(Statement::Query(Box::new(query.clone())))?;
-    let plan = state().analyzer().execute_and_check(plan, options, |_, _| ())?;
+    let plan = state().analyzer().execute_and_check(resolve(query, context)?, options, |_, _| ())?;
     let plan = with_output_types(plan)?;
     let config = OptimizerContext::new_with_config_options(Arc::new(options.as_ref().clone()))
         .without_query_execution_start_time();
     let plan = optimizer().optimize(plan, &config, |_, _| ())?;
     check_constants(&plan)?;
     Ok(plan)
+}
+
+/// Resolves the names of a query, and no more.
+pub(super) fn resolve(query: &Query, context: &Relations) -> Result<LogicalPlan> {
+    let options = ParserOptions::from(&state().config_options().sql_parser);
+    SqlToRel::new_with_options(context, options).sql_statement_to_plan(Statement::Query(Box::new(query.clone())))
 }
 
 /// Brings the output's columns to the types that flow between operators.

@@ -14,6 +14,7 @@ use datafusion::logical_expr::logical_plan::{self as df, LogicalPlan};
 use super::chain::{Chain, Filter, Project, Source, Step, batch};
 use super::compile::{Compiled, as_column, columns_read, compile, evaluate, renumber};
 use super::error::{Place, SqlError};
+use super::gate::{UNNEST_LEVELS, UNNEST_LEVELS_HINT};
 use super::join::{BuildSide, Join, JoinColumn, JoinFilter, JoinKind, SharedTable};
 use super::parse::lowercase_first;
 use super::plan::{Relation, RelationKind};
@@ -83,6 +84,9 @@ pub(super) fn lower(plan: &LogicalPlan, relations: &[&Relation]) -> Result<Lower
     Ok(Lowered { chains, output_schema })
 }
 
+/// How DataFusion names a column that is to be unnested; `)` ends it.
+const UNNEST_PREFIX: &str = "__unnest_placeholder(";
+
 struct Lowering<'a> {
     relations: &'a [&'a Relation],
     /// How many static sides there are so far.
@@ -125,7 +129,7 @@ impl Lowering<'_> {
         let input = node.input.schema();
         let exprs = node.expr.iter().map(|e| compile(e, input)).collect::<Result<Vec<_>, _>>()?;
         let schema = nullable(node.schema.as_arrow());
-        let text: Vec<String> = node.expr.iter().map(|e| e.human_display().to_string()).collect();
+        let text: Vec<String> = node.expr.iter().map(column_text).collect();
         for chain in &mut chains {
             push_project(chain, &exprs, &schema, &text)?;
         }
@@ -159,17 +163,17 @@ impl Lowering<'_> {
             }
             for (_, list) in as_list {
                 if list.depth > 1 || !is_list(field.data_type()) {
-                    return Err(Refusal::new(
-                        "unnesting more than one level at once is not supported by the sql operator yet",
-                        "unnest one level in a subquery, and the next level in the query around it",
-                    )
-                    .about(&chains));
+                    return Err(Refusal::new(UNNEST_LEVELS, UNNEST_LEVELS_HINT).about(&chains));
                 }
                 columns.push(Unnested::Items(index));
             }
         }
         let schema = nullable(node.schema.as_arrow());
-        let text = node.exec_columns.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(", ");
+        let names = node.exec_columns.iter().map(|column| {
+            let name = column.name.strip_prefix(UNNEST_PREFIX).and_then(|name| name.strip_suffix(')'));
+            name.unwrap_or(&column.name)
+        });
+        let text = names.collect::<Vec<_>>().join(", ");
         let unnest = Arc::new(Unnest { columns, nulls: node.options.null_handling.clone(), schema, text });
         for chain in &mut chains {
             chain.schema = Arc::clone(&unnest.schema);
@@ -298,7 +302,25 @@ fn join_filter(filter: &Expr, node: &df::Join, sides: Sides) -> Result<JoinFilte
 fn join_text(node: &df::Join) -> String {
     let keys = node.on.iter().map(|(l, r)| format!("{} = {}", l.human_display(), r.human_display()));
     let filter = node.filter.iter().map(|filter| filter.human_display().to_string());
-    format!("{} join on {}", node.join_type, keys.chain(filter).collect::<Vec<_>>().join(" and ")).to_lowercase()
+    let name = match node.join_type {
+        JoinType::Inner => "join",
+        JoinType::LeftSemi | JoinType::RightSemi => "keep rows with a match",
+        JoinType::LeftAnti | JoinType::RightAnti => "keep rows without a match",
+        JoinType::LeftMark | JoinType::RightMark => "mark rows with a match",
+        _ => "left join",
+    };
+    format!("{name} on {}", keys.chain(filter).collect::<Vec<_>>().join(" AND "))
+}
+
+/// A computed column, for people: `late = delay > 15`.
+fn column_text(expr: &Expr) -> String {
+    match expr {
+        Expr::Alias(alias) => match alias.expr.as_ref() {
+            Expr::Alias(inner) => format!("{} = {}", alias.name, inner.expr.human_display()),
+            expr => format!("{} = {}", alias.name, expr.human_display()),
+        },
+        other => other.human_display().to_string(),
+    }
 }
 
 /// Appends a projection; what precedes it then makes only the columns that it reads.

@@ -9,6 +9,7 @@
 //! DataFusion's physical plans are not executed: its expressions are, over whole columns, in chains that keep no
 //! state and therefore need no checkpoint. Every refusal and every error has its place in the text.
 
+mod arrows;
 mod blame;
 mod chain;
 mod compile;

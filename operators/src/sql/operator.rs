@@ -7,15 +7,15 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch};
-use arrow::compute::cast;
-use arrow::datatypes::{FieldRef, SchemaRef};
+use arrow::array::{Array, ArrayRef, AsArray, Int8Array, RecordBatch};
+use arrow::compute::{cast, concat, concat_batches};
+use arrow::datatypes::{FieldRef, Int64Type, SchemaRef};
 use datafusion::common::{DataFusionError, Result as DataFusionResult, exec_err};
 use logmill_pipelines::flow::{CheckpointEpoch, Origin, RowBatch, Watermark};
 
 use super::chain::{Chain, Flow, Source, Step, Tables, batch, run};
 use super::join::{BuildSide, Built};
-use super::parse::lowercase_first;
+use super::parse::{lowercase_first, without_kind};
 use super::plan::Planned;
 use crate::error::OperatorError;
 use crate::operator::{OpenContext, Operator, Output, Port, PortSchema, Progress, StateBuffer, StaticTable};
@@ -23,7 +23,7 @@ use crate::operator::{OpenContext, Operator, Output, Port, PortSchema, Progress,
 /// How many rows run at once: enough to pay for a call, and few enough that what they become fits into caches.
 const BATCH_ROWS: usize = 64 * 1024;
 /// How many where each row may become many.
-const FAN_OUT_ROWS: usize = 4 * 1024;
+const FAN_OUT_ROWS: usize = 16 * 1024;
 
 /// A planned query at work.
 pub(super) struct SqlOperator {
@@ -136,7 +136,8 @@ impl SqlOperator {
                     }
                     Outcome::Failed { offset, rows, reason } => {
                         let Flow { rows, ops } = flow.slice(offset, rows);
-                        Put::Reject(RowBatch { rows, ops, origin: origin.cloned() }, reason)
+                        let origin = origin.map(|origin| origin_of(origin, &rows));
+                        Put::Reject(RowBatch { rows, ops, origin }, reason)
                     }
                 };
                 self.pending.push_back(put);
@@ -159,6 +160,14 @@ impl PortChain {
         self.found = Some((of, indices));
         selected
     }
+}
+
+/// The origin of some rows of a batch: exact, if their offsets are at hand.
+fn origin_of(origin: &Origin, rows: &RecordBatch) -> Origin {
+    let offsets = rows.column_by_name("_offset").and_then(|column| column.as_primitive_opt::<Int64Type>());
+    let offset =
+        offsets.filter(|offsets| offsets.null_count() == 0).and_then(|offsets| offsets.values().first().copied());
+    Origin { offset: offset.unwrap_or(origin.offset), ..origin.clone() }
 }
 
 /// What became of some rows.
@@ -188,6 +197,27 @@ fn narrow(chain: &Chain, flow: &Flow, tables: &Tables, found: &mut Vec<Outcome>)
             }
         }
     }
+    if found.iter().any(|outcome| matches!(outcome, Outcome::Failed { .. })) { mend(found) } else { Ok(()) }
+}
+
+/// Puts the pieces between failing rows together again, so that a few bad rows do not make small batches.
+fn mend(found: &mut Vec<Outcome>) -> DataFusionResult<()> {
+    let mut pieces = Vec::new();
+    let mut failed = Vec::new();
+    for outcome in found.drain(..) {
+        match outcome {
+            Outcome::Rows(flow) => pieces.push(flow),
+            outcome => failed.push(outcome),
+        }
+    }
+    if let Some(first) = pieces.first() {
+        let schema = first.rows.schema();
+        let rows = concat_batches(&schema, pieces.iter().map(|piece| &piece.rows))?;
+        let ops: Vec<&dyn Array> = pieces.iter().filter_map(|piece| piece.ops.as_ref()).map(|ops| ops as _).collect();
+        let ops = if ops.is_empty() { None } else { concat(&ops)?.as_any().downcast_ref::<Int8Array>().cloned() };
+        found.push(Outcome::Rows(Flow { rows, ops }));
+    }
+    found.append(&mut failed);
     Ok(())
 }
 
@@ -214,11 +244,8 @@ fn is_about_rows(error: &DataFusionError) -> bool {
 /// An error as the reason why a row was rejected.
 fn reason(error: &DataFusionError) -> String {
     let message = error.find_root().message();
-    let message = message.strip_prefix("Arrow error: ").unwrap_or(&message);
-    let kinds =
-        ["Cast error: ", "Parser error: ", "Compute error: ", "Arithmetic overflow: ", "Invalid argument error: "];
-    let bare = kinds.iter().find_map(|kind| message.strip_prefix(kind)).unwrap_or(message);
-    lowercase_first(bare.lines().next().unwrap_or_default().trim_end_matches('.'))
+    let line = without_kind(&message).lines().next().unwrap_or_default();
+    lowercase_first(line.trim_end_matches('.'))
 }
 
 impl Operator for SqlOperator {

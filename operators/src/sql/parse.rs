@@ -6,6 +6,7 @@ use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer};
 
+use super::arrows::bind_arrows;
 use super::error::{Place, SqlError};
 
 /// How deep expressions and queries may nest.
@@ -88,7 +89,10 @@ pub(super) fn parse(sql: &str) -> Result<Parsed, SqlError> {
         ));
     }
     match statements.pop() {
-        Some(Statement::Query(query)) => Ok(Parsed { query, tokens }),
+        Some(Statement::Query(mut query)) => {
+            bind_arrows(&mut query);
+            Ok(Parsed { query, tokens })
+        }
         _ => Err(tokens.first().error(
             "only a SELECT query can be an operator",
             Some("write `SELECT … FROM <input>`; sources and sinks are declared in the pipeline".to_owned()),
@@ -125,6 +129,20 @@ fn split_location(text: &str) -> (&str, Option<Location>) {
         Some((message, location)) => (message, Some(location)),
         None => (text, None),
     }
+}
+
+/// What went wrong with a value, without the kind of error that Arrow puts before it.
+pub(super) fn without_kind(message: &str) -> &str {
+    let kinds = [
+        "Arrow error: ",
+        "Execution error: ",
+        "Cast error: ",
+        "Parser error: ",
+        "Compute error: ",
+        "Arithmetic overflow: ",
+        "Invalid argument error: ",
+    ];
+    kinds.iter().fold(message, |message, kind| message.strip_prefix(kind).unwrap_or(message))
 }
 
 /// Messages begin in lowercase, unless they begin with an acronym.

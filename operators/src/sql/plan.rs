@@ -1,5 +1,6 @@
 //! The way from a query's text to a plan that workers instantiate: parse, refuse, plan, lower.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
@@ -144,14 +145,32 @@ impl SqlPlan {
 /// # Errors
 /// Every mistake that can be found independently of the others, in the order of the text.
 pub fn plan(operator: &str, sql: &str, relations: &[Relation]) -> Result<SqlPlan, Vec<SqlError>> {
+    // DataFusion's planner panics on a few odd queries; what somebody types must not take the process down.
+    let planned = std::panic::catch_unwind(AssertUnwindSafe(|| plan_text(operator, sql, relations)));
+    planned.unwrap_or_else(|_| {
+        let hint = "write the query another way; what made the planner fail is printed above";
+        Err(vec![Place::START.error("the query planner failed on this query", Some(hint.to_owned()))])
+    })
+}
+
+fn plan_text(operator: &str, sql: &str, relations: &[Relation]) -> Result<SqlPlan, Vec<SqlError>> {
     let parsed = parse(sql).map_err(|e| vec![e])?;
     let mentions = scope::mentions(&parsed.query);
     let mut errors = unknown_relations(&mentions, relations);
     errors.extend(gate::refuse(&parsed, relations));
     if !errors.is_empty() {
+        errors.extend(blame::unknown_columns(&parsed, &planning_context(relations), relations));
         return Err(in_order(errors));
     }
     plan_query(operator, parsed, &mentions, relations).map_err(in_order)
+}
+
+fn planning_context(relations: &[Relation]) -> Relations {
+    let sources = relations.iter().map(|relation| {
+        let source: Arc<dyn TableSource> = Arc::new(RelationSource::new(relation.full_schema()));
+        (Arc::clone(&relation.name), source)
+    });
+    Relations::new(sources.collect())
 }
 
 fn plan_query(
@@ -161,20 +180,15 @@ fn plan_query(
     relations: &[Relation],
 ) -> Result<SqlPlan, Vec<SqlError>> {
     let first = parsed.tokens.first();
-    let sources = relations.iter().map(|relation| {
-        let source: Arc<dyn TableSource> = Arc::new(RelationSource::new(relation.full_schema()));
-        (Arc::clone(&relation.name), source)
-    });
-    let context = Relations::new(sources.collect());
-    let logical = blame::plan(&parsed, &context, relations)?;
+    let logical = blame::plan(&parsed, &planning_context(relations), relations)?;
     let mentioned: Vec<&Relation> = relations.iter().filter(|r| mentions.iter().any(|(n, _)| **n == *r.name)).collect();
-    let lowered = lower::lower(&logical, &mentioned).map_err(|refusal| vec![refusal.at(mentions, first)])?;
     if !mentioned.iter().any(|relation| relation.kind == RelationKind::Stream) {
         return Err(vec![first.error(
             "the query reads no stream, so nothing would make it run",
             Some("name a source or an operator in FROM; static tables are joined to one".to_owned()),
         )]);
     }
+    let lowered = lower::lower(&logical, &mentioned).map_err(|refusal| vec![refusal.at(mentions, first)])?;
     let inputs = wanted(RelationKind::Stream, &mentioned, &lowered.chains);
     let input_schemas = inputs.iter().map(|input| input_schema(input, relations)).collect();
     let fingerprint = explain::fingerprint(&logical, &lowered.output_schema);

@@ -78,7 +78,11 @@ impl Scopes {
     pub(super) fn enter(&mut self, query: &Query) {
         let inherited = self.bodies.remove(&std::ptr::from_ref(query));
         let mut names = inherited.or_else(|| self.visible.last().cloned()).unwrap_or_default();
+        let recursive = query.with.as_ref().is_some_and(|with| with.recursive);
         for cte in query.with.iter().flat_map(|with| &with.cte_tables) {
+            if recursive {
+                names.insert(normalize(&cte.alias.name));
+            }
             self.bodies.insert(std::ptr::from_ref(&*cte.query), names.clone());
             names.insert(normalize(&cte.alias.name));
         }

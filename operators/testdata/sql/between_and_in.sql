@@ -1,0 +1,1 @@
+SELECT flight FROM flights WHERE delay BETWEEN 0 AND 16 AND carrier IN ('AA', 'DL')

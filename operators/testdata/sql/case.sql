@@ -1,0 +1,1 @@
+SELECT flight, CASE WHEN delay > 60 THEN 'very late' WHEN delay > 15 THEN 'late' WHEN delay IS NULL THEN 'unknown' ELSE 'on time' END AS class, CASE carrier WHEN 'AA' THEN 1 ELSE 0 END AS american FROM flights

@@ -1,0 +1,1 @@
+SELECT flight, CAST(flight AS VARCHAR) AS text, CAST(delay AS INT) AS whole, delay::BIGINT AS big, CAST(price AS DOUBLE) AS approx, CAST(scheduled AS DATE) AS on_day, CAST(cancelled AS INT) AS bit FROM flights

@@ -1,0 +1,3 @@
+-- fails: 3:1+6: only a SELECT query can be an operator
+--  hint: write `SELECT … FROM <input>`; sources and sinks are declared in the pipeline
+CREATE TABLE x AS SELECT * FROM flights

@@ -1,0 +1,3 @@
+-- fails: 1:1+1: the query is empty
+--  hint: write `SELECT … FROM <input>`
+  

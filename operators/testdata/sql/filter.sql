@@ -1,0 +1,1 @@
+SELECT * FROM flights WHERE delay > 15

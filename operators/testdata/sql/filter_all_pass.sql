@@ -1,0 +1,1 @@
+SELECT flight, carrier FROM flights WHERE flight > 0

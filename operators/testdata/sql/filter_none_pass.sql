@@ -1,0 +1,1 @@
+SELECT flight FROM flights WHERE false

@@ -1,0 +1,1 @@
+SELECT flight FROM flights WHERE delay > 15 OR carrier = 'AA'

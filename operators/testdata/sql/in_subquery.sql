@@ -1,0 +1,1 @@
+SELECT flight FROM flights WHERE carrier IN (SELECT carrier FROM airlines WHERE founded < 1990)

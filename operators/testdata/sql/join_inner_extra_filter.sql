@@ -1,0 +1,1 @@
+SELECT f.flight, a.name FROM flights f JOIN airlines a ON a.carrier = f.carrier AND f.flight * 1000 > a.founded

@@ -1,0 +1,1 @@
+SELECT f.flight, a.name FROM flights f JOIN airlines a ON a.carrier IS NOT DISTINCT FROM f.carrier

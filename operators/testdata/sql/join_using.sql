@@ -1,0 +1,1 @@
+SELECT flight, carrier, name FROM flights JOIN airlines USING (carrier) WHERE delay > 3

@@ -1,0 +1,1 @@
+SELECT flight, json_get_str(body, 'gate') AS gate, json_get_int(body, 'bags') AS bags, json_get_float(body, 'bags') AS weight, json_get_bool(body, 'ok') AS ok, json_contains(body, 'crew') AS has_crew, json_length(body) AS n, json_get_int(body, 1) AS second, json_get_json(body, 'crew') AS crew, json_as_text(body, 'bags') AS bags_text FROM flights

@@ -1,0 +1,1 @@
+SELECT flight, body->>'gate' AS gate, body->'crew'->>'lead' AS lead FROM flights

@@ -1,0 +1,1 @@
+SELECT flight, body->>('ga' || 'te') AS gate FROM flights WHERE flight < 4

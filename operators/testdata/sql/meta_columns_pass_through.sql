@@ -1,0 +1,1 @@
+SELECT _offset, flight, _key FROM flights

@@ -1,0 +1,1 @@
+SELECT flight, upper(carrier) AS u, lower(carrier) AS l, length(carrier) AS n, carrier || '-' || CAST(flight AS VARCHAR) AS code, substr(body, 1, 5) AS head, replace(carrier, 'A', 'x') AS r, concat(carrier, flight) AS c, trim('  a ') AS t, lpad(carrier, 4, '.') AS p, split_part('a,b,c', ',', 2) AS part, starts_with(carrier, 'A') AS s, strpos(carrier, 'A') AS at FROM flights

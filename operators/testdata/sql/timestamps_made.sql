@@ -1,0 +1,1 @@
+SELECT flight, to_timestamp('2013-01-01T00:00:00Z') AS t, to_timestamp_seconds(flight) AS s, to_timestamp_micros(flight) AS u, to_date('2013-03-04') AS d, to_unixtime(scheduled) AS unix FROM flights WHERE flight < 3

@@ -1,0 +1,1 @@
+SELECT flight, date_trunc('hour', scheduled) AS hour, date_part('hour', scheduled) AS h, extract(dow FROM scheduled) AS dow, to_char(scheduled, '%Y/%m') AS month, date_bin(INTERVAL '15 minutes', scheduled, TIMESTAMP '2013-01-01 00:00:00') AS bin FROM flights

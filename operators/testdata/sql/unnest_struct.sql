@@ -1,0 +1,1 @@
+SELECT flight, unnest(plane) FROM flights

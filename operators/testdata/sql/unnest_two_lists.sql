@@ -1,0 +1,1 @@
+SELECT flight, unnest(tags) AS tag, unnest(legs) AS leg FROM flights

@@ -1,0 +1,1 @@
+SELECT * EXCEPT (tags, legs, plane, body) FROM flights WHERE flight = 1

@@ -1,0 +1,1 @@
+SELECT * REPLACE (upper(carrier) AS carrier) FROM arrivals
