@@ -1,1 +1,8 @@
-//! x
+//! The runtime: the engine that runs pipelines, the plan they run by, and the command line.
+
+pub mod cli;
+pub mod embedded_log;
+pub mod engine;
+pub mod metrics;
+pub mod plan;
+mod progress;

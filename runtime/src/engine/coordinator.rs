@@ -141,11 +141,7 @@ impl Coordinator {
                     self.note(event, &mut Gathered::default())?;
                 }
                 _ = tick.tick() => self.checkpoint(false).await?,
-                asked = self.stop.wait_for(|stop| *stop) => {
-                    // The asker being gone means that nobody will ever ask; the run goes on to its own end then.
-                    if asked.is_ok() { break Ending::Stopped }
-                    self.stop = watch::channel(false).1;
-                }
+                () = stopping(&mut self.stop) => break Ending::Stopped,
             }
         };
         self.checkpoint(ending == Ending::Finished).await?;
@@ -363,6 +359,14 @@ impl Coordinator {
         self.store.sweep(self.manifest.references()).await?;
         self.log.leave_group(&self.membership).await?;
         Ok(())
+    }
+}
+
+/// Ends when a stop is asked for; never, where nobody is left to ask.
+async fn stopping(stop: &mut watch::Receiver<bool>) {
+    let gone = stop.wait_for(|stop| *stop).await.is_err();
+    if gone {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -19,13 +19,16 @@ mod graph;
 mod intake;
 mod manifest;
 mod queue;
+mod restore;
 mod retry;
 mod start;
 mod store;
+mod topics;
 mod transaction;
+mod wire;
 mod worker;
 mod writer;
 
 pub use coordinator::Ending;
 pub use error::EngineError;
-pub use start::{Outcome, Run, RunError};
+pub use start::{Outcome, Run, RunError, Takeover};

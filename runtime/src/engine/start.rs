@@ -1,14 +1,14 @@
 //! Puts a run together: takes the pipeline over from its predecessor, finds out where it stopped, and wires the tasks.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
-use logmill_connectors::log::{Log, Membership};
+use logmill_connectors::log::Log;
 use logmill_connectors::registry::{ConnectorContext, Registry, SourceHandle, registry};
-use logmill_connectors::sink::{Attempt, OpenWriter, Sink};
+use logmill_connectors::sink::{Attempt, Sink};
 use logmill_operators::operator::StaticTable;
 use logmill_pipelines::flow::CheckpointEpoch;
 use logmill_pipelines::{Diagnostics, Pipeline};
@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::coordinator::{Ending, SinkHandle, commit_tokens};
 use super::error::EngineError;
-use super::manifest::{Manifest, PlanRecord, topic_of};
+use super::manifest::{Manifest, PlanRecord};
 use super::restore;
 use super::store::CheckpointStore;
 use super::topics;
@@ -113,7 +113,7 @@ impl Run {
         let registry = registry();
         let name = self.pipeline.spec.pipeline.clone();
         let id = format!("logmill-{name}");
-        let every = self.pipeline.spec.commit.every.as_duration();
+        let every = self.pipeline.spec.commit.every.0;
         topics::create(&*self.log, &self.pipeline.spec).await?;
 
         // From here on no predecessor can commit anything: what is read next is what it left for good.
@@ -223,7 +223,7 @@ async fn open(
     let mut digests = BTreeMap::new();
     let mut tables = BTreeMap::new();
     for (name, table) in &spec.tables {
-        let loaded = registry.load_table(name, table, context).await;
+        let loaded = registry.load_table(table, context).await;
         let loaded = loaded.map_err(|error| EngineError::table(name, error))?;
         schemas.insert(name.clone(), loaded.schema.clone());
         digests.insert(name.clone(), loaded.digest);
@@ -244,7 +244,7 @@ async fn open(
                 let topic = topic.to_string();
                 let (ends, told) = watch::channel(None);
                 let schema = handle.schema.clone();
-                let read = registry.open_topic_source(name, &topic, source, schema, told, context).await;
+                let read = registry.open_topic_source(&topic, source, schema, told, context).await;
                 let read = read.map_err(failed)?;
                 let intake = Some(OpenedIntake { source: handle, topic: topic.clone(), ends });
                 OpenedSource { name: name.clone(), read, topic: Some(topic), intake }

@@ -2,7 +2,7 @@
 
 use logmill_connectors::error::LogError;
 use logmill_connectors::log::{Isolation, Log, NewTopic, OffsetAt, TopicPartition};
-use logmill_pipelines::spec::{OnError, PipelineSpec, SourceSpec, TopicSpec};
+use logmill_pipelines::{OnError, PipelineSpec, Retention, SourceSpec, TopicSpec};
 
 use super::error::EngineError;
 use super::manifest;
@@ -14,7 +14,7 @@ pub(crate) async fn create(log: &dyn Log, spec: &PipelineSpec) -> Result<(), Eng
     let through = spec.sources.values().filter_map(|source| source.through.as_ref()).map(|topic| topic.as_str());
     let sinks = spec.sinks.values().filter(|sink| sink.r#type == "topic").filter_map(|sink| sink.rest.get("topic")?.as_str());
     let letters = match &spec.on_error {
-        OnError::DeadLetter { dead_letter } => Some(dead_letter.as_str()),
+        OnError::DeadLetter(topic) => Some(topic.as_str()),
         OnError::Stop => None,
     };
     for name in through.chain(sinks).chain(letters) {
@@ -61,11 +61,15 @@ async fn create_missing(log: &dyn Log, topic: NewTopic) -> Result<(), EngineErro
 fn configs(topic: &TopicSpec) -> Vec<(String, String)> {
     let mut configs = Vec::new();
     let mut set = |name: &str, value: Option<String>| configs.extend(value.map(|value| (name.to_owned(), value)));
-    set("retention.ms", topic.retention.map(|retention| retention.as_millis().map_or("-1".to_owned(), |ms| ms.to_string())));
-    set("retention.bytes", topic.retention_bytes.map(|size| size.bytes().to_string()));
-    set("segment.bytes", topic.segment_bytes.map(|size| size.bytes().to_string()));
-    set("segment.ms", topic.segment_age.map(|age| age.as_duration().as_millis().to_string()));
-    set("compression.type", topic.compression.map(|codec| codec.to_string()));
-    set("flush", topic.flush.map(|flush| flush.to_string()));
+    let retention = topic.retention.map(|retention| match retention {
+        Retention::For(time) => time.as_millis().to_string(),
+        Retention::Forever => "-1".to_owned(),
+    });
+    set("retention.ms", retention);
+    set("retention.bytes", topic.retention_bytes.map(|size| size.0.to_string()));
+    set("segment.bytes", topic.segment_bytes.map(|size| size.0.to_string()));
+    set("segment.ms", topic.segment_age.map(|age| age.as_millis().to_string()));
+    set("compression.type", topic.compression.map(|codec| format!("{codec:?}").to_lowercase()));
+    set("flush", topic.flush.map(|flush| format!("{flush:?}").to_lowercase()));
     configs
 }

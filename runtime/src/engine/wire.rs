@@ -175,8 +175,8 @@ async fn open_writers(
         let writer = handle.sink.open(open).await.map_err(|error| EngineError::sink(&handle.name, error))?;
         targets.push((handle.name.clone(), Target::Sink(writer)));
     }
-    if let OnError::DeadLetter { dead_letter } = &wiring.spec.on_error {
-        let topic = dead_letter.as_str();
+    if let OnError::DeadLetter(topic) = &wiring.spec.on_error {
+        let topic = topic.as_str();
         let records = RecordWriter::new(wiring.transaction.clone(), topic, partitions(wiring, topic).await?, wiring.epoch);
         targets.push((topic.to_owned(), Target::Letters(records)));
     }
@@ -234,8 +234,9 @@ fn graph(
 ) -> Result<Graph, EngineError> {
     let mut operators: Vec<(Box<dyn Operator>, Vec<Route>)> = Vec::with_capacity(plan.operators.len());
     for planned in &plan.operators {
-        let mut operator = planned.sql.operator();
-        let wanted = planned.sql.tables().iter().filter_map(|input| tables.get(input.relation.as_ref()).cloned());
+        let sql = planned.sql.as_ref().ok_or(EngineError::Defect("the plan of an operator"))?;
+        let mut operator = sql.operator();
+        let wanted = sql.tables().iter().filter_map(|input| tables.get(input.relation.as_ref()).cloned());
         operator.open(OpenContext { tables: wanted.collect() })?;
         operators.push((operator, routes(plan, &planned.name)));
     }
@@ -247,7 +248,8 @@ fn graph(
 fn routes(plan: &Plan, name: &str) -> Vec<Route> {
     let mut routes = Vec::new();
     for (number, operator) in plan.operators.iter().enumerate() {
-        let ports = operator.sql.inputs().iter().enumerate().filter(|(_, input)| input.relation.as_ref() == name);
+        let inputs = operator.sql.iter().flat_map(|sql| sql.inputs());
+        let ports = inputs.enumerate().filter(|(_, input)| input.relation.as_ref() == name);
         routes.extend(ports.map(|(port, _)| Route::Operator(number, port)));
     }
     let sinks = plan.sinks.iter().enumerate().filter(|(_, sink)| sink.input == name);

@@ -157,7 +157,7 @@ impl Builder<'_> {
         for (name, source) in &self.pipeline.spec.sources {
             let schema = schemas.get(name).cloned().or_else(|| self.registry.declared_schema(source));
             self.known.insert(name.clone(), schema);
-            if let Err(error) = self.registry.check_source(name, source) {
+            if let Err(error) = self.registry.check_source(source) {
                 self.found.push(self.pipeline.error_at(&["sources", name], &error.to_string()));
             }
         }
@@ -204,7 +204,7 @@ impl Builder<'_> {
         let mut planned = Vec::new();
         for (name, sink) in &self.pipeline.spec.sinks {
             let schema = self.known.get(&sink.input).and_then(Clone::clone);
-            if let Err(error) = self.registry.check_sink(name, sink, schema.as_ref()) {
+            if let Err(error) = self.registry.check_sink(sink, schema.as_ref()) {
                 self.found.push(self.pipeline.error_at(&["sinks", name], &error.to_string()));
             }
             let spec = sink.clone();

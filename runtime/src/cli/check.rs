@@ -1,0 +1,89 @@
+//! `logmill check`: every mistake in pipelines, each at its place.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use logmill_connectors::registry::registry;
+use logmill_pipelines::Diagnostics;
+
+use super::{Told, colours, pipeline_file, print};
+use crate::plan;
+
+/// Find every mistake in pipelines, without running anything.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Files, folders (every *.yaml and *.yml below them), or `-` for stdin.
+    #[arg(required = true)]
+    paths: Vec<PathBuf>,
+    /// Print the mistakes as JSON, one array a file.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn execute(arguments: &Arguments) -> anyhow::Result<()> {
+    let mut files = Vec::new();
+    for path in &arguments.paths {
+        match path.is_dir() {
+            true => pipelines_below(path, &mut files)?,
+            false => files.push(path.clone()),
+        }
+    }
+    if files.is_empty() {
+        anyhow::bail!("there is no *.yaml file in {}", arguments.paths[0].display());
+    }
+    let (mut errors, mut text) = (0, String::new());
+    for file in &files {
+        let found = check(file)?;
+        errors += found.errors();
+        if arguments.json {
+            print(&format!("{}\n", serde_json::to_string(&found)?))?;
+        } else if found.is_empty() {
+            print(&format!("{}: ok\n", file.display()))?;
+        } else {
+            text.push_str(&found.render(colours()));
+        }
+    }
+    match (errors, arguments.json) {
+        (0, _) => {
+            eprint!("{text}");
+            Ok(())
+        }
+        (_, true) => Err(Told(String::new()).into()),
+        (count, false) => {
+            let s = if count == 1 { "" } else { "s" };
+            Err(Told(format!("{text}\n{count} mistake{s}\n")).into())
+        }
+    }
+}
+
+/// All that can be found in one file.
+pub(super) fn check(file: &Path) -> anyhow::Result<Diagnostics> {
+    let registry = registry();
+    let reading = pipeline_file::read(file, &registry)?;
+    let mut found = reading.diagnostics;
+    if let Some(pipeline) = reading.pipeline {
+        match plan::plan(pipeline, &registry, &plan::Schemas::new()) {
+            Ok(plan) => found.extend(plan.warnings),
+            Err(more) => found.extend(more.items().iter().cloned()),
+        }
+    }
+    Ok(found)
+}
+
+fn pipelines_below(folder: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
+    let shown = || format!("could not read the folder `{}`", folder.display());
+    let mut entries: Vec<PathBuf> = Vec::new();
+    for entry in std::fs::read_dir(folder).with_context(shown)? {
+        entries.push(entry.with_context(shown)?.path());
+    }
+    entries.sort();
+    for path in entries {
+        let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+        if path.is_dir() && !hidden {
+            pipelines_below(&path, files)?;
+        } else if path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") {
+            files.push(path);
+        }
+    }
+    Ok(())
+}

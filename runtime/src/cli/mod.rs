@@ -1,0 +1,164 @@
+//! The command line: one file a command.
+
+mod check;
+mod consume;
+mod explain;
+mod pipeline_file;
+mod produce;
+mod run;
+mod topic;
+
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use logmill_broker::{Broker, BrokerConfig};
+use logmill_connectors::log::Log;
+use logmill_connectors::registry::registry;
+use logmill_pipelines::Diagnostics;
+
+use crate::embedded_log::EmbeddedLog;
+
+/// A Kafka-compatible log and the engine that runs pipelines on it.
+#[derive(Debug, Parser)]
+#[command(name = "logmill", version, about, max_term_width = 110)]
+pub struct Cli {
+    /// The folder of the log and of the pipelines' state.
+    #[arg(long, global = true, env = "LOGMILL_DATA_DIR", default_value = "logmill-data")]
+    data_dir: PathBuf,
+    /// Say more; twice for everything.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a pipeline in this process until its input ends or ctrl-C.
+    Run(run::Arguments),
+    /// Find every mistake in pipelines, without running anything.
+    Check(check::Arguments),
+    /// Show a pipeline's plan, with the columns that flow.
+    Explain(explain::Arguments),
+    /// Print the JSON Schema of pipelines, for editors.
+    Schema,
+    /// Create, list, describe, alter or delete topics.
+    #[command(subcommand)]
+    Topic(topic::Command),
+    /// Write lines of a file or of stdin to a topic.
+    Produce(produce::Arguments),
+    /// Print the records of a topic.
+    Consume(consume::Arguments),
+}
+
+/// Something was wrong, and it was told in full already.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Told(String);
+
+/// Runs a command and tells what went wrong.
+pub fn main(cli: Cli) -> ExitCode {
+    let level = match cli.verbose {
+        0 => "warn",
+        1 => "info",
+        _ => "debug",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("LOGMILL_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+    match execute(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            if let Some(Told(text)) = error.downcast_ref() {
+                let _ = write!(std::io::stderr(), "{text}");
+            } else {
+                let _ = writeln!(std::io::stderr(), "error: {}", chain(&error));
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(cli: Cli) -> anyhow::Result<()> {
+    let data_dir = cli.data_dir;
+    match cli.command {
+        Command::Schema => {
+            let schema = logmill_pipelines::json_schema(&registry().catalog());
+            print(&format!("{}\n", serde_json::to_string_pretty(&schema)?))
+        }
+        Command::Check(arguments) => check::execute(&arguments),
+        Command::Explain(arguments) => explain::execute(&arguments),
+        Command::Run(arguments) => runtime()?.block_on(run::execute(arguments, data_dir)),
+        Command::Topic(command) => runtime()?.block_on(topic::execute(command, &data_dir)),
+        Command::Produce(arguments) => runtime()?.block_on(produce::execute(arguments, &data_dir)),
+        Command::Consume(arguments) => runtime()?.block_on(consume::execute(arguments, &data_dir)),
+    }
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("could not start")
+}
+
+/// Opens the log, does some work with it, and closes it again.
+async fn with_log<T>(
+    data_dir: &Path,
+    work: impl AsyncFnOnce(Arc<dyn Log>) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let (broker, report) = Broker::open(BrokerConfig::new(data_dir)).await?;
+    for cut in &report.cut {
+        tracing::warn!("a torn tail was cut: {cut:?}");
+    }
+    let result = work(Arc::new(EmbeddedLog::new(broker.clone()))).await;
+    let closed = broker.close().await;
+    let value = result?;
+    closed.context("could not close the log")?;
+    Ok(value)
+}
+
+/// Prints to stdout; a reader that has gone away is an error that ends the command in silence.
+fn print(text: &str) -> anyhow::Result<()> {
+    Ok(std::io::stdout().lock().write_all(text.as_bytes())?)
+}
+
+/// Whether colours are welcome on stderr.
+fn colours() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+}
+
+fn told(diagnostics: &Diagnostics) -> anyhow::Error {
+    Told(diagnostics.render(colours())).into()
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let kind = |cause: &(dyn std::error::Error + 'static)| Some(cause.downcast_ref::<std::io::Error>()?.kind());
+    error.chain().any(|cause| kind(cause) == Some(std::io::ErrorKind::BrokenPipe))
+}
+
+/// An error with its causes, each that says something new on a line of its own.
+fn chain(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}\n  because: {cause}");
+        }
+    }
+    text
+}
+
+/// Sets up the failpoints named by `FAILPOINTS`: a point that panics ends the process at once, as a kill would.
+#[cfg(feature = "failpoints")]
+pub fn failpoints() -> fail::FailScenario<'static> {
+    std::panic::set_hook(Box::new(|panic| {
+        let _ = writeln!(std::io::stderr(), "{panic}");
+        std::process::abort();
+    }));
+    fail::FailScenario::setup()
+}

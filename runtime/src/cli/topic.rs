@@ -1,0 +1,161 @@
+//! `logmill topic`: create, list, describe, alter and delete topics.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, anyhow};
+use logmill_connectors::log::{Isolation, Log, NewTopic, OffsetAt, TopicInfo, TopicPartition};
+use logmill_pipelines::nearest;
+
+use super::{print, with_log};
+
+/// Create, list, describe, alter or delete topics.
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// Create a topic.
+    Create {
+        /// Its name.
+        topic: String,
+        /// How many partitions it has.
+        #[arg(long, default_value_t = 1)]
+        partitions: i32,
+        /// A config by Kafka's name, such as retention.ms=86400000; may be given several times.
+        #[arg(long = "config", value_name = "NAME=VALUE")]
+        configs: Vec<String>,
+    },
+    /// List topics.
+    List {
+        /// Those that belong to the system as well.
+        #[arg(long)]
+        all: bool,
+        /// Print JSON, one object a topic.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show a topic's partitions, offsets and configs.
+    Describe {
+        /// Its name.
+        topic: String,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Give a topic more partitions.
+    Alter {
+        /// Its name.
+        topic: String,
+        /// How many partitions it shall have in all.
+        #[arg(long)]
+        partitions: i32,
+    },
+    /// Delete a topic and all its records.
+    Delete {
+        /// Its name.
+        topic: String,
+    },
+}
+
+pub(super) async fn execute(command: Command, data_dir: &Path) -> anyhow::Result<()> {
+    with_log(data_dir, async |log| match command {
+        Command::Create { topic, partitions, configs } => {
+            let configs = configs.iter().map(|text| parse_config(text)).collect::<anyhow::Result<_>>()?;
+            log.create_topic(NewTopic { name: topic.clone(), partitions, configs }).await?;
+            print(&format!("created {topic}\n"))
+        }
+        Command::List { all, json } => list(&*log, all, json).await,
+        Command::Describe { topic, json } => describe(&log, &topic, json).await,
+        Command::Alter { topic, partitions } => {
+            find(&*log, &topic).await?;
+            log.create_partitions(&topic, partitions).await?;
+            print(&format!("{topic} has {partitions} partitions\n"))
+        }
+        Command::Delete { topic } => {
+            find(&*log, &topic).await?;
+            log.delete_topic(&topic).await?;
+            print(&format!("deleted {topic}\n"))
+        }
+    })
+    .await
+}
+
+fn parse_config(text: &str) -> anyhow::Result<(String, String)> {
+    let (name, value) = text.split_once('=').with_context(|| format!("`{text}` is not NAME=VALUE"))?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+/// A topic that must be there; otherwise the message names the nearest.
+pub(super) async fn find(log: &dyn Log, name: &str) -> anyhow::Result<TopicInfo> {
+    if let Some(topic) = log.topic(name).await? {
+        return Ok(topic);
+    }
+    let topics = log.topics().await?;
+    let hint = nearest(name, topics.iter().map(|topic| topic.name.as_str()));
+    let hint = hint.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+    Err(anyhow!("topic `{name}` does not exist{hint}"))
+}
+
+/// First offset, end, and last stable offset of a partition.
+async fn offsets(log: &dyn Log, topic: &TopicInfo, partition: i32) -> anyhow::Result<[i64; 3]> {
+    let place = TopicPartition { topic: topic.name.clone(), partition };
+    let at = async |at| Ok::<_, anyhow::Error>(log.offset(&place, at).await?.0);
+    Ok([
+        at(OffsetAt::Earliest).await?,
+        at(OffsetAt::Latest(Isolation::ReadUncommitted)).await?,
+        at(OffsetAt::Latest(Isolation::ReadCommitted)).await?,
+    ])
+}
+
+async fn list(log: &dyn Log, all: bool, json: bool) -> anyhow::Result<()> {
+    let topics: Vec<TopicInfo> = log.topics().await?.into_iter().filter(|topic| all || !is_hidden(topic)).collect();
+    let width = topics.iter().map(|topic| topic.name.len()).max().unwrap_or(0).max(5);
+    if !json {
+        print(&format!("{:width$}  partitions  offsets\n", "topic"))?;
+    }
+    for topic in &topics {
+        let mut held = 0;
+        for partition in 0..topic.partitions {
+            let [start, end, _] = offsets(log, topic, partition).await?;
+            held += end - start;
+        }
+        match json {
+            true => {
+                let row = serde_json::json!({ "topic": topic.name, "partitions": topic.partitions, "offsets": held });
+                print(&format!("{row}\n"))?;
+            }
+            false => print(&format!("{:width$}  {:>10}  {held:>7}\n", topic.name, topic.partitions))?,
+        }
+    }
+    Ok(())
+}
+
+fn is_hidden(topic: &TopicInfo) -> bool {
+    topic.internal || topic.name.starts_with("__")
+}
+
+async fn describe(log: &Arc<dyn Log>, name: &str, json: bool) -> anyhow::Result<()> {
+    let topic = find(&**log, name).await?;
+    let mut partitions = Vec::new();
+    for partition in 0..topic.partitions {
+        partitions.push(offsets(&**log, &topic, partition).await?);
+    }
+    if json {
+        let partitions = partitions.iter().enumerate().map(|(partition, [start, end, stable])| {
+            serde_json::json!({
+                "partition": partition, "log_start": start, "high_watermark": end, "last_stable_offset": stable,
+            })
+        });
+        let partitions = partitions.collect::<Vec<_>>();
+        let configs: indexmap::IndexMap<_, _> = topic.configs.into_iter().collect();
+        let row = serde_json::json!({ "topic": topic.name, "configs": configs, "partitions": partitions });
+        return print(&format!("{row}\n"));
+    }
+    let mut text = format!("topic {}, partitions: {}\n", topic.name, topic.partitions);
+    for (name, value) in &topic.configs {
+        text.push_str(&format!("  {name} = {value}\n"));
+    }
+    text.push_str("partition   log start  high watermark  last stable\n");
+    for (partition, [start, end, stable]) in partitions.iter().enumerate() {
+        text.push_str(&format!("{partition:>9}  {start:>10}  {end:>14}  {stable:>11}\n"));
+    }
+    print(&text)
+}
