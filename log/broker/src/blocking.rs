@@ -1,5 +1,7 @@
 //! Keeping disk work off the threads that drive everyone else.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use tokio::task::JoinError;
 
 use crate::error::{BrokerError, Result};
@@ -20,6 +22,40 @@ pub(crate) async fn unless_small<T: Send + 'static>(
     if bytes <= SMALL_BYTES { work() } else { run(work).await }
 }
 
+/// Threads that wait for the disk side by side when many logs are opened or closed: the file system then commits their
+/// syncs together.
+const SIDE_BY_SIDE: usize = 16;
+
+/// Does `work` for every item, many at a time, and returns the results in the items' order, or the first error.
+pub(crate) fn side_by_side<I: Sync, T: Send>(items: &[I], work: impl Fn(&I) -> Result<T> + Sync) -> Result<Vec<T>> {
+    if items.len() <= 1 {
+        return items.iter().map(work).collect();
+    }
+    let next = AtomicUsize::new(0);
+    let run = || {
+        let mut done = Vec::new();
+        while let Some((index, item)) = take(items, &next) {
+            done.push((index, work(item)));
+        }
+        done
+    };
+    let mut results: Vec<(usize, Result<T>)> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (1..items.len().min(SIDE_BY_SIDE)).map(|_| scope.spawn(run)).collect();
+        let mut results = run();
+        for thread in threads {
+            results.extend(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+        results
+    });
+    results.sort_unstable_by_key(|(index, _)| *index);
+    results.into_iter().map(|(_, result)| result).collect()
+}
+
+fn take<'a, I>(items: &'a [I], next: &AtomicUsize) -> Option<(usize, &'a I)> {
+    let index = next.fetch_add(1, Ordering::Relaxed);
+    items.get(index).map(|item| (index, item))
+}
+
 /// The result of a task; its panic is the caller's.
 pub(crate) fn joined<T>(result: Result<Result<T>, JoinError>) -> Result<T> {
     match result.map_err(JoinError::try_into_panic) {
@@ -27,5 +63,20 @@ pub(crate) fn joined<T>(result: Result<Result<T>, JoinError>) -> Result<T> {
         Err(Ok(panic)) => std::panic::resume_unwind(panic),
         // Cancelled: the runtime is shutting down.
         Err(Err(_)) => Err(BrokerError::Closed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn results_come_in_the_order_of_the_items_and_the_first_error_wins() {
+        let items: Vec<usize> = (0..100).collect();
+        assert_eq!(side_by_side(&items, |n| Ok(n * 2)).unwrap(), items.iter().map(|n| n * 2).collect::<Vec<_>>());
+        let fail = |n: &usize| if *n < 40 { Ok(*n) } else { Err(BrokerError::Invalid(n.to_string())) };
+        assert_eq!(side_by_side(&items, fail).unwrap_err().to_string(), "40");
+        assert!(side_by_side(&[], |n: &usize| Ok(*n)).unwrap().is_empty());
     }
 }

@@ -8,24 +8,24 @@
 //! Every call may wait for the disk, except those that look up.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 use logmill_protocol::{Offset, Timestamp};
 use logmill_storage::{CutTail, Recovery};
 use parking_lot::{Mutex, RwLock};
 
+use crate::blocking;
 use crate::data_dir::{DataDir, sync_dir};
 use crate::error::{BrokerError, Result};
 use crate::metadata::{Applied, Command, MetadataLog, Topic, TopicId};
 use crate::partition::Partition;
 use crate::topic_config::TopicConfig;
-use crate::types::{ConfigChange, TopicInfo, TopicPartition};
+use crate::types::{ConfigChange, NewTopic, TopicInfo, TopicPartition};
 
 /// A topic and its open partitions. Replaced as a whole when it changes.
 #[derive(Debug)]
 pub(crate) struct OpenTopic {
-    id: TopicId,
     pub(crate) config: TopicConfig,
     pub(crate) partitions: Vec<Arc<Partition>>,
 }
@@ -62,37 +62,58 @@ impl Topics {
         opened.add(recovery);
         let topics = Self { dir, metadata, open: RwLock::default(), changing: Mutex::new(()) };
         let state = topics.metadata.current();
-        for (name, topic) in state.topics() {
-            let open = topics.open_topic(name, topic, &[], &mut opened)?;
-            topics.publish(name, open);
-            topics.ready(name, topic, now)?;
-        }
+        topics.open_topics(state.topics().iter(), &mut opened, now)?;
         for (id, name) in state.deleted() {
             topics.purge(name, id, now)?;
         }
         Ok((topics, opened))
     }
 
-    pub(crate) fn create(
-        &self,
-        name: &str,
-        partitions: i32,
-        configs: &[(String, String)],
-        internal: bool,
-        now: Timestamp,
-    ) -> Result<()> {
-        TopicConfig::parse(configs.iter().map(|(name, value)| (name.as_str(), value.as_str())), internal)?;
-        let configs = configs.iter().map(|(name, value)| (name.clone(), value.trim().to_owned())).collect();
+    /// Makes topics: all of them, or none if one is refused.
+    pub(crate) fn create(&self, topics: &[NewTopic], internal: bool, now: Timestamp) -> Result<()> {
+        let mut commands = Vec::with_capacity(topics.len());
+        for topic in topics {
+            let configs = topic.configs.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+            TopicConfig::parse(configs, internal)?;
+            let trimmed = |(name, value): &(String, String)| (name.clone(), value.trim().to_owned());
+            let configs = topic.configs.iter().map(trimmed).collect();
+            let (name, partitions, id) = (topic.name.clone(), topic.partitions, TopicId::random());
+            commands.push(Command::CreateTopic { name, id, partitions, internal, configs });
+        }
         let _changing = self.changing.lock();
-        let command =
-            Command::CreateTopic { name: name.to_owned(), id: TopicId::random(), partitions, internal, configs };
-        self.metadata.propose(&command, now)?;
-        self.reopen(name, now)
+        self.metadata.propose_with(now, |_| Ok(commands))?;
+        let metadata = self.metadata.current();
+        let made = topics.iter().filter_map(|topic| metadata.topics().get_key_value(&topic.name));
+        let opened = self.open_topics(made, &mut Opened::default(), now);
+        if opened.is_err() {
+            // Most likely the disk is full. If not even this can be noted, maintenance makes the rest later.
+            for topic in topics {
+                if let Err(error) = self.remove(&topic.name, now) {
+                    tracing::warn!(topic = topic.name, %error, "a topic is half made");
+                }
+            }
+        }
+        opened
+    }
+
+    /// Makes what the metadata knows and an earlier error kept from being made.
+    pub(crate) fn open_missing(&self, now: Timestamp) -> Result<()> {
+        let _changing = self.changing.lock();
+        let metadata = self.metadata.current();
+        let is_missing = |(name, topic): &(&String, &Topic)| {
+            let open = self.open.read().get(*name).map_or(0, |open| open.partitions.len());
+            i32::try_from(open).is_ok_and(|open| open < topic.partitions)
+        };
+        let missing: Vec<_> = metadata.topics().iter().filter(is_missing).collect();
+        match missing.is_empty() {
+            true => Ok(()),
+            false => self.open_topics(missing.into_iter(), &mut Opened::default(), now),
+        }
     }
 
     pub(crate) fn create_partitions(&self, name: &str, partitions: i32, now: Timestamp) -> Result<()> {
         let _changing = self.changing.lock();
-        self.metadata.propose(&Command::CreatePartitions { name: name.to_owned(), partitions }, now)?;
+        self.metadata.propose(Command::CreatePartitions { name: name.to_owned(), partitions }, now)?;
         self.reopen(name, now)
     }
 
@@ -112,7 +133,7 @@ impl Topics {
                 };
             }
             parse(&configs, topic.internal)?;
-            Ok(Command::AlterConfigs { name: name.to_owned(), configs })
+            Ok(vec![Command::AlterConfigs { name: name.to_owned(), configs }])
         })?;
         self.reopen(name, now)
     }
@@ -122,15 +143,21 @@ impl Topics {
         if self.metadata.current().topic(name).is_some_and(|topic| topic.internal) {
             return Err(BrokerError::Invalid(format!("topic `{name}` is the broker's own and cannot be deleted")));
         }
-        self.metadata.propose(&Command::DeleteTopic { name: name.to_owned() }, now)?;
-        let Some(open) = self.open.write().remove(name) else { return Ok(()) };
-        open.partitions.iter().for_each(|partition| partition.mark_deleted());
-        self.purge(name, &open.id, now)
+        self.remove(name, now)
+    }
+
+    fn remove(&self, name: &str, now: Timestamp) -> Result<()> {
+        let metadata = self.metadata.current();
+        self.metadata.propose(Command::DeleteTopic { name: name.to_owned() }, now)?;
+        if let Some(open) = self.open.write().remove(name) {
+            open.partitions.iter().for_each(|partition| partition.mark_deleted());
+        }
+        metadata.topic(name).map_or(Ok(()), |topic| self.purge(name, &topic.id, now))
     }
 
     /// Hands out producer ids: the first of `count`.
     pub(crate) fn allocate_producer_ids(&self, count: i64, now: Timestamp) -> Result<i64> {
-        match self.metadata.propose(&Command::AllocateProducerIds { count }, now)? {
+        match self.metadata.propose(Command::AllocateProducerIds { count }, now)? {
             Applied::ProducerIds { first, .. } => Ok(first),
             Applied::Done => Err(BrokerError::corrupt("no producer ids", "the metadata answered another command")),
         }
@@ -163,67 +190,76 @@ impl Topics {
     /// Closes every log. The first error is returned, but all are tried.
     pub(crate) fn close(&self) -> Result<()> {
         let _changing = self.changing.lock();
-        let closed = self.partitions().into_iter().map(|partition| partition.stored(partition.log().close()));
-        let metadata = std::iter::once_with(|| self.metadata.close());
-        closed.chain(metadata).fold(Ok(()), |first, result| first.and(result))
+        // The error of one must not keep the others from being closed.
+        let closed = blocking::side_by_side(&self.partitions(), |p| Ok(p.stored(p.log().close())))?;
+        closed.into_iter().fold(self.metadata.close(), Result::and)
     }
 
     /// Brings the open topic in line with the metadata.
     fn reopen(&self, name: &str, now: Timestamp) -> Result<()> {
         let metadata = self.metadata.current();
-        let topic = metadata.topic(name).ok_or_else(|| BrokerError::UnknownTopic(name.to_owned()))?;
-        let known = self.open.read().get(name).map(|open| open.partitions.clone()).unwrap_or_default();
-        let open = self.open_topic(name, topic, &known, &mut Opened::default())?;
-        for partition in &known {
-            partition.reconfigure(&open.config)?;
-        }
-        self.publish(name, open);
-        self.ready(name, topic, now)
+        let topic = metadata.topics().get_key_value(name);
+        self.open_topics(topic.into_iter(), &mut Opened::default(), now)
     }
 
-    /// Opens the partitions that are not among `known`, making those that are new.
-    fn open_topic(
+    /// Opens the partitions of these topics that are not open yet, making those that are new, and applies configs to
+    /// those that are.
+    fn open_topics<'a>(
         &self,
-        name: &str,
-        topic: &Topic,
-        known: &[Arc<Partition>],
+        topics: impl Iterator<Item = (&'a String, &'a Topic)>,
         opened: &mut Opened,
-    ) -> Result<OpenTopic> {
-        let config = parse(&topic.configs, topic.internal)?;
-        let path = self.dir.topic(name, &topic.id);
-        std::fs::create_dir_all(&path).map_err(|e| BrokerError::io(format!("create {}", path.display()), e))?;
-        let mut partitions = known.to_vec();
-        for partition in known.len() as i32..topic.partitions {
-            let name = TopicPartition::new(name, partition);
-            let path = path.join(partition.to_string());
-            if partition < topic.ready_partitions && !path.exists() {
-                return Err(missing(&name, path));
+        now: Timestamp,
+    ) -> Result<()> {
+        let mut opening = Vec::new();
+        let mut missing = Vec::new();
+        for (name, topic) in topics {
+            let config = parse(&topic.configs, topic.internal)?;
+            let path = self.dir.topic(name, &topic.id);
+            std::fs::create_dir_all(&path).map_err(|e| BrokerError::io(format!("create {}", path.display()), e))?;
+            let partitions = self.open.read().get(name).map(|open| open.partitions.clone()).unwrap_or_default();
+            partitions.iter().try_for_each(|partition| partition.reconfigure(&config))?;
+            for partition in partitions.len() as i32..topic.partitions {
+                let path = path.join(partition.to_string());
+                let name = TopicPartition::new(name, partition);
+                if partition < topic.ready_partitions && !path.exists() {
+                    return Err(lost(&name, &path));
+                }
+                missing.push((opening.len(), name, path, config));
             }
-            let (partition, recovery) = Partition::open(name, &path, config.log_config(), Arc::clone(&self.dir))?;
-            opened.add(recovery);
-            partitions.push(Arc::new(partition));
+            opening.push((name, topic, OpenTopic { config, partitions }));
         }
-        Ok(OpenTopic { id: topic.id.clone(), config, partitions })
+        let made = blocking::side_by_side(&missing, |(_, name, path, config)| {
+            Partition::open(name.clone(), path, config.log_config(), Arc::clone(&self.dir))
+        })?;
+        for ((of, ..), (partition, recovery)) in missing.iter().zip(made) {
+            opened.add(recovery);
+            if let Some((_, _, open)) = opening.get_mut(*of) {
+                open.partitions.push(Arc::new(partition));
+            }
+        }
+        self.ready(opening.iter().map(|(name, topic, _)| (name.as_str(), *topic)), now)?;
+        let mut all = self.open.write();
+        all.extend(opening.into_iter().map(|(name, _, open)| (name.clone(), Arc::new(open))));
+        Ok(())
     }
 
-    fn publish(&self, name: &str, topic: OpenTopic) {
-        self.open.write().insert(name.to_owned(), Arc::new(topic));
-    }
-
-    /// Notes that the topic's folders are on disk, so that their loss will be noticed.
-    fn ready(&self, name: &str, topic: &Topic, now: Timestamp) -> Result<()> {
-        if topic.ready_partitions == topic.partitions {
+    /// Notes that the topics' folders are on disk, so that their loss will be noticed.
+    fn ready<'a>(&self, topics: impl Iterator<Item = (&'a str, &'a Topic)>, now: Timestamp) -> Result<()> {
+        let mut notes = Vec::new();
+        for (name, topic) in topics.filter(|(_, topic)| topic.ready_partitions < topic.partitions) {
+            sync_dir(&self.dir.topic(name, &topic.id))?;
+            notes.push(Command::PartitionsReady { id: topic.id.clone(), partitions: topic.partitions });
+        }
+        if notes.is_empty() {
             return Ok(());
         }
-        sync_dir(&self.dir.topic(name, &topic.id))?;
         sync_dir(&self.dir.topics())?;
-        let command = Command::PartitionsReady { id: topic.id.clone(), partitions: topic.partitions };
-        self.metadata.propose(&command, now).map(drop)
+        self.metadata.note(&notes, now)
     }
 
     fn purge(&self, name: &str, id: &TopicId, now: Timestamp) -> Result<()> {
         self.dir.remove_topic(name, id)?;
-        self.metadata.propose(&Command::TopicPurged { id: id.clone() }, now).map(drop)
+        self.metadata.note(&[Command::TopicPurged { id: id.clone() }], now)
     }
 }
 
@@ -231,7 +267,7 @@ fn parse(configs: &BTreeMap<String, String>, internal: bool) -> Result<TopicConf
     TopicConfig::parse(configs.iter().map(|(name, value)| (name.as_str(), value.as_str())), internal)
 }
 
-fn missing(name: &TopicPartition, path: PathBuf) -> BrokerError {
+fn lost(name: &TopicPartition, path: &Path) -> BrokerError {
     let reason = format!("its folder {} is missing; restore it, or delete the topic", path.display());
     BrokerError::corrupt(format!("partition {name} is lost"), reason)
 }

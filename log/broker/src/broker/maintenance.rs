@@ -42,13 +42,15 @@ async fn run(inner: Weak<Inner>, timeouts_every: Duration, retention_every: Dura
 
 impl Broker {
     /// Looks at timeouts now: aborts transactions that are out of time, ends decided ones that an error cut short, and
-    /// expels members whose session has expired. The broker does so by itself from time to time.
+    /// expels members whose session has expired, and makes topics that an error left half made. The broker does so by itself from time to time.
     ///
     /// # Errors
     /// `DiskFull`, `Storage`; what could not be done is tried again the next time.
     pub async fn expire(&self) -> Result<()> {
         let _call = self.inner.enter()?;
-        self.inner.groups.expire(self.inner.now())?;
+        let (topics, now) = (Arc::clone(&self.inner.topics), self.inner.now());
+        blocking::run(move || topics.open_missing(now)).await?;
+        self.inner.groups.expire(now)?;
         self.inner.transactions.tick().await
     }
 

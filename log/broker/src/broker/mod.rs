@@ -90,9 +90,7 @@ impl Broker {
     /// `TopicExists` where there is one of the name already, whatever its configs; `Invalid` with every mistake.
     pub async fn create_topic(&self, topic: NewTopic) -> Result<()> {
         let _call = self.inner.enter()?;
-        self.inner
-            .change_topics(move |topics, now| topics.create(&topic.name, topic.partitions, &topic.configs, false, now))
-            .await
+        self.inner.change_topics(move |topics, now| topics.create(&[topic], false, now)).await
     }
 
     /// What a topic is; `None` where there is none of the name.
@@ -175,6 +173,11 @@ impl Broker {
 impl Broker {
     pub(crate) fn transactions(&self) -> Arc<TransactionService> {
         Arc::clone(&self.inner.transactions)
+    }
+
+    #[cfg(feature = "failpoints")]
+    pub(crate) fn inner_topics(&self) -> Arc<Topics> {
+        Arc::clone(&self.inner.topics)
     }
 
     pub(crate) fn partition_for_test(&self, name: &crate::types::TopicPartition) -> Arc<crate::partition::Partition> {

@@ -16,6 +16,7 @@ use crate::groups::GroupService;
 use crate::names::{OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
 use crate::topics::{Opened, Topics};
 use crate::transactions::TransactionService;
+use crate::types::NewTopic;
 
 /// How a broker is set up.
 #[derive(Clone)]
@@ -113,11 +114,18 @@ fn open_all(config: &BrokerConfig) -> Result<Parts> {
     let started = chrono::DateTime::from_timestamp_millis(now.0).unwrap_or_default().to_rfc3339();
     let dir = Arc::new(DataDir::open(&config.data_dir, &this_process(&started))?);
     let (topics, opened) = Topics::open(dir, now)?;
-    for name in [OFFSETS_TOPIC, TRANSACTIONS_TOPIC] {
-        if topics.describe(name).is_none() {
-            let configs: Vec<_> = INTERNAL_CONFIGS.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-            topics.create(name, config.internal_partitions, &configs, true, now)?;
-        }
+    let configs: Vec<_> = INTERNAL_CONFIGS.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    let missing: Vec<_> = [OFFSETS_TOPIC, TRANSACTIONS_TOPIC]
+        .into_iter()
+        .filter(|name| topics.describe(name).is_none())
+        .map(|name| NewTopic {
+            name: name.to_owned(),
+            partitions: config.internal_partitions,
+            configs: configs.clone(),
+        })
+        .collect();
+    if !missing.is_empty() {
+        topics.create(&missing, true, now)?;
     }
     let topics = Arc::new(topics);
     let flusher = Flusher::start().map_err(|error| BrokerError::corrupt("cannot start the log's flusher", error))?;

@@ -1,10 +1,12 @@
 //! This node's metadata: the durable command log, replayed at start, and the snapshot that keeps the replay short.
 //!
-//! A command is durable before it is applied, so what anyone has seen of the metadata survives power loss.
+//! A command is durable before it is applied, so what anyone has seen of the metadata survives power loss. The exception
+//! are notes, whose loss costs work but no truth.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::BytesMut;
 use logmill_protocol::{BatchBuilder, BatchLimits, BatchOptions, LeaderEpoch, Offset, Timestamp, batches};
 use logmill_storage::{LogConfig, PartitionLog, Recovery};
 use parking_lot::{Mutex, RwLock};
@@ -78,37 +80,56 @@ impl MetadataLog {
     }
 
     /// Makes a command durable and applies it.
-    pub(crate) fn propose(&self, command: &Command, now: Timestamp) -> Result<Applied> {
-        self.propose_with(now, |_| Ok(command.clone()))
+    pub(crate) fn propose(&self, command: Command, now: Timestamp) -> Result<Applied> {
+        self.propose_with(now, |_| Ok(vec![command]))
     }
 
-    /// Makes the command that `decide` draws from the metadata durable and applies it; no other proposal comes between.
+    /// Makes the commands that `decide` draws from the metadata durable and applies them, all or none; no other
+    /// proposal comes between. Returns what the last of them did.
     pub(crate) fn propose_with(
         &self,
         now: Timestamp,
-        decide: impl FnOnce(&Metadata) -> Result<Command>,
+        decide: impl FnOnce(&Metadata) -> Result<Vec<Command>>,
     ) -> Result<Applied> {
         let mut snapshot_end = self.writer.lock();
-        let mut next = (*self.current()).clone();
-        let command = decide(&next)?;
-        let applied = next.apply(&command)?;
-        let json = serde_json::to_vec(&command)
-            .map_err(|error| BrokerError::corrupt("a metadata command cannot be encoded", error))?;
-        let mut batch = BatchBuilder::new(BatchOptions::default());
-        batch.append(now, None, Some(&json), &[]).map_err(|error| BrokerError::batch(&self.name, &error))?;
-        let mut bytes = batch.finish().unwrap_or_default().to_vec();
-        self.stored(self.log.append(&mut bytes, LeaderEpoch(0), now))?;
+        let commands = decide(&self.current())?;
+        let (next, applied) = self.append(&commands, now)?;
         self.stored(self.log.sync())?;
-        self.log.set_high_watermark(self.log.log_end());
         *self.current.write() = Arc::new(next);
         if self.log.log_end().0 - snapshot_end.0 >= COMMANDS_PER_SNAPSHOT {
-            // The command is done whatever becomes of the snapshot: without one the next start replays more.
+            // The commands are done whatever becomes of the snapshot: without one the next start replays more.
             match self.snapshot() {
                 Ok(end) => *snapshot_end = end,
                 Err(error) => tracing::warn!(error = %error, "cannot write a metadata snapshot"),
             }
         }
         Ok(applied)
+    }
+
+    /// Applies commands that only note what may be found out again; they become durable with the next that is.
+    pub(crate) fn note(&self, commands: &[Command], now: Timestamp) -> Result<()> {
+        let _writer = self.writer.lock();
+        let (next, _) = self.append(commands, now)?;
+        *self.current.write() = Arc::new(next);
+        Ok(())
+    }
+
+    /// Appends the commands, if all of them fit, and returns the state after them. The caller holds the writer's lock.
+    fn append(&self, commands: &[Command], now: Timestamp) -> Result<(Metadata, Applied)> {
+        let mut next = (*self.current()).clone();
+        let mut applied = Applied::Done;
+        let mut batch = BatchBuilder::new(BatchOptions::default());
+        for command in commands {
+            applied = next.apply(command)?;
+            let json = serde_json::to_vec(command)
+                .map_err(|error| BrokerError::corrupt("a metadata command cannot be encoded", error))?;
+            batch.append(now, None, Some(&json), &[]).map_err(|error| BrokerError::batch(&self.name, &error))?;
+        }
+        if let Some(batch) = batch.finish() {
+            self.stored(self.log.append(&mut BytesMut::from(batch), LeaderEpoch(0), now))?;
+            self.log.set_high_watermark(self.log.log_end());
+        }
+        Ok((next, applied))
     }
 
     /// Makes everything durable and closes the log.
@@ -201,7 +222,7 @@ mod tests {
         for _ in 0..3 {
             let (log, _) = MetadataLog::open(dir.path()).unwrap();
             for _ in 0..COMMANDS_PER_SNAPSHOT / 2 {
-                let applied = log.propose(&allocate, NOW).unwrap();
+                let applied = log.propose(allocate.clone(), NOW).unwrap();
                 assert_eq!(applied, Applied::ProducerIds { first: taken, count: 10 });
                 taken += 10;
             }
@@ -209,7 +230,7 @@ mod tests {
         assert!(dir.path().join("snapshot.json").exists());
         let (log, _) = MetadataLog::open(dir.path()).unwrap();
         assert!(log.log.log_start() > Offset(0), "the log was trimmed");
-        assert_eq!(log.propose(&allocate, NOW).unwrap(), Applied::ProducerIds { first: taken, count: 10 });
+        assert_eq!(log.propose(allocate.clone(), NOW).unwrap(), Applied::ProducerIds { first: taken, count: 10 });
     }
 
     #[test]

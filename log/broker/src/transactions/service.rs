@@ -392,6 +392,9 @@ impl From<TxnError> for BrokerError {
     }
 }
 
+#[cfg(all(test, feature = "failpoints"))]
+#[path = "power_loss_tests.rs"]
+mod power_loss_tests;
 #[cfg(test)]
 #[path = "service_tests.rs"]
 mod tests;
