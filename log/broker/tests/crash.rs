@@ -116,3 +116,50 @@ async fn seen_records(broker: &Broker) -> Vec<Vec<String>> {
     }
     records
 }
+
+#[tokio::test]
+async fn a_full_disk_is_named_and_nothing_is_lost_or_half_done_when_there_is_room_again() {
+    let scenario = fail::FailScenario::setup();
+    let dir = tempfile::tempdir().unwrap();
+    let (broker, _) = open(dir.path()).await;
+    broker.create_topic(topic("a", 2, &[])).await.unwrap();
+    broker.create_topic(topic("b", 1, &[])).await.unwrap();
+    broker.create_topic(topic("in", 1, &[])).await.unwrap();
+    let full = |at: usize| fail::cfg("storage::append_write", &format!("{at}*off->return")).unwrap();
+    let room = || fail::cfg("storage::append_write", "off").unwrap();
+    let is_full = |error: BrokerError| matches!(error, BrokerError::DiskFull(_));
+
+    full(0);
+    assert!(is_full(broker.produce(&tp("a", 0), batch(&["x"])).await.unwrap_err()));
+    assert!(is_full(broker.create_topic(topic("c", 1, &[])).await.unwrap_err()));
+    assert!(is_full(broker.commit_offsets("g", &[(tp("in", 0), Offset(9))]).await.unwrap_err()));
+    assert!(is_full(broker.join_group("g", "worker").await.unwrap_err()));
+    assert!(is_full(broker.init_producer("id", TIMEOUT_MS).await.unwrap_err()));
+    room();
+    broker.create_topic(topic("c", 1, &[])).await.unwrap();
+    assert!(broker.committed_offsets("g", &[tp("in", 0)]).await.unwrap().is_empty());
+
+    // The disk fills up at each write of a transaction's end in turn: decision, four markers, completion.
+    let mut expected = Vec::new();
+    for at in 0..6 {
+        let value = at.to_string();
+        let session = write(&broker, &value, at as i64 + 1).await;
+        full(at);
+        assert!(is_full(broker.end_transaction(&session, true).await.unwrap_err()), "write {at}");
+        room();
+        broker.end_transaction(&session, true).await.unwrap();
+        expected.push(value.as_str().to_owned());
+        let values: Vec<_> = expected.iter().map(String::as_str).collect();
+        assert_eq!(seen(&broker).await, (all(&values), Some(Offset(at as i64 + 1))), "write {at}");
+    }
+    let session = write(&broker, "last", 9).await;
+    full(6);
+    broker.end_transaction(&session, true).await.unwrap();
+    room();
+    drop(broker);
+    let (broker, _) = open(dir.path()).await;
+    expected.push("last".to_owned());
+    let values: Vec<_> = expected.iter().map(String::as_str).collect();
+    assert_eq!(seen(&broker).await, (all(&values), Some(Offset(9))));
+    scenario.teardown();
+}
