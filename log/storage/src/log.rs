@@ -63,6 +63,8 @@ pub(crate) struct SyncState {
     pub(crate) epochs: LeaderEpochs,
     /// The persisted counts of aborted transactions.
     pub(crate) aborted: AbortedCounts,
+    /// Offset of the newest producer snapshot.
+    pub(crate) snapshot_at: Option<Offset>,
 }
 
 /// The offsets that everyone asks for, readable without a lock.

@@ -10,7 +10,7 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use logmill_protocol::{LeaderEpoch, Offset};
@@ -20,7 +20,7 @@ use crate::checkpoint::AbortedCounts;
 use crate::config::LogConfig;
 use crate::error::{Result, StorageError};
 use crate::leader_epochs::LeaderEpochs;
-use crate::log::{Marks, PartitionLog, SyncState, Writer};
+use crate::log::{Marks, PartitionLog, SyncState, Writer, store};
 use crate::replay::Replay;
 use crate::segment::{IndexState, Segment, Walked};
 use crate::{checkpoint, files, names, snapshot};
@@ -28,7 +28,7 @@ use crate::{checkpoint, files, names, snapshot};
 /// What opening a log found and did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recovery {
-    /// The log had been closed, or never written since its last checkpoint: nothing was checked.
+    /// The log is new, had been closed, or was not written since its last checkpoint: nothing was checked.
     pub clean: bool,
     /// First offset that may be read.
     pub log_start: Offset,
@@ -70,21 +70,22 @@ impl PartitionLog {
         let segments = opening.open_segments()?;
         let (log, recovery) = opening.finish(segments)?;
         if !recovery.clean {
-            // What was just checked need not be checked again, and may not be on disk yet.
-            log.settle()?;
+            log.settle(&recovery)?;
         }
         Ok((log, recovery))
     }
 
-    /// Makes a recovered log durable, so that [`PartitionLog::durable`] is true.
-    fn settle(&self) -> Result<()> {
-        let mut state = self.sync.lock();
-        for segment in self.segments.read().iter() {
+    /// Makes a recovered log durable, so that [`PartitionLog::durable`] is true: what a killed process had written may
+    /// not be on disk yet. The recovery point moves at the next sync if much was checked, or else when it would anyway.
+    fn settle(&self, recovery: &Recovery) -> Result<()> {
+        let recovery_point = self.durable();
+        for segment in self.segments.read().iter().filter(|s| s.next_offset() > recovery_point) {
             files::sync_data(&segment.file, &segment.path)?;
         }
         files::sync_dir(&self.dir)?;
-        crate::log::store(&self.marks.durable, self.log_end());
-        self.checkpoint(&mut state)
+        store(&self.marks.durable, self.log_end());
+        self.bytes_since_checkpoint.store(recovery.verified_bytes, Ordering::Relaxed);
+        Ok(())
     }
 }
 
@@ -98,6 +99,8 @@ struct Opening<'a> {
     txn_indexes_lost: Vec<Offset>,
     /// How many entries each transaction index had at the last checkpoint; `None` if that is not known any more.
     aborted: Option<AbortedCounts>,
+    /// A segment was created that is not durable yet.
+    dir_dirty: bool,
 }
 
 impl<'a> Opening<'a> {
@@ -117,7 +120,7 @@ impl<'a> Opening<'a> {
             Err(StorageError::Corrupt { .. }) => None,
             Err(error) => return Err(error),
         };
-        Ok(Self { dir, config, recovery_point, recovery, txn_indexes_lost: Vec::new(), aborted })
+        Ok(Self { dir, config, recovery_point, recovery, txn_indexes_lost: Vec::new(), aborted, dir_dirty: false })
     }
 
     /// Opens and checks every segment.
@@ -128,7 +131,7 @@ impl<'a> Opening<'a> {
                 let reason = format!("its segments are missing, they reached offset {}", self.recovery_point);
                 return Err(StorageError::corrupt(self.dir, 0, reason));
             }
-            self.recovery.clean = false;
+            self.dir_dirty = true;
             return Ok(vec![Arc::new(Segment::create(self.dir, self.recovery.log_start)?)]);
         }
         let mut segments: Vec<Arc<Segment>> = Vec::with_capacity(bases.len());
@@ -289,6 +292,7 @@ impl<'a> Opening<'a> {
             recovery_point: self.recovery_point,
             epochs: epochs.unwrap_or_default(),
             aborted: self.aborted.unwrap_or_default(),
+            snapshot_at: replay.snapshot_at,
         };
         let log = PartitionLog {
             dir: self.dir.to_owned(),
@@ -305,7 +309,7 @@ impl<'a> Opening<'a> {
                 durable: AtomicI64::new(self.recovery_point.min(log_end).0),
             },
             bytes_since_checkpoint: AtomicU64::new(0),
-            dir_dirty: AtomicBool::new(false),
+            dir_dirty: AtomicBool::new(self.dir_dirty),
             closed: AtomicBool::new(false),
             failed: OnceLock::new(),
         };
@@ -348,12 +352,18 @@ fn gap(previous: Option<&Arc<Segment>>, base: Offset) -> Option<String> {
     (end != base).then(|| format!("the segment begins at offset {base}, the one before it ends at {end}"))
 }
 
+/// Creates a folder and those above it, durably.
 fn create_dir(dir: &Path) -> Result<()> {
-    if dir.is_dir() {
+    if dir.is_dir() || dir.as_os_str().is_empty() {
         return Ok(());
     }
-    std::fs::create_dir_all(dir).map_err(|e| StorageError::io("create", dir, e))?;
-    dir.parent().map_or(Ok(()), files::sync_dir)
+    let parent = dir.parent().unwrap_or(Path::new(""));
+    create_dir(parent)?;
+    match std::fs::create_dir(dir) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(StorageError::io("create", dir, e)),
+        _ if parent.as_os_str().is_empty() => files::sync_dir(Path::new(".")),
+        _ => files::sync_dir(parent),
+    }
 }
 
 /// The base offsets of the segments in `dir`, ascending. Removes temporary files, and indexes without a segment.

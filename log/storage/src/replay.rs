@@ -19,6 +19,8 @@ pub(crate) struct Replay {
     /// The producers as of `producers_from`; updated by every batch from there on.
     pub(crate) producers: Producers,
     pub(crate) producers_from: Offset,
+    /// The snapshot that they come from, if any.
+    pub(crate) snapshot_at: Option<Offset>,
     /// Updated by every batch read.
     pub(crate) epochs: LeaderEpochs,
     /// First offset to read.
@@ -32,9 +34,10 @@ impl Replay {
             true => None,
             false => snapshot::load_newest(dir, Offset(0), log_end)?,
         };
+        let snapshot_at = snapshot.as_ref().map(|(at, _)| *at);
         let (producers_from, producers) = snapshot.unwrap_or_default();
         let from = if epochs.is_some() { producers_from } else { Offset(0) };
-        Ok(Self { producers, producers_from, epochs: epochs.unwrap_or_default(), from })
+        Ok(Self { producers, producers_from, snapshot_at, epochs: epochs.unwrap_or_default(), from })
     }
 
     /// Reads the batches' headers. Returns the transactions that are open at the end.

@@ -66,7 +66,7 @@ impl PartitionLog {
         Ok(target)
     }
 
-    /// Moves the recovery point up to what is durable.
+    /// Moves the recovery point up to what is durable, and writes what changed beside it.
     pub(crate) fn checkpoint(&self, state: &mut SyncState) -> Result<()> {
         let durable = load(&self.marks.durable);
         let appended = self.bytes_since_checkpoint.load(Ordering::Relaxed);
@@ -89,10 +89,15 @@ impl PartitionLog {
             checkpoint::write_aborted(&self.dir.join(names::ABORTED), &aborted)?;
             state.aborted = aborted;
         }
-        snapshot::write(&self.dir, producers_at, &producers)?;
+        if state.snapshot_at != Some(producers_at) {
+            snapshot::write(&self.dir, producers_at, &producers)?;
+            state.snapshot_at = Some(producers_at);
+        }
         fail::fail_point!("storage::before_recovery_point");
-        checkpoint::write_offset(&self.dir, names::RECOVERY_POINT, durable)?;
-        state.recovery_point = durable;
+        if state.recovery_point != durable {
+            checkpoint::write_offset(&self.dir, names::RECOVERY_POINT, durable)?;
+            state.recovery_point = durable;
+        }
         self.bytes_since_checkpoint.fetch_sub(appended, Ordering::Relaxed);
         Ok(())
     }

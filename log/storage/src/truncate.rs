@@ -47,6 +47,7 @@ impl PartitionLog {
             store(&self.marks.log_start, new_end);
         }
         snapshot::remove_above(&self.dir, new_end)?;
+        state.snapshot_at = state.snapshot_at.filter(|at| *at <= new_end);
         writer.epochs.truncate_from_end(new_end);
         checkpoint::write_epochs(&self.dir.join(names::LEADER_EPOCHS), writer.epochs.entries())?;
         state.epochs = writer.epochs.clone();

@@ -135,6 +135,9 @@ fn a_recovered_log_is_clean_the_next_time() {
     let (log, recovery) = scene.partition.reopen();
     assert!(recovery.clean && recovery.cut.is_empty(), "{recovery:?}");
     append(&log, batch(0, 1));
+    drop(log);
+    let (log, recovery) = scene.partition.reopen();
+    assert!(!recovery.clean && recovery.cut.is_empty(), "{recovery:?}");
     log.close().unwrap();
     let (log, recovery) = scene.partition.reopen();
     assert!(recovery.clean, "{recovery:?}");
