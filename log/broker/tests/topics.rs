@@ -6,6 +6,7 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use logmill_broker::{
     Broker, BrokerConfig, BrokerError, ConfigChange, FetchRequest, Isolation, ManualClock, OFFSETS_TOPIC, OffsetAt,
 };
@@ -63,6 +64,15 @@ async fn calls_that_make_no_sense_are_refused_by_kind() {
     }
     let error = broker.produce(&tp(OFFSETS_TOPIC, 0), batch(&["a"])).await.unwrap_err();
     assert!(matches!(error, BrokerError::Invalid(_)), "{error}");
+    let session = broker.init_producer("id", 1000).await.unwrap();
+    let error = broker.append(&session, &tp(OFFSETS_TOPIC, 0), batch(&["a"])).await.unwrap_err();
+    assert!(matches!(error, BrokerError::Invalid(_)), "{error}");
+    for nothing in [Bytes::new(), Bytes::from_static(b"short")] {
+        let error = broker.produce(&tp("t", 0), nothing.clone()).await.unwrap_err();
+        assert!(matches!(error, BrokerError::Invalid(_)), "{error}");
+        let error = broker.append(&session, &tp("t", 0), nothing).await.unwrap_err();
+        assert!(matches!(error, BrokerError::Invalid(_)), "{error}");
+    }
     let mut broken = batch(&["a"]).to_vec();
     *broken.last_mut().unwrap() ^= 1;
     let error = broker.produce(&tp("t", 0), broken.into()).await.unwrap_err();

@@ -43,8 +43,9 @@ pub(crate) struct TransactionService {
 /// What one transactional id does at the moment.
 #[derive(Default)]
 struct Producer {
-    /// Shared by appends, exclusive to ends: no append overlaps the end of its transaction.
-    gate: RwLock<()>,
+    /// Shared by appends, exclusive to ends: no append overlaps the end of its transaction. An append that its caller
+    /// has given up holds it until it is over.
+    gate: Arc<RwLock<()>>,
     /// The next sequence in each partition of the open transaction. Each transaction has an epoch, and an epoch's
     /// sequences start at 0.
     sequences: Mutex<HashMap<TopicPartition, Arc<Mutex<i32>>>>,
@@ -155,13 +156,15 @@ impl TransactionService {
         partition: Arc<Partition>,
         batch: Bytes,
     ) -> Result<Offset> {
+        self.state.lock().current(session)?;
         let producer = self.producer(&session.transactional_id);
-        let _gate = producer.gate.read().await;
+        let gate = Arc::clone(&producer.gate).read_owned().await;
         self.add_partition(session, partition.name())?;
         let sequence = producer.sequence(partition.name());
         let (id, epoch, now) = (session.id, session.epoch, self.clock.now());
         let size = batch.len();
         let append = move || {
+            let _gate = gate;
             let mut next = sequence.lock();
             let mut batch = batches::own(batch);
             let stamped = batches::stamp(&mut batch, Stamp { id, epoch, sequence: *next });
@@ -180,6 +183,7 @@ impl TransactionService {
         membership: &Membership,
         offsets: &[(TopicPartition, Offset)],
     ) -> Result<()> {
+        self.state.lock().current(session)?;
         let producer = self.producer(&session.transactional_id);
         let _gate = producer.gate.read().await;
         // A worker that was fenced leaves the transaction as it is.
@@ -201,14 +205,15 @@ impl TransactionService {
 
     /// Ends the session's transaction and returns the session to go on with.
     pub(crate) async fn end(self: &Arc<Self>, session: &ProducerSession, ending: Ending) -> Result<ProducerSession> {
+        self.state.lock().request_end(session, ending)?;
         let (this, session) = (Arc::clone(self), session.clone());
         uncancelled(async move {
             let producer = this.producer(&session.transactional_id);
             let _gate = producer.gate.write().await;
             if this.state.lock().request_end(&session, ending)? == EndRequest::Proceed {
                 this.drive(&session.transactional_id, Some(ending)).await?;
-                producer.sequences.lock().clear();
             }
+            producer.sequences.lock().clear();
             this.session(&session.transactional_id)
         })
         .await
