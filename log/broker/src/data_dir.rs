@@ -41,11 +41,10 @@ impl DataDir {
         fs::create_dir_all(path).map_err(|e| BrokerError::io(format!("create data dir {}", path.display()), e))?;
         let lock = lock(path, holder)?;
         let dir = Self { path: path.to_owned(), _lock: lock };
-        dir.check_format()?;
         for folder in [dir.topics(), dir.metadata()] {
             fs::create_dir_all(&folder).map_err(|e| BrokerError::io(format!("create {}", folder.display()), e))?;
         }
-        sync_dir(path)?;
+        dir.check_format()?;
         Ok(dir)
     }
 
@@ -101,11 +100,15 @@ impl DataDir {
         }
     }
 
-    /// A data dir that has topics but no format is a damaged one, not a new one.
+    /// A data dir that has topics but no format is a damaged one, not a new one. The sync covers the folders, too.
     fn write_format(&self) -> Result<()> {
-        if self.topics().exists() || self.metadata().exists() {
-            let context = format!("{} is no sound data dir", self.path.display());
-            return Err(BrokerError::corrupt(context, "it holds topics, but its meta.json is missing"));
+        for folder in [self.topics(), self.metadata()] {
+            let mut entries =
+                fs::read_dir(&folder).map_err(|e| BrokerError::io(format!("list {}", folder.display()), e))?;
+            if entries.next().is_some() {
+                let context = format!("{} is no sound data dir", self.path.display());
+                return Err(BrokerError::corrupt(context, "it holds topics, but its meta.json is missing"));
+            }
         }
         let meta = Meta { format: FORMAT, written_by: env!("CARGO_PKG_VERSION").to_owned() };
         let json = serde_json::to_vec_pretty(&meta)
@@ -202,7 +205,9 @@ mod tests {
     #[test]
     fn topics_without_a_format_are_not_taken_for_a_fresh_start() {
         let dir = tempfile::tempdir().unwrap();
-        drop(DataDir::open(dir.path(), "x").unwrap());
+        let data = DataDir::open(dir.path(), "x").unwrap();
+        fs::create_dir(data.topic("t", &TopicId::random())).unwrap();
+        drop(data);
         fs::remove_file(dir.path().join("meta.json")).unwrap();
         let error = DataDir::open(dir.path(), "x").unwrap_err();
         assert!(error.to_string().ends_with("is no sound data dir"), "{error}");

@@ -245,15 +245,16 @@ impl Topics {
 
     /// Notes that the topics' folders are on disk, so that their loss will be noticed.
     fn ready<'a>(&self, topics: impl Iterator<Item = (&'a str, &'a Topic)>, now: Timestamp) -> Result<()> {
-        let mut notes = Vec::new();
+        let (mut notes, mut folders) = (Vec::new(), Vec::new());
         for (name, topic) in topics.filter(|(_, topic)| topic.ready_partitions < topic.partitions) {
-            sync_dir(&self.dir.topic(name, &topic.id))?;
+            folders.push(self.dir.topic(name, &topic.id));
             notes.push(Command::PartitionsReady { id: topic.id.clone(), partitions: topic.partitions });
         }
         if notes.is_empty() {
             return Ok(());
         }
-        sync_dir(&self.dir.topics())?;
+        folders.push(self.dir.topics());
+        blocking::side_by_side(&folders, |folder| sync_dir(folder))?;
         self.metadata.note(&notes, now)
     }
 
