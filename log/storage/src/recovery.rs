@@ -139,7 +139,8 @@ impl<'a> Opening<'a> {
             let segment = Segment::open(self.dir, *base)?;
             let synced = bases.get(i + 1).is_some_and(|next| *next <= self.recovery_point);
             if let Some(reason) = gap(segments.last(), *base) {
-                if *base < self.recovery_point {
+                let end = segments.last().map_or(*base, |s| s.next_offset());
+                if end.min(*base) < self.recovery_point {
                     return Err(segment.corrupt(0, reason));
                 }
                 self.cut_segments(&bases[i..], &reason)?;
@@ -332,7 +333,12 @@ impl<'a> Opening<'a> {
         match checkpoint::read_epochs(&path) {
             Ok(Some(entries)) if entries.iter().all(|(epoch, at)| *epoch >= LeaderEpoch(0) && at.0 >= 0) => {
                 let mut epochs = LeaderEpochs::new(entries);
+                let known = epochs.entries().len();
                 epochs.truncate_from_end(log_end);
+                if epochs.entries().len() < known {
+                    // Other records will take these offsets, perhaps of another epoch.
+                    checkpoint::write_epochs(&path, epochs.entries())?;
+                }
                 Ok(Some(epochs))
             }
             Ok(None) if log_end.0 == 0 => Ok(None),

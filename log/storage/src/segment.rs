@@ -246,7 +246,7 @@ impl Segment {
         let mut indexes = self.indexes.lock();
         indexes.max_timestamp = NO_TIME;
         let walked = self.rewalk(&mut indexes, interval_bytes, verify)?;
-        self.adopt(&indexes, &walked);
+        self.adopt(&mut indexes, &walked)?;
         Ok(walked)
     }
 
@@ -277,13 +277,21 @@ impl Segment {
         };
         let last = indexes.offsets.entries().last().map_or(0, |e| u64::from(e.position));
         let walked = self.walk(&mut indexes, last.min(after_time), interval_bytes, false)?;
-        self.adopt(&indexes, &walked);
+        self.adopt(&mut indexes, &walked)?;
         Ok((walked, state))
     }
 
-    fn adopt(&self, indexes: &Indexes, walked: &Walked) {
+    fn adopt(&self, indexes: &mut Indexes, walked: &Walked) -> Result<()> {
+        // An index may reach the disk before the markers it names. Entries of lost ones must be gone from there, too,
+        // before other records take their offsets.
+        let sound = indexes.txns.entries().partition_point(|t| t.last_offset < walked.next_offset);
+        if sound < indexes.txns.entries().len() {
+            indexes.txns.truncate(sound);
+            indexes.txns.flush()?;
+        }
         self.next_offset.store(walked.next_offset.0, Ordering::Release);
         self.max_timestamp.store(indexes.max_timestamp.timestamp, Ordering::Release);
+        Ok(())
     }
 
     fn load_offsets(&self, indexes: &mut Indexes) -> Result<bool> {
@@ -371,18 +379,13 @@ impl Segment {
         }
     }
 
-    /// Cuts the segment to `len` bytes, whose batches end before `next_offset`, and rebuilds its indexes.
+    /// Cuts the segment to `len` bytes, where a batch ends, and its indexes with it.
     pub(crate) fn cut(&self, len: u64, interval_bytes: u64) -> Result<()> {
         files::set_len(&self.file, &self.path, len)?;
         self.len.store(len, Ordering::Release);
         self.reserved.store(len, Ordering::Relaxed);
         *self.hints.lock() = Hints::default();
-        self.rebuild_indexes(interval_bytes, false)?;
-        let next_offset = self.next_offset();
-        let mut indexes = self.indexes.lock();
-        let keep = indexes.txns.entries().partition_point(|t| t.last_offset < next_offset);
-        indexes.txns.truncate(keep);
-        Ok(())
+        self.rebuild_indexes(interval_bytes, false).map(drop)
     }
 
     /// The damage at `position` as an error.

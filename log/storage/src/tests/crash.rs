@@ -4,10 +4,10 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use logmill_protocol::{HEADER_LEN, Offset};
+use logmill_protocol::{ControlKind, HEADER_LEN, LeaderEpoch, Offset, Timestamp};
 
 use super::{Partition, append, copy, files, small};
-use crate::conformance::{batch, offsets, read_all};
+use crate::conformance::{batch, end, offsets, read_all, transactional};
 use crate::{LogConfig, PartitionLog, Recovery, StorageError};
 
 /// A log with three batches of three records in one segment. The first two are below the recovery point.
@@ -247,6 +247,39 @@ fn a_segment_that_vanished_ends_an_unsynced_log_and_breaks_a_synced_one() {
         Err(StorageError::Corrupt { path, .. }) => assert_eq!(path, segments[2]),
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn what_is_known_of_lost_records_is_forgotten() {
+    let partition = Partition::new(LogConfig { segment_bytes: 1 << 20, ..small() });
+    let (log, _) = partition.reopen();
+    append(&log, transactional(1, 0, 0, 2));
+    let kept = log.size_bytes();
+    log.append_control(end(1, 0, ControlKind::Abort), LeaderEpoch(5), Timestamp(0)).unwrap();
+    append_at(&log, 5, batch(0, 1));
+    log.close().unwrap();
+    // Everything beside the segment reached the disk, the segment's end and the recovery point did not.
+    let segment = files(&partition.dir(), ".log").pop().unwrap();
+    OpenOptions::new().write(true).open(segment).unwrap().set_len(kept).unwrap();
+    std::fs::remove_file(partition.dir().join("recovery-point-offset-checkpoint")).unwrap();
+    let (log, recovery) = partition.reopen();
+    assert_eq!((log.log_end(), recovery.cut.len(), log.open_transactions().len()), (Offset(2), 0, 1));
+    append_at(&log, 3, batch(0, 1));
+    log.append_control(end(1, 0, ControlKind::Commit), LeaderEpoch(6), Timestamp(0)).unwrap();
+    append_at(&log, 6, batch(0, 1));
+    let check = |log: &PartitionLog| {
+        assert_eq!(log.aborted_transactions(Offset(0), Offset(5)).unwrap(), []);
+        let expected = [(0, 0), (3, 2), (6, 3)].map(|(epoch, offset)| (LeaderEpoch(epoch), Offset(offset)));
+        assert_eq!(log.leader_epochs(), expected);
+        assert_eq!((log.log_end(), log.open_transactions()), (Offset(5), vec![]));
+    };
+    check(&log);
+    drop(log);
+    check(&partition.reopen().0);
+}
+
+fn append_at(log: &PartitionLog, leader_epoch: i32, mut bytes: Vec<u8>) {
+    log.append(&mut bytes, LeaderEpoch(leader_epoch), Timestamp(0)).unwrap();
 }
 
 #[test]
