@@ -18,7 +18,7 @@ use bytes::Bytes;
 use crate::error::ConnectorError;
 
 /// Rows in memory of this size, in bytes, are encoded, whether or not the epoch has ended.
-const BACKLOG_BYTES: usize = 8 << 20;
+const BACKLOG_BYTES: usize = 24 << 20;
 
 /// Deltas up to this size together, in bytes, are joined rather than allowed to become many.
 const JOIN_BYTES: usize = 4 << 20;
@@ -27,7 +27,7 @@ const JOIN_BYTES: usize = 4 << 20;
 const MAX_DELTAS: usize = 64;
 
 /// Fast rather than small: the state lives for as long as a file takes to fill.
-const ZSTD_LEVEL: i32 = 1;
+const ZSTD_LEVEL: i32 = -3;
 
 const MAGIC: [u8; 4] = *b"LMC1";
 

@@ -21,6 +21,10 @@ const ROW_GROUP_ROWS: usize = 1 << 20;
 /// About how large a Parquet row group becomes, in bytes as encoded.
 const ROW_GROUP_BYTES: usize = 16 << 20;
 
+/// A column's dictionary in a row group takes at most about this many bytes. Columns with more values are written
+/// plainly: hardly larger, and the dictionaries of many open files stay in the processor's cache.
+const DICTIONARY_BYTES: usize = 256 << 10;
+
 /// What files hold.
 #[derive(Clone)]
 pub enum FileFormat {
@@ -74,6 +78,7 @@ impl FileFormat {
                     .set_compression(codec)
                     .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
                     .set_max_row_group_bytes(Some(ROW_GROUP_BYTES))
+                    .set_dictionary_page_size_limit(DICTIONARY_BYTES)
                     .build();
                 let writer =
                     ArrowWriter::try_new(Vec::new(), schema.clone(), Some(properties)).map_err(encode_error)?;

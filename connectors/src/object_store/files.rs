@@ -31,7 +31,7 @@ use crate::sink::{OpenWriter, Written};
 pub type Clock = Arc<dyn Fn() -> Duration + Send + Sync>;
 
 /// Rows are encoded this many at a time: small batches cut into partitions would leave the encoders little to work on.
-const CHUNK_ROWS: usize = 16 << 10;
+const CHUNK_ROWS: usize = 64 << 10;
 
 /// Rows waiting to be encoded take at most about this many bytes.
 const PENDING_BYTES: usize = 8 << 20;

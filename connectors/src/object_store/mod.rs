@@ -18,12 +18,15 @@ mod encode;
 mod files;
 mod local;
 mod partition;
+mod pending;
 mod sink;
 mod store;
 mod token;
 mod uploads;
 mod writer;
 
+#[cfg(test)]
+mod s3_tests;
 #[cfg(test)]
 mod tests;
 

@@ -13,7 +13,7 @@ use super::encode::FileFormat;
 use super::files::{Clock, FileSpec, Files, Target, coerce_schema};
 use super::local::LocalTarget;
 use super::partition::escape;
-use super::store::open_s3;
+use super::store::{Opened, open_s3};
 use super::token::StagedFile;
 use super::uploads::{Store, UploadTarget};
 use super::writer::ObjectWriter;
@@ -64,7 +64,7 @@ pub fn sink(config: &Config, format: FileFormat, context: &SinkContext) -> Resul
     let place = match Location::parse(&config.url, &context.base_dir).map_err(ConnectorError::Config)? {
         Location::Local(root) => Place::Local(LocalTarget::new(root, staging)),
         Location::S3 { bucket, prefix } => {
-            Place::Uploads(UploadTarget::new(open_s3(&bucket, &config.options)?, &prefix, &staging))
+            Place::Uploads(UploadTarget::new(open_s3(&bucket, &config.options)?, &prefix, &staging, tag(&staging)))
         }
     };
     Ok(Arc::new(ObjectSink { spec: spec(config, format, context), place }))
@@ -82,7 +82,8 @@ pub fn sink_on(
     context: &SinkContext,
 ) -> Result<Arc<dyn Sink>, ConnectorError> {
     check(config, &format, context)?;
-    let place = Place::Uploads(UploadTarget::new(store, prefix, &staging(context)));
+    let staging = staging(context);
+    let place = Place::Uploads(UploadTarget::new(Opened { store, pending: None }, prefix, &staging, tag(&staging)));
     Ok(Arc::new(ObjectSink { spec: spec(config, format, context), place }))
 }
 
@@ -113,8 +114,13 @@ fn spec(config: &Config, format: FileFormat, context: &SinkContext) -> Arc<FileS
         partition_by: config.partition_by.clone(),
         schema: coerce_schema(&context.schema),
         clock: context.clock.clone(),
-        tag: format!("{:08x}", xxhash_rust::xxh3::xxh3_64(staging(context).as_bytes()) >> 32),
+        tag: tag(&staging(context)),
     })
+}
+
+/// A short name of the sink, made of where it stages.
+fn tag(staging: &str) -> String {
+    format!("{:08x}", xxhash_rust::xxh3::xxh3_64(staging.as_bytes()) >> 32)
 }
 
 /// Where the sink stages, from its folder.

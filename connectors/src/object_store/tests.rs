@@ -52,7 +52,7 @@ fn ndjson() -> FileFormat {
     FileFormat::Text { extension: "ndjson", lines: Arc::new(lines) }
 }
 
-fn config(url: &str, partitioned: bool, roll: Roll) -> Config {
+pub(super) fn config(url: &str, partitioned: bool, roll: Roll) -> Config {
     Config {
         url: url.into(),
         partition_by: if partitioned { vec!["group".into()] } else { Vec::new() },
@@ -62,17 +62,17 @@ fn config(url: &str, partitioned: bool, roll: Roll) -> Config {
     }
 }
 
-fn roll(every: Duration, bytes: u64, rows: Option<u64>) -> Roll {
+pub(super) fn roll(every: Duration, bytes: u64, rows: Option<u64>) -> Roll {
     Roll { every: DurationSpec(every), bytes: ByteSize(bytes), rows }
 }
 
 /// A clock that goes on by a second at every look.
-fn ticking() -> Clock {
+pub(super) fn ticking() -> Clock {
     let ticks = AtomicU64::new(0);
     Arc::new(move || Duration::from_secs(ticks.fetch_add(1, Ordering::Relaxed)))
 }
 
-fn context(base_dir: PathBuf, clock: Clock) -> SinkContext {
+pub(super) fn context(base_dir: PathBuf, clock: Clock) -> SinkContext {
     SinkContext { pipeline: "p".into(), sink: "lake".into(), base_dir, schema: schema(), clock }
 }
 
@@ -92,7 +92,7 @@ fn unescape(text: &str) -> String {
 }
 
 /// The rows of a file, the group taken from its folder where that names it.
-fn read_rows(name: &str, bytes: Bytes) -> Vec<TestRow> {
+pub(super) fn read_rows(name: &str, bytes: Bytes) -> Vec<TestRow> {
     let folder = name.split('/').find_map(|part| part.strip_prefix("group=")).map(unescape);
     let group_of = |group: Option<String>| match folder.as_deref() {
         Some("__HIVE_DEFAULT_PARTITION__") => None,
@@ -210,7 +210,7 @@ impl Destination for MemoryDestination {
     }
 }
 
-const LONG: Duration = Duration::from_secs(1 << 40);
+pub(super) const LONG: Duration = Duration::from_secs(1 << 40);
 
 async fn check_local(partitioned: bool, roll: Roll, format: FileFormat, compression: Option<Compression>) {
     let make = || {
@@ -258,12 +258,12 @@ async fn uploads_are_exactly_once() {
     }
 }
 
-fn batch(rows: &[(i64, &str)]) -> RowBatch {
+pub(super) fn batch(rows: &[(i64, &str)]) -> RowBatch {
     let rows: Vec<TestRow> = rows.iter().map(|(id, group)| (*id, Some((*group).to_owned()))).collect();
     RowBatch::inserts(crate::conformance::sink::batch(&rows).unwrap())
 }
 
-fn open(attempt: &str) -> OpenWriter {
+pub(super) fn open(attempt: &str) -> OpenWriter {
     OpenWriter { shard: 0, attempt: Attempt(attempt.into()), epoch: CheckpointEpoch(1), carried: Vec::new() }
 }
 

@@ -5,7 +5,8 @@
 //! ```
 //!
 //! An upload that is neither completed nor aborted is invisible and is paid for. So its id is written to a journal
-//! object under `_logmill/` before any part is sent, and `collect` aborts what a dead run has left there.
+//! object under `_logmill/` before any part is sent, and `collect` aborts what a dead run has left there. Where the store
+//! tells which uploads are open, those that died before they were journaled go too: file names hold the sink's tag.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,7 +22,8 @@ use tokio::task::JoinHandle;
 
 use super::claims::{Claim, Claims};
 use super::files::{Finished, Part};
-use super::store::store_error;
+use super::pending::PendingUploads;
+use super::store::{Opened, store_error};
 use super::token::StagedFile;
 use crate::error::ConnectorError;
 use crate::sink::Committed;
@@ -42,6 +44,9 @@ pub(super) struct UploadTarget {
     prefix: String,
     /// The folder of journal objects, from the bucket, ending in a slash.
     journals: String,
+    /// Part of the names of this sink's files.
+    tag: String,
+    pending: Option<Arc<dyn PendingUploads>>,
     claims: Claims,
 }
 
@@ -54,10 +59,11 @@ struct Journal {
 
 impl UploadTarget {
     /// The folder `prefix` of a bucket; `staging` (ending in a slash) below it holds the journal objects.
-    pub(super) fn new(store: Arc<dyn Store>, prefix: &str, staging: &str) -> Self {
+    pub(super) fn new(opened: Opened, prefix: &str, staging: &str, tag: String) -> Self {
+        let Opened { store, pending } = opened;
         let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
         let journals = format!("{prefix}{staging}");
-        Self { store, prefix, journals, claims: Claims::default() }
+        Self { store, prefix, journals, tag, pending, claims: Claims::default() }
     }
 
     /// A new writer's uploads.
@@ -75,27 +81,39 @@ impl UploadTarget {
         bytes: u64,
     ) -> Result<Committed, ConnectorError> {
         let path = parse_path(to)?;
-        let parts = parts.iter().map(|part| PartId { content_id: part.clone() }).collect();
-        fail_point!("sink::before_complete");
-        if let Err(error) = self.store.complete_multipart(&path, &upload.to_owned(), parts).await {
-            match self.store.head(&path).await {
-                Ok(found) if found.size == bytes => {}
-                Ok(found) => {
-                    return Ok(Committed::Lost(format!(
-                        "{to} has {} bytes, and the upload of {bytes} bytes is gone",
-                        found.size
-                    )));
-                }
-                Err(StoreError::NotFound { .. }) if upload_is_missing(&error) => {
+        // An upload of an earlier run may be completed already; asking first spares the store's client its retries.
+        let done = !self.claims.holds(upload) && self.is_there(&path, bytes).await?;
+        if !done {
+            let parts = parts.iter().map(|part| PartId { content_id: part.clone() }).collect();
+            fail_point!("sink::before_complete");
+            if let Err(error) = self.store.complete_multipart(&path, &upload.to_owned(), parts).await
+                && !self.is_there(&path, bytes).await?
+            {
+                if upload_is_missing(&error) || self.is_not_open(to, upload).await {
                     return Ok(Committed::Lost(format!("neither the upload of {to} nor the object")));
                 }
-                Err(_) => return Err(store_error(format!("cannot complete the upload of {to}"), error)),
+                return Err(store_error(format!("cannot complete the upload of {to}"), error));
             }
         }
         fail_point!("sink::after_complete");
         self.delete(&parse_path(journal)?).await?;
         self.claims.release(upload);
         Ok(Committed::Done { rejected: Vec::new() })
+    }
+
+    /// Whether the object is there with its right size. Names are never used twice, so it is the one.
+    async fn is_there(&self, path: &Path, bytes: u64) -> Result<bool, ConnectorError> {
+        match self.store.head(path).await {
+            Ok(found) => Ok(found.size == bytes),
+            Err(StoreError::NotFound { .. }) => Ok(false),
+            Err(error) => Err(store_error(format!("cannot look at {path}"), error)),
+        }
+    }
+
+    /// Whether the store says that there is no such upload; some fail in odd ways when asked to complete it.
+    async fn is_not_open(&self, to: &str, id: &str) -> bool {
+        let Some(pending) = &self.pending else { return false };
+        matches!(pending.list(to).await, Ok(Some(open)) if open.iter().all(|upload| upload.upload != id))
     }
 
     /// Aborts the journaled uploads that neither a token names nor this process is at work on.
@@ -109,21 +127,36 @@ impl UploadTarget {
             .map_err(|error| store_error(format!("cannot list {folder}"), error))?;
         for object in journals {
             let Some(journal) = self.read_journal(&object.location).await? else { continue };
-            let named =
-                live.iter().any(|file| matches!(file, StagedFile::Upload { upload, .. } if *upload == journal.upload));
-            if named || self.claims.holds(&journal.upload) {
-                continue;
+            if !self.is_live(live, &journal.upload) {
+                self.abort(&journal.to, &journal.upload).await?;
+                self.delete(&object.location).await?;
             }
-            tracing::info!(object = journal.to, "aborting an upload that an earlier run left unfinished");
-            match self.store.abort_multipart(&parse_path(&journal.to)?, &journal.upload).await {
-                Err(error) if !upload_is_missing(&error) => {
-                    return Err(store_error(format!("cannot abort the upload of {}", journal.to), error));
-                }
-                _ => {}
+        }
+        let Some(pending) = &self.pending else { return Ok(()) };
+        let mark = format!("-{}-", self.tag);
+        for open in pending.list(&self.prefix).await?.unwrap_or_default() {
+            let ours = open.to.rsplit('/').next().is_some_and(|name| name.starts_with("part-") && name.contains(&mark));
+            if ours && !self.is_live(live, &open.upload) {
+                self.abort(&open.to, &open.upload).await?;
             }
-            self.delete(&object.location).await?;
         }
         Ok(())
+    }
+
+    /// Whether a token names the upload, or this process is at work on it.
+    fn is_live(&self, live: &[StagedFile], id: &str) -> bool {
+        let named = |file: &StagedFile| matches!(file, StagedFile::Upload { upload, .. } if upload == id);
+        self.claims.holds(id) || live.iter().any(named)
+    }
+
+    async fn abort(&self, to: &str, upload: &str) -> Result<(), ConnectorError> {
+        tracing::info!(object = to, "aborting an upload that an earlier run left unfinished");
+        match self.store.abort_multipart(&parse_path(to)?, &upload.to_owned()).await {
+            Err(error) if !upload_is_missing(&error) => {
+                Err(store_error(format!("cannot abort the upload of {to}"), error))
+            }
+            _ => Ok(()),
+        }
     }
 
     async fn read_journal(&self, path: &Path) -> Result<Option<Journal>, ConnectorError> {
