@@ -44,14 +44,16 @@ pub(crate) struct EntryFile<E> {
     /// How many of the entries the file holds.
     written: usize,
     resident: bool,
-    /// The file holds entries or a length that may not be durable.
+    /// The file lacks entries, or has some that are to go.
     dirty: bool,
+    /// The file was written to since it was last synced.
+    unsynced: bool,
 }
 
 impl<E: Entry> EntryFile<E> {
     /// An empty file that is not there yet.
     pub(crate) fn new(path: PathBuf) -> Self {
-        Self { path, entries: Vec::new(), written: 0, resident: true, dirty: true }
+        Self { path, entries: Vec::new(), written: 0, resident: true, dirty: true, unsynced: false }
     }
 
     /// Reads the file. Returns `None` for the reason if it is missing, or holds what cannot be entries.
@@ -68,7 +70,7 @@ impl<E: Entry> EntryFile<E> {
         }
         let written = entries.len();
         let dirty = written * E::LEN != bytes.len();
-        Ok(Some(Self { path, entries, written, resident: true, dirty }))
+        Ok(Some(Self { path, entries, written, resident: true, dirty, unsynced: false }))
     }
 
     /// Whether the file ended in the middle of an entry when it was loaded.
@@ -117,28 +119,36 @@ impl<E: Entry> EntryFile<E> {
         self.dirty = true;
     }
 
-    /// Writes what the file lacks and makes it durable. Does nothing if nothing changed.
-    pub(crate) fn flush(&mut self) -> Result<()> {
+    /// Writes what the file lacks. Does nothing if nothing changed.
+    pub(crate) fn write_out(&mut self) -> Result<()> {
         if !self.dirty {
             return Ok(());
         }
         let file = files::open_or_create(&self.path)?;
-        if self.resident {
-            let mut bytes = Vec::with_capacity((self.entries.len() - self.written) * E::LEN);
-            for entry in &self.entries[self.written..] {
-                entry.encode(&mut bytes);
-            }
-            let position = (self.written * E::LEN) as u64;
-            files::set_len(&file, &self.path, position)?;
-            files::write_at(&file, &self.path, &bytes, position)?;
+        let mut bytes = Vec::with_capacity((self.entries.len() - self.written) * E::LEN);
+        for entry in &self.entries[self.written..] {
+            entry.encode(&mut bytes);
         }
-        files::sync_data(&file, &self.path)?;
+        let position = (self.written * E::LEN) as u64;
+        self.unsynced = true;
+        files::set_len(&file, &self.path, position)?;
+        files::write_at(&file, &self.path, &bytes, position)?;
         self.written = self.entries.len();
         self.dirty = false;
         Ok(())
     }
 
-    /// Gives the memory back once everything is on disk.
+    /// Writes what the file lacks and makes it durable. Does nothing if nothing changed.
+    pub(crate) fn flush(&mut self) -> Result<()> {
+        self.write_out()?;
+        if self.unsynced {
+            files::sync_data(&files::open_or_create(&self.path)?, &self.path)?;
+            self.unsynced = false;
+        }
+        Ok(())
+    }
+
+    /// Gives the memory back once everything is in the file.
     pub(crate) fn release(&mut self) {
         if !self.dirty {
             self.entries = Vec::new();

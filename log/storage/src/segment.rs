@@ -97,6 +97,12 @@ impl Indexes {
         }
     }
 
+    fn write_out(&mut self) -> Result<()> {
+        self.offsets.write_out()?;
+        self.times.write_out()?;
+        self.txns.write_out()
+    }
+
     pub(crate) fn flush(&mut self) -> Result<()> {
         self.offsets.flush()?;
         self.times.flush()?;
@@ -219,12 +225,13 @@ impl Segment {
     pub(crate) fn seal(&self) {
         let mut indexes = self.indexes.lock();
         indexes.note_time();
-        let flushed = indexes.flush();
+        // Appends wait for this; the next checkpoint syncs the files.
+        let written = indexes.write_out();
         let trimmed = files::set_len(&self.file, &self.path, self.len());
         self.reserved.store(self.len(), Ordering::Relaxed);
         indexes.offsets.release();
         indexes.times.release();
-        if let Err(error) = flushed.and(trimmed) {
+        if let Err(error) = written.and(trimmed) {
             tracing::warn!(segment = %self.path.display(), %error, "closed segment keeps its index in memory");
         }
     }
