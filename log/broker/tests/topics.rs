@@ -253,3 +253,45 @@ async fn a_batch_with_headers_survives_a_change_of_codec() {
     broker.end_transaction(&session, true).await.unwrap();
     assert_eq!(committed(&broker, &tp("t", 0)).await, ["v"]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn closing_lets_calls_end_and_whatever_was_acknowledged_is_kept() {
+    for is_closed in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let (broker, _) = open(dir.path()).await;
+        broker.create_topic(topic("t", 1, &[("segment.bytes", "2000")])).await.unwrap();
+        let produce = |producer: usize| {
+            let broker = broker.clone();
+            tokio::spawn(async move {
+                let mut acknowledged = Vec::new();
+                for n in 0..100 {
+                    let value = format!("{producer}-{n}");
+                    match broker.produce(&tp("t", 0), batch(&[&value])).await {
+                        Ok(offset) => acknowledged.push((offset, value)),
+                        Err(error) => {
+                            assert!(matches!(error, BrokerError::Closed), "{error}");
+                            break;
+                        }
+                    }
+                }
+                acknowledged
+            })
+        };
+        let tasks: Vec<_> = (0..8).map(produce).collect();
+        broker.wait(&tp("t", 0), Offset(100), Isolation::ReadUncommitted).await.unwrap();
+        if is_closed {
+            broker.close().await.unwrap();
+        }
+        let mut acknowledged = Vec::new();
+        for task in tasks {
+            acknowledged.extend(task.await.unwrap());
+        }
+        drop(broker);
+        let (broker, _) = open(dir.path()).await;
+        let kept = uncommitted(&broker, &tp("t", 0)).await;
+        assert_eq!(kept.len(), acknowledged.len(), "each call either was acknowledged or wrote nothing");
+        for (offset, value) in acknowledged {
+            assert_eq!(kept[offset.0 as usize], value);
+        }
+    }
+}

@@ -5,7 +5,7 @@ mod support;
 
 use std::sync::Arc;
 
-use logmill_broker::{Broker, BrokerConfig, BrokerError, ManualClock};
+use logmill_broker::{Broker, BrokerConfig, BrokerError, Isolation, ManualClock, OffsetAt};
 use logmill_protocol::{Offset, Timestamp};
 use support::{batch, committed, open, topic, tp, uncommitted};
 
@@ -47,12 +47,7 @@ async fn an_idle_producer_writes_nothing() {
     let (broker, _) = open(dir.path()).await;
     let session = broker.init_producer("id", TIMEOUT_MS).await.unwrap();
     let state = tp(logmill_broker::TRANSACTIONS_TOPIC, 0);
-    let end = async || {
-        broker
-            .offset(&state, logmill_broker::OffsetAt::Latest(logmill_broker::Isolation::ReadUncommitted))
-            .await
-            .unwrap()
-    };
+    let end = async || broker.offset(&state, OffsetAt::Latest(Isolation::ReadUncommitted)).await.unwrap();
     let before = end().await;
     assert_eq!(broker.end_transaction(&session, true).await.unwrap(), session);
     assert_eq!(broker.end_transaction(&session, false).await.unwrap(), session);
@@ -119,6 +114,36 @@ async fn a_transaction_out_of_time_is_aborted_and_its_producer_fenced() {
 }
 
 #[tokio::test]
+async fn the_broker_looks_at_timeouts_by_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = BrokerConfig { timeout_check_interval_ms: 5, ..BrokerConfig::new(dir.path()) };
+    let (broker, _) = Broker::open(config).await.unwrap();
+    broker.create_topic(topic("t", 1, &[])).await.unwrap();
+    let session = broker.init_producer("id", 1).await.unwrap();
+    broker.append(&session, &tp("t", 0), batch(&["late"])).await.unwrap();
+    broker.wait(&tp("t", 0), Offset(0), Isolation::ReadCommitted).await.unwrap();
+    assert!(committed(&broker, &tp("t", 0)).await.is_empty());
+}
+
+#[tokio::test]
+async fn an_end_whose_caller_went_away_is_finished_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let (broker, _) = open(dir.path()).await;
+    broker.create_topic(topic("t", 1, &[])).await.unwrap();
+    let session = broker.init_producer("id", TIMEOUT_MS).await.unwrap();
+    broker.append(&session, &tp("t", 0), batch(&["a"])).await.unwrap();
+    tokio::select! {
+        biased;
+        _ = broker.end_transaction(&session, true) => panic!("it waits for the disk"),
+        () = tokio::task::yield_now() => {}
+    }
+    broker.wait(&tp("t", 0), Offset(0), Isolation::ReadCommitted).await.unwrap();
+    assert_eq!(committed(&broker, &tp("t", 0)).await, ["a"]);
+    let next = broker.end_transaction(&session, true).await.unwrap();
+    assert_eq!(next.epoch.0, session.epoch.0 + 1);
+}
+
+#[tokio::test]
 async fn the_topic_of_an_open_transaction_may_be_deleted() {
     let dir = tempfile::tempdir().unwrap();
     let (broker, _) = open(dir.path()).await;
@@ -167,5 +192,5 @@ async fn producers_side_by_side_do_not_mix() {
         seen.sort();
         assert_eq!(seen, expected);
     }
-    assert_eq!(broker.offset(&tp("t", 0), logmill_broker::OffsetAt::Earliest).await.unwrap(), Offset(0));
+    assert_eq!(broker.offset(&tp("t", 0), OffsetAt::Earliest).await.unwrap(), Offset(0));
 }
