@@ -20,6 +20,31 @@
 //! 3. A transaction ends one way, in all its partitions, whatever instant the process or the machine dies at.
 //! 4. No lock is held across an await, and no call waits for the disk on the runtime's own threads, beyond a write of
 //!    1 MiB into the page cache.
+//!
+//! ```
+//! use logmill_broker::{Broker, BrokerConfig, Isolation, NewTopic, OffsetAt, TopicPartition};
+//! use logmill_protocol::{BatchBuilder, BatchOptions, Offset, Timestamp};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let dir = tempfile::tempdir()?;
+//! let (broker, _report) = Broker::open(BrokerConfig::new(dir.path())).await?;
+//! broker.create_topic(NewTopic { name: "flights".to_owned(), partitions: 1, configs: vec![] }).await?;
+//! let flights = TopicPartition::new("flights", 0);
+//!
+//! let mut batch = BatchBuilder::new(BatchOptions::default());
+//! batch.append(Timestamp(0), Some(b"AA"), Some(b"on time"), &[])?;
+//! let session = broker.init_producer("example", 60_000).await?;
+//! broker.append(&session, &flights, batch.finish().unwrap_or_default()).await?;
+//! let stable = OffsetAt::Latest(Isolation::ReadCommitted);
+//! assert_eq!(broker.offset(&flights, stable).await?, Offset(0));
+//!
+//! broker.end_transaction(&session, true).await?;
+//! assert_eq!(broker.offset(&flights, stable).await?, Offset(2), "the record, and the marker behind it");
+//! broker.close().await?;
+//! # Ok(())
+//! # }
+//! ```
 
 mod batches;
 mod blocking;

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! [`state`] is a deterministic state machine without clock, randomness or I/O, so that the log that feeds it may be
-//! this node's alone or that of a quorum. [`log`] is this node's.
+//! this node's alone or that of a quorum. `log` is this node's.
 
 pub(crate) mod log;
 pub mod state;

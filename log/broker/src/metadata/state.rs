@@ -277,6 +277,42 @@ mod tests {
         assert!(state.topic("a").is_some());
     }
 
+    #[test]
+    fn commands_and_state_on_disk_are_read_for_ever() {
+        let id = |n: u8| format!("{n:032x}");
+        let commands = [
+            format!(
+                r#"{{"type":"create_topic","name":"a","id":"{}","partitions":2,"internal":false,"configs":{{"flush":"os"}}}}"#,
+                id(1)
+            ),
+            format!(r#"{{"type":"partitions_ready","id":"{}","partitions":2}}"#, id(1)),
+            r#"{"type":"create_partitions","name":"a","partitions":3}"#.to_owned(),
+            r#"{"type":"alter_configs","name":"a","configs":{"retention.ms":"-1"}}"#.to_owned(),
+            format!(
+                r#"{{"type":"create_topic","name":"b","id":"{}","partitions":1,"internal":true,"configs":{{}}}}"#,
+                id(2)
+            ),
+            r#"{"type":"delete_topic","name":"b"}"#.to_owned(),
+            r#"{"type":"allocate_producer_ids","count":1000}"#.to_owned(),
+        ];
+        let mut state = Metadata::default();
+        for json in &commands {
+            let command: Command = serde_json::from_str(json).unwrap();
+            assert_eq!(serde_json::to_string(&command).unwrap(), *json, "what is written is what is read");
+            state.apply(&command).unwrap();
+        }
+        let golden = format!(
+            r#"{{"topics":{{"a":{{"id":"{}","partitions":3,"ready_partitions":2,"internal":false,"configs":{{"retention.ms":"-1"}}}}}},"deleted":{{"{}":"b"}},"next_producer_id":1000}}"#,
+            id(1),
+            id(2)
+        );
+        assert_eq!(serde_json::to_string(&state).unwrap(), golden);
+        assert_eq!(serde_json::from_str::<Metadata>(&golden).unwrap(), state);
+        let purged = format!(r#"{{"type":"topic_purged","id":"{}"}}"#, id(2));
+        state.apply(&serde_json::from_str(&purged).unwrap()).unwrap();
+        assert!(state.deleted().is_empty());
+    }
+
     fn command() -> impl Strategy<Value = Command> {
         let name = prop::sample::select(vec!["a", "b", "c", "bad name"]).prop_map(str::to_owned);
         prop_oneof![
