@@ -7,7 +7,7 @@ use logmill_connectors::error::ConnectorError;
 /// How often a call is made in all.
 const ATTEMPTS: u32 = 6;
 /// The longest pause before the second try; it doubles with each.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const FIRST_PAUSE: Duration = if cfg!(test) { Duration::from_millis(1) } else { Duration::from_millis(100) };
 
 /// Calls until the result is not a transient error, or the attempts are used up.
 pub(crate) async fn transient<T, F>(mut call: impl FnMut() -> F) -> Result<T, ConnectorError>
@@ -47,7 +47,7 @@ mod tests {
         Some(ConnectorError::Transient { context: "call".into(), source: "busy".into() })
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn only_transient_errors_are_tried_again_and_not_for_ever() {
         check(|_| None, 1, true).await;
         check(|call| if call < 3 { passing() } else { None }, 3, true).await;

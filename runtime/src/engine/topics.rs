@@ -26,7 +26,8 @@ pub(crate) async fn create(log: &dyn Log, spec: &PipelineSpec) -> Result<(), Eng
         let partitions = i32::try_from(topic.partitions).unwrap_or(i32::MAX);
         create_missing(log, NewTopic { name: name.to_owned(), partitions, configs: configs(topic) }).await?;
     }
-    let configs = vec![("cleanup.policy".to_owned(), "compact".to_owned())];
+    // Kept for ever, and trimmed by the coordinator's rewrites.
+    let configs = vec![("retention.ms".to_owned(), "-1".to_owned())];
     create_missing(log, NewTopic { name: manifest::topic_of(&spec.pipeline), partitions: 1, configs }).await
 }
 
