@@ -7,6 +7,7 @@ mod crash;
 mod damage;
 mod golden;
 mod model;
+mod model_txn;
 
 use std::path::{Path, PathBuf};
 
