@@ -253,7 +253,7 @@ fn seal(batch: &mut [u8], header: &BatchHeader) {
     if let Some(place) = batch.first_chunk_mut::<HEADER_LEN>() {
         *place = header.encode();
     }
-    let crc = batch.get(ATTRIBUTES_AT..).map_or(0, crc32c::crc32c);
+    let crc = batch.get(ATTRIBUTES_AT..).map_or(0, crc_fast::crc32_iscsi);
     if let Some(place) = batch.get_mut(CRC_AT..ATTRIBUTES_AT) {
         place.copy_from_slice(&crc.to_be_bytes());
     }

@@ -49,7 +49,7 @@ pub fn restamp_producer(batch: &mut [u8], producer: ProducerStamp, transactional
 }
 
 fn write_crc(batch: &mut [u8], header: &BatchHeader) {
-    let crc = batch.get(ATTRIBUTES_AT..header.total_len()).map_or(0, crc32c::crc32c);
+    let crc = batch.get(ATTRIBUTES_AT..header.total_len()).map_or(0, crc_fast::crc32_iscsi);
     write(batch, CRC_AT, &crc.to_be_bytes());
 }
 

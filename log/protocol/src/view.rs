@@ -86,7 +86,7 @@ impl<'a> BatchView<'a> {
     /// # Errors
     /// [`BatchError::Crc`] if they differ.
     pub fn verify_crc(&self) -> Result<(), BatchError> {
-        let computed = self.bytes.get(ATTRIBUTES_AT..).map_or(0, crc32c::crc32c);
+        let computed = self.bytes.get(ATTRIBUTES_AT..).map_or(0, crc_fast::crc32_iscsi);
         if computed == self.header.crc {
             return Ok(());
         }

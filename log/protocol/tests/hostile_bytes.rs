@@ -39,7 +39,7 @@ fn reseal(bytes: &mut [u8]) {
     let length = (bytes.len() - 12) as u32;
     bytes[8..12].copy_from_slice(&length.to_be_bytes());
     bytes[16] = 2;
-    let crc = crc32c::crc32c(&bytes[21..]);
+    let crc = crc_fast::crc32_iscsi(&bytes[21..]);
     bytes[17..21].copy_from_slice(&crc.to_be_bytes());
 }
 
@@ -108,7 +108,7 @@ fn headers_that_contradict_themselves_are_refused() {
     let check = |at: usize, field: &[u8], expected: &str| {
         let mut bytes = batch(Compression::None, 3, 10);
         bytes[at..at + field.len()].copy_from_slice(field);
-        let crc = crc32c::crc32c(&bytes[21..]);
+        let crc = crc_fast::crc32_iscsi(&bytes[21..]);
         bytes[17..21].copy_from_slice(&crc.to_be_bytes());
         let error = BatchView::parse(&bytes).and_then(|(batch, _)| batch.validate(&BatchLimits::PRODUCE)).unwrap_err();
         assert_eq!(error.to_string(), expected);

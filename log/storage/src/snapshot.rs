@@ -88,7 +88,7 @@ fn encode(producers: &[ProducerState]) -> Vec<u8> {
         out.extend_from_slice(&state.coordinator_epoch.to_be_bytes());
         out.extend_from_slice(&state.txn_first_offset.map_or(-1, |o| o.0).to_be_bytes());
     }
-    let crc = crc32c::crc32c(&out[ENTRIES_AT..]);
+    let crc = crc_fast::crc32_iscsi(&out[ENTRIES_AT..]);
     out[2..ENTRIES_AT].copy_from_slice(&crc.to_be_bytes());
     out
 }
@@ -96,7 +96,7 @@ fn encode(producers: &[ProducerState]) -> Vec<u8> {
 fn decode(mut bytes: &[u8]) -> Option<Producers> {
     let version = i16::from_be_bytes(take(&mut bytes)?);
     let crc = u32::from_be_bytes(take(&mut bytes)?);
-    if version != VERSION || crc32c::crc32c(bytes) != crc {
+    if version != VERSION || crc_fast::crc32_iscsi(bytes) != crc {
         return None;
     }
     let count = i32::from_be_bytes(take(&mut bytes)?);
