@@ -53,6 +53,9 @@ pub enum ChunkData {
     Rows(RowBatch),
 }
 
+/// A header of a record: where its name lies, and its value unless that is null.
+pub type HeaderRange = (Range<u32>, Option<Range<u32>>);
+
 /// Some records of one split: byte ranges of one shared buffer, so that nothing is copied or allocated per record.
 #[derive(Clone, Debug, Default)]
 pub struct Records {
@@ -65,7 +68,7 @@ pub struct Records {
     /// The records' timestamps in milliseconds, -1 for none; empty where no record has one.
     pub timestamps: Vec<i64>,
     /// The records' headers, empty where no record has one: name and value of each.
-    pub headers: Vec<Vec<(Range<u32>, Option<Range<u32>>)>>,
+    pub headers: Vec<Vec<HeaderRange>>,
     /// The records' offsets in the split: log offsets, or the byte offsets of lines. Ascending, one a record.
     pub offsets: Vec<i64>,
     /// The partition, -1 where there is none.
