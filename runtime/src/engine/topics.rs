@@ -2,7 +2,7 @@
 
 use logmill_connectors::error::LogError;
 use logmill_connectors::log::{Isolation, Log, NewTopic, OffsetAt, TopicPartition};
-use logmill_pipelines::{OnError, PipelineSpec, Retention, SourceSpec, TopicSpec};
+use logmill_pipelines::{Compression, OnError, PipelineSpec, Retention, SourceSpec, TopicSpec};
 
 use super::error::EngineError;
 use super::manifest;
@@ -70,7 +70,15 @@ fn configs(topic: &TopicSpec) -> Vec<(String, String)> {
     set("retention.bytes", topic.retention_bytes.map(|size| size.0.to_string()));
     set("segment.bytes", topic.segment_bytes.map(|size| size.0.to_string()));
     set("segment.ms", topic.segment_age.map(|age| age.as_millis().to_string()));
-    set("compression.type", topic.compression.map(|codec| format!("{codec:?}").to_lowercase()));
+    set("compression.type", topic.compression.map(compression));
     set("flush", topic.flush.map(|flush| format!("{flush:?}").to_lowercase()));
     configs
+}
+
+/// A codec as Kafka's `compression.type` names it.
+fn compression(codec: Compression) -> String {
+    match codec {
+        Compression::None => "uncompressed".to_owned(),
+        other => format!("{other:?}").to_lowercase(),
+    }
 }
