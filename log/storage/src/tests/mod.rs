@@ -6,6 +6,7 @@ mod concurrent;
 mod crash;
 mod damage;
 mod golden;
+mod hostile;
 mod model;
 mod model_txn;
 
