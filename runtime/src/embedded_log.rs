@@ -58,11 +58,7 @@ fn info(topic: broker::TopicInfo) -> TopicInfo {
 }
 
 fn session(session: &ProducerSession) -> broker::ProducerSession {
-    broker::ProducerSession {
-        transactional_id: session.transactional_id.clone(),
-        id: session.id,
-        epoch: session.epoch,
-    }
+    broker::ProducerSession { transactional_id: session.transactional_id.clone(), id: session.id, epoch: session.epoch }
 }
 
 fn from_session(session: broker::ProducerSession) -> ProducerSession {

@@ -6,3 +6,4 @@ pub mod engine;
 pub mod metrics;
 pub mod plan;
 mod progress;
+pub mod query;

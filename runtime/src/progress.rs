@@ -115,7 +115,12 @@ pub(crate) fn totals(done: &Snapshot) -> String {
     }
     text.push_str(&format!("  read      {:>12} rows, {}\n", count(done.rows_read), HumanBytes(done.bytes_read)));
     for sink in &done.sinks {
-        text.push_str(&format!("  wrote     {:>12} rows, {} to {}\n", count(sink.rows), HumanBytes(sink.bytes), sink.name));
+        text.push_str(&format!(
+            "  wrote     {:>12} rows, {} to {}\n",
+            count(sink.rows),
+            HumanBytes(sink.bytes),
+            sink.name
+        ));
     }
     if done.dead_letters > 0 {
         text.push_str(&format!("  put aside {:>12} records\n", count(done.dead_letters)));

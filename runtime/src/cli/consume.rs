@@ -61,8 +61,10 @@ async fn consume(arguments: &Arguments, log: Arc<dyn Log>) -> anyhow::Result<()>
         Some(partition) if (0..topic.partitions).contains(&partition) => vec![partition],
         Some(partition) => bail!("topic `{}` has no partition {partition}; it has {}", topic.name, topic.partitions),
     };
-    let places: Vec<TopicPartition> =
-        partitions.iter().map(|partition| TopicPartition { topic: topic.name.clone(), partition: *partition }).collect();
+    let places: Vec<TopicPartition> = partitions
+        .iter()
+        .map(|partition| TopicPartition { topic: topic.name.clone(), partition: *partition })
+        .collect();
     let committed: BTreeMap<i32, Offset> = match &arguments.group {
         None => BTreeMap::new(),
         Some(group) => {
@@ -168,9 +170,7 @@ fn line(out: &mut Vec<u8>, arguments: &Arguments, partition: i32, records: &Reco
         Format::Json => {
             let slice = |range: &std::ops::Range<u32>| records.buffer.get(range.start as usize..range.end as usize);
             let headers = records.headers.get(index).into_iter().flatten();
-            let header = |(name, value): &(_, Option<_>)| {
-                serde_json::json!({ "key": text(slice(name)), "value": text(value.as_ref().and_then(slice)) })
-            };
+            let header = |(name, value): &(_, Option<_>)| serde_json::json!({ "key": text(slice(name)), "value": text(value.as_ref().and_then(slice)) });
             let headers: Vec<_> = headers.map(header).collect();
             let record = serde_json::json!({
                 "topic": arguments.topic,

@@ -6,6 +6,7 @@ mod explain;
 mod pipeline_file;
 mod produce;
 mod run;
+mod sql;
 mod topic;
 
 use std::io::{IsTerminal, Write};
@@ -53,6 +54,8 @@ enum Command {
     Produce(produce::Arguments),
     /// Print the records of a topic.
     Consume(consume::Arguments),
+    /// Answer a query over topics and files.
+    Sql(sql::Arguments),
 }
 
 /// Something was wrong, and it was told in full already.
@@ -97,6 +100,7 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
         Command::Topic(command) => runtime()?.block_on(topic::execute(command, &data_dir)),
         Command::Produce(arguments) => runtime()?.block_on(produce::execute(arguments, &data_dir)),
         Command::Consume(arguments) => runtime()?.block_on(consume::execute(arguments, &data_dir)),
+        Command::Sql(arguments) => runtime()?.block_on(sql::execute(arguments, &data_dir)),
     }
 }
 
@@ -105,10 +109,7 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 }
 
 /// Opens the log, does some work with it, and closes it again.
-async fn with_log<T>(
-    data_dir: &Path,
-    work: impl AsyncFnOnce(Arc<dyn Log>) -> anyhow::Result<T>,
-) -> anyhow::Result<T> {
+async fn with_log<T>(data_dir: &Path, work: impl AsyncFnOnce(Arc<dyn Log>) -> anyhow::Result<T>) -> anyhow::Result<T> {
     let (broker, report) = Broker::open(BrokerConfig::new(data_dir)).await?;
     for cut in &report.cut {
         tracing::warn!("a torn tail was cut: {cut:?}");

@@ -84,10 +84,8 @@ pub(super) async fn execute(arguments: Arguments, data_dir: &Path) -> anyhow::Re
 
 async fn produce(arguments: &Arguments, log: Arc<dyn Log>, mut input: impl BufRead) -> anyhow::Result<u64> {
     let partitions = find(&*log, &arguments.topic).await?.partitions;
-    let builders = (0..partitions).map(|_| BatchBuilder::new(BatchOptions {
-        compression: arguments.compression,
-        ..BatchOptions::default()
-    }));
+    let builders = (0..partitions)
+        .map(|_| BatchBuilder::new(BatchOptions { compression: arguments.compression, ..BatchOptions::default() }));
     let mut builders: Vec<BatchBuilder> = builders.collect();
     let (mut line, mut count, mut sticky) = (Vec::new(), 0_u64, 0);
     while input.read_until(b'\n', &mut line).context("could not read the input")? > 0 {

@@ -115,7 +115,8 @@ pub(crate) fn stop_at_rows(
     reason: &str,
 ) -> Result<EngineError, EngineError> {
     let first = json_rows(operator, &rows.slice(0, rows.num_rows().min(1)))?.into_iter().next().unwrap_or_default();
-    let from = origin.map(|origin| format!(", source `{}`: {} from offset {}", origin.source, origin.split, origin.offset));
+    let from =
+        origin.map(|origin| format!(", source `{}`: {} from offset {}", origin.source, origin.split, origin.offset));
     Ok(EngineError::Record {
         place: format!("operator `{operator}`{}", from.unwrap_or_default()),
         reason: reason.to_owned(),

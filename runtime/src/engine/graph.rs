@@ -122,10 +122,7 @@ impl Graph {
         &mut self,
         number: usize,
         exit: &mut dyn Exit,
-        call: impl FnOnce(
-            &mut dyn Operator,
-            &mut dyn Output,
-        ) -> Result<Progress, logmill_operators::error::OperatorError>,
+        call: impl FnOnce(&mut dyn Operator, &mut dyn Output) -> Result<Progress, logmill_operators::error::OperatorError>,
     ) -> Result<(), EngineError> {
         let mut out = Emitted::default();
         let Some(node) = self.operators.get_mut(number) else { return Ok(()) };

@@ -110,7 +110,9 @@ struct PositionsBody {
 #[serde(untagged)]
 enum Stored {
     /// The value is an object of the checkpoint store.
-    Elsewhere { object: StateRef },
+    Elsewhere {
+        object: StateRef,
+    },
     Here(serde_json::Value),
 }
 

@@ -65,7 +65,11 @@ pub(crate) fn pinned_schemas(manifest: &Manifest) -> BTreeMap<String, SchemaRef>
 }
 
 /// The state that a sink carried at the last commit, in the order it was handed over.
-pub(crate) async fn carried(manifest: &Manifest, store: &CheckpointStore, sink: &str) -> Result<Vec<Bytes>, EngineError> {
+pub(crate) async fn carried(
+    manifest: &Manifest,
+    store: &CheckpointStore,
+    sink: &str,
+) -> Result<Vec<Bytes>, EngineError> {
     let mut parts = Vec::new();
     for StateRef(name) in manifest.sinks.get(sink).into_iter().flat_map(|state| &state.carried) {
         parts.extend(store.get(name).await?);

@@ -12,7 +12,8 @@ pub(crate) async fn create(log: &dyn Log, spec: &PipelineSpec) -> Result<(), Eng
     let undeclared = TopicSpec::default();
     let mut wanted: Vec<(&str, &TopicSpec)> = spec.topics.iter().map(|(name, topic)| (name.as_str(), topic)).collect();
     let through = spec.sources.values().filter_map(|source| source.through.as_ref()).map(|topic| topic.as_str());
-    let sinks = spec.sinks.values().filter(|sink| sink.r#type == "topic").filter_map(|sink| sink.rest.get("topic")?.as_str());
+    let sinks =
+        spec.sinks.values().filter(|sink| sink.r#type == "topic").filter_map(|sink| sink.rest.get("topic")?.as_str());
     let letters = match &spec.on_error {
         OnError::DeadLetter(topic) => Some(topic.as_str()),
         OnError::Stop => None,

@@ -79,9 +79,11 @@ pub(crate) async fn run(wiring: Wiring<'_>, opened: Opened, sinks: Vec<SinkHandl
     for (number, input) in queues.into_iter().enumerate() {
         let mut decoders = Vec::with_capacity(sources.len());
         for source in &sources {
-            let columns = plan.sources.iter().find(|planned| planned.name == source.name).map(|planned| &planned.columns);
+            let columns =
+                plan.sources.iter().find(|planned| planned.name == source.name).map(|planned| &planned.columns);
             let decoder = source.read.decoder(columns.map_or(&[], Vec::as_slice));
-            let provenance = Provenance { pipeline: wiring.pipeline.as_str().into(), source: source.name.as_str().into() };
+            let provenance =
+                Provenance { pipeline: wiring.pipeline.as_str().into(), source: source.name.as_str().into() };
             let decoder = decoder.map_err(|error| EngineError::source(&source.name, error))?;
             decoders.push(FeedDecoder { provenance, decoder });
         }
@@ -177,7 +179,8 @@ async fn open_writers(
     }
     if let OnError::DeadLetter(topic) = &wiring.spec.on_error {
         let topic = topic.as_str();
-        let records = RecordWriter::new(wiring.transaction.clone(), topic, partitions(wiring, topic).await?, wiring.epoch);
+        let records =
+            RecordWriter::new(wiring.transaction.clone(), topic, partitions(wiring, topic).await?, wiring.epoch);
         targets.push((topic.to_owned(), Target::Letters(records)));
     }
     let mut queues = Vec::with_capacity(targets.len());

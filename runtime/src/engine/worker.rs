@@ -77,7 +77,11 @@ impl Worker {
                 Step::End => return Ok(()),
                 Step::Barrier(barrier) => {
                     if barrier.last {
-                        self.graph.end(&mut Leaving { exit: &self.exit, names: &self.operators, pipeline: &self.pipeline })?;
+                        self.graph.end(&mut Leaving {
+                            exit: &self.exit,
+                            names: &self.operators,
+                            pipeline: &self.pipeline,
+                        })?;
                     }
                     self.exit.send_barrier(barrier);
                     let reached = reached.drain().map(|((feed, split), position)| (feed, split, position)).collect();

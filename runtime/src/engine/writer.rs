@@ -17,8 +17,8 @@ use super::dead_letter::DeadLetter;
 use super::error::EngineError;
 use super::event::{Barrier, Event, Watchdog, WriterId};
 use super::queue::{Lease, Receiver};
-use logmill_connectors::topic::RecordWriter;
 use crate::metrics::Metrics;
+use logmill_connectors::topic::RecordWriter;
 
 /// What a worker hands to a writer.
 pub(crate) enum Item {
@@ -78,9 +78,8 @@ impl WriterTask {
         let mut barrier = None;
         while aligned.contains(&false) {
             let waiting = self.inputs.iter_mut().enumerate().filter(|(input, _)| aligned.get(*input) == Some(&false));
-            let receives: Vec<_> = waiting
-                .map(|(input, receiver)| Box::pin(async move { (input, receiver.recv().await) }))
-                .collect();
+            let receives: Vec<_> =
+                waiting.map(|(input, receiver)| Box::pin(async move { (input, receiver.recv().await) })).collect();
             let ((input, received), ..) = futures::future::select_all(receives).await;
             let Some(lease) = received else { return Ok(None) };
             let Lease { item, .. } = &lease;
@@ -122,8 +121,7 @@ impl WriterTask {
 
 async fn write_letters(records: &mut RecordWriter, letters: &[DeadLetter]) -> Result<(), ConnectorError> {
     for letter in letters {
-        let headers: Vec<_> =
-            letter.headers.iter().map(|(name, value)| (*name, Some(value.as_bytes()))).collect();
+        let headers: Vec<_> = letter.headers.iter().map(|(name, value)| (*name, Some(value.as_bytes()))).collect();
         let timestamp = Timestamp(letter.timestamp_ms);
         records.append(letter.key.as_deref(), letter.value.as_deref(), &headers, timestamp).await?;
     }

@@ -113,9 +113,8 @@ pub fn compare(before: &PlanFingerprint, now: &PlanFingerprint) -> Verdict {
             (Some(was), Some(is)) if was.identity != is.identity => refused.push(format!(
                 "source `{name}` reads something else, or reads it in another way: its saved positions do not fit"
             )),
-            (Some(was), Some(is)) if was.schema != is.schema => accepted.push(format!(
-                "source `{name}` has other columns: what was read before was read with the old ones"
-            )),
+            (Some(was), Some(is)) if was.schema != is.schema => accepted
+                .push(format!("source `{name}` has other columns: what was read before was read with the old ones")),
             _ => {}
         }
     }
@@ -169,10 +168,7 @@ mod tests {
     fn sample() -> PlanFingerprint {
         let schema = IndexMap::from([("a".to_owned(), ColumnType::Int64)]);
         PlanFingerprint {
-            sources: BTreeMap::from([(
-                "s".into(),
-                SourcePrint { identity: "1".into(), schema: schema.clone() },
-            )]),
+            sources: BTreeMap::from([("s".into(), SourcePrint { identity: "1".into(), schema: schema.clone() })]),
             tables: BTreeMap::from([("t".into(), "d".into())]),
             operators: BTreeMap::from([("o".into(), "p".into())]),
             sinks: BTreeMap::from([("k".into(), SinkPrint { identity: "1".into(), input: "o".into(), schema })]),
@@ -189,12 +185,21 @@ mod tests {
     #[test]
     fn an_edit_is_accepted_or_refused_with_the_reason() {
         check(|_| {}, "Same");
-        check(|now| now.operators["o"] = "q".into(), "Compatible { reasons: [\"operator `o` changed");
-        check(|now| now.tables["t"] = "e".into(), "Compatible { reasons: [\"table `t`");
+        check(
+            |now| drop(now.operators.insert("o".into(), "q".into())),
+            "Compatible { reasons: [\"operator `o` changed",
+        );
+        check(|now| drop(now.tables.insert("t".into(), "e".into())), "Compatible { reasons: [\"table `t`");
         check(|now| drop(now.sources.remove("s")), "Compatible { reasons: [\"source `s` is gone");
-        check(|now| now.sinks["k"].input = "x".into(), "Compatible { reasons: [\"sink `k` reads `x`");
-        check(|now| now.sources["s"].identity = "2".into(), "Incompatible { reasons: [\"source `s` reads something else");
-        check(|now| now.sinks["k"].identity = "2".into(), "Incompatible { reasons: [\"sink `k` writes elsewhere");
+        check(|now| now.sinks.get_mut("k").unwrap().input = "x".into(), "Compatible { reasons: [\"sink `k` reads `x`");
+        check(
+            |now| now.sources.get_mut("s").unwrap().identity = "2".into(),
+            "Incompatible { reasons: [\"source `s` reads something else",
+        );
+        check(
+            |now| now.sinks.get_mut("k").unwrap().identity = "2".into(),
+            "Incompatible { reasons: [\"sink `k` writes elsewhere",
+        );
         check(|now| drop(now.sinks.remove("k")), "Incompatible { reasons: [\"sink `k` is gone");
     }
 }

@@ -170,7 +170,8 @@ impl Builder<'_> {
     fn operators(&mut self, graph: &Graph) -> Vec<PlannedOperator> {
         let mut planned = Vec::new();
         for (name, node) in &graph.nodes {
-            let (NodeKind::Operator, Some(OperatorSpec::Sql(text))) = (node.kind, self.pipeline.spec.operators.get(name))
+            let (NodeKind::Operator, Some(OperatorSpec::Sql(text))) =
+                (node.kind, self.pipeline.spec.operators.get(name))
             else {
                 continue;
             };
