@@ -1,22 +1,22 @@
 //! Every connector there is, in one explicit list: typed inside, erased outside.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::datatypes::{Schema, SchemaRef};
-use logmill_pipelines::{Catalog, Columns, SinkSpec, SourceSpec, TableSpec};
+use arrow::datatypes::SchemaRef;
+use logmill_pipelines::{Catalog, Columns, FormatSpec, SinkSpec, SourceSpec, TableSpec, UnknownFields};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::decode::Decoder;
 use crate::error::ConnectorError;
-use crate::file::{self, FileSource};
+use crate::file::{self, FileSource, Files};
 use crate::format::{self, Format};
 use crate::lines::{TextFormat, TextLines};
 use crate::log::{Isolation, Log, OffsetAt};
 use crate::sink::Sink;
-use crate::source::{Chunk, ChunkData, Source};
+use crate::source::{Chunk, ChunkData, Records, Source};
 use crate::table::{self, LoadedTable};
 use crate::topic::{self, Ends};
 use crate::transaction::Transaction;
@@ -43,14 +43,23 @@ pub struct SourceHandle {
     pub schema: SchemaRef,
     /// Whether the columns were inferred from a sample.
     pub inferred: bool,
-    decoding: Option<(Format, logmill_pipelines::UnknownFields)>,
+    decoding: Option<Decoding>,
+}
+
+/// How records become rows.
+#[derive(Clone)]
+struct Decoding {
+    format: Format,
+    unknown: UnknownFields,
+    /// The names of CSV's fields, where files tell them.
+    header: Option<Arc<[String]>>,
 }
 
 impl SourceHandle {
     /// A decoder that makes the named columns, meta columns among them; `None` where the source delivers rows.
     pub fn decoder(&self, columns: &[String]) -> Result<Option<Box<dyn Decoder>>, ConnectorError> {
-        let decoder = |(format, unknown): &(Format, _)| format.decoder(&self.schema, columns, *unknown);
-        self.decoding.as_ref().map(decoder).transpose()
+        let Some(Decoding { format, unknown, header }) = &self.decoding else { return Ok(None) };
+        format.decoder(&self.schema, columns, *unknown, header.as_deref()).map(Some)
     }
 
     /// Whether the source delivers rows, not records.
@@ -88,13 +97,13 @@ impl Registry {
     pub fn declared_schema(&self, spec: &SourceSpec) -> Option<SchemaRef> {
         match spec.r#type.as_str() {
             "generate" => generate::schema(&config(&spec.rest).ok()?).ok(),
-            _ => declared(spec.schema.as_ref()).or_else(|| fixed(spec.format.as_ref())),
+            _ => declared(spec.format.as_ref(), spec.schema.as_ref(), spec.unknown),
         }
     }
 
     /// The columns of a table as far as the pipeline's file tells; does no I/O.
     pub fn declared_table_schema(&self, spec: &TableSpec) -> Option<SchemaRef> {
-        declared(spec.schema.as_ref()).or_else(|| fixed(spec.format.as_ref()))
+        declared(spec.format.as_ref(), spec.schema.as_ref(), spec.unknown)
     }
 
     /// Whether queries may name meta columns of the source: those of records do, those of rows do not.
@@ -106,15 +115,32 @@ impl Registry {
     /// What is wrong with a source, as far as can be told without I/O.
     pub fn check_source(&self, spec: &SourceSpec) -> Result<(), ConnectorError> {
         let format = Format::of(spec.format.as_ref(), &Format::Json)?;
-        if let Format::Csv(options) = &format {
-            options.check()?;
+        let problems = match spec.r#type.as_str() {
+            "file" => {
+                let mut problems = Files::new(config(&spec.rest)?, format.clone(), Path::new("")).check();
+                problems.extend(format.check(spec.schema.as_ref(), spec.unknown));
+                problems
+            }
+            "topic" => {
+                config::<topic::SourceConfig>(&spec.rest)?;
+                format.check(spec.schema.as_ref(), spec.unknown)
+            }
+            "generate" => return generate::schema(&config(&spec.rest)?).map(drop),
+            other => return Err(unknown("source", other)),
+        };
+        all(problems.into_iter().map(|(key, problem)| format!("{key}: {problem}")))
+    }
+
+    /// What is wrong with a table, as far as can be told without I/O.
+    pub fn check_table(&self, spec: &TableSpec) -> Result<(), ConnectorError> {
+        if spec.r#type != "file" {
+            return Err(unknown("table", &spec.r#type));
         }
-        match spec.r#type.as_str() {
-            "file" => config::<file::Config>(&spec.rest).map(drop),
-            "topic" => config::<topic::SourceConfig>(&spec.rest).map(drop),
-            "generate" => generate::schema(&config(&spec.rest)?).map(drop),
-            other => Err(unknown("source", other)),
-        }
+        let format = Format::of(spec.format.as_ref(), &Format::Json)?;
+        let mut problems =
+            Files::new(config::<table::Config>(&spec.rest)?.into(), format.clone(), Path::new("")).check();
+        problems.extend(format.check(spec.schema.as_ref(), spec.unknown));
+        all(problems.into_iter().map(|(key, problem)| format!("{key}: {problem}")))
     }
 
     /// What is wrong with a sink for rows of these columns, as far as can be told without I/O.
@@ -150,15 +176,17 @@ impl Registry {
         let format = Format::of(spec.format.as_ref(), &Format::Json)?;
         let known = self.declared_schema(spec).or(pinned);
         let inferred = known.is_none();
-        let decoding = (format.clone(), spec.unknown);
+        let decoding = |header| Decoding { format: format.clone(), unknown: spec.unknown, header };
         match spec.r#type.as_str() {
             "file" => {
-                let source = FileSource::new(config(&spec.rest)?, format.clone(), &context.base_dir);
+                let files = Files::new(config(&spec.rest)?, format.clone(), &context.base_dir);
+                let header = files.header().await?;
                 let schema = match known {
                     Some(schema) => schema,
-                    None => source.sample().await?,
+                    None => files.sample(header.as_ref()).await?,
                 };
-                let decoding = (format != Format::Parquet).then_some(decoding);
+                let decoding = (format != Format::Parquet).then(|| decoding(header.clone()));
+                let source = FileSource::new(files, schema.clone(), header)?;
                 Ok(SourceHandle { source: Arc::new(source), schema, inferred, decoding })
             }
             "topic" => {
@@ -168,7 +196,7 @@ impl Registry {
                     None => self.sample_topic(config.topic.as_str(), &format, &context.log).await?,
                 };
                 let source = topic::source(context.log.clone(), &config);
-                Ok(SourceHandle { source, schema, inferred, decoding: Some(decoding) })
+                Ok(SourceHandle { source, schema, inferred, decoding: Some(decoding(None)) })
             }
             "generate" => {
                 let config = config(&spec.rest)?;
@@ -186,9 +214,6 @@ impl Registry {
         format: &Format,
         log: &Arc<dyn Log>,
     ) -> Result<SchemaRef, ConnectorError> {
-        if let Some(fixed) = format.fixed_schema() {
-            return Ok(fixed);
-        }
         let mut ends = std::collections::BTreeMap::new();
         let partitions = log.topic(topic).await?.map_or(0, |info| info.partitions);
         for partition in 0..partitions {
@@ -200,13 +225,11 @@ impl Registry {
             if let Some(Chunk { data: ChunkData::Records(records), .. }) =
                 source.open(&split, None).await?.next().await?
             {
-                return format::infer(format, &records, None);
+                return Ok(Arc::new(format.infer(&records, None)?));
             }
         }
-        Err(ConnectorError::Data {
-            place: format!("topic {topic}"),
-            message: "there is no record yet to infer columns from; declare them with `schema:`".to_owned(),
-        })
+        let nothing = Records { place: format!("topic {topic}").into(), ..Records::default() };
+        format.infer(&nothing, None).map(Arc::new)
     }
 
     /// Opens the topic that a source is played through. `ends` tells where to stop once all of the source is in it.
@@ -223,8 +246,16 @@ impl Registry {
             Format::Parquet => Format::Json,
             format => format,
         };
+        // Lines of CSV files travel as they are, so the files tell the order of their fields.
+        let header = match (spec.r#type.as_str(), &format) {
+            ("file", Format::Csv(_)) => {
+                Files::new(config(&spec.rest)?, format.clone(), &context.base_dir).header().await?
+            }
+            _ => None,
+        };
         let source = topic::bounded_source(context.log.clone(), topic, ends);
-        Ok(SourceHandle { source, schema, inferred: false, decoding: Some((format, spec.unknown)) })
+        let decoding = Some(Decoding { format, unknown: spec.unknown, header });
+        Ok(SourceHandle { source, schema, inferred: false, decoding })
     }
 
     /// Opens a sink for rows of these columns.
@@ -264,7 +295,7 @@ impl Registry {
         context: &ConnectorContext,
     ) -> Result<LoadedTable, ConnectorError> {
         match spec.r#type.as_str() {
-            "file" => table::load(config(&spec.rest)?, spec, declared(spec.schema.as_ref()), &context.base_dir).await,
+            "file" => table::load(config(&spec.rest)?, spec, self.declared_table_schema(spec), &context.base_dir).await,
             other => Err(unknown("table", other)),
         }
     }
@@ -291,20 +322,15 @@ fn object_store_format(spec: &SinkSpec) -> Result<object_store::FileFormat, Conn
 fn text(format: Format) -> TextFormat {
     Arc::new(move |schema: &SchemaRef| {
         let header = match &format {
-            Format::Csv(options) if options.header => Some(options.header_line(schema)),
+            Format::Csv(options) if options.header => Some(options.header_line(schema)?),
             _ => None,
         };
         Ok(TextLines { header, encoder: format.encoder(schema)? })
     })
 }
 
-fn declared(columns: Option<&Columns>) -> Option<SchemaRef> {
-    let fields = columns?.iter().map(|(name, kind)| kind.to_field(name));
-    Some(Arc::new(Schema::new(fields.collect::<Vec<_>>())))
-}
-
-fn fixed(spec: Option<&logmill_pipelines::FormatSpec>) -> Option<SchemaRef> {
-    Format::of(spec, &Format::Json).ok()?.fixed_schema()
+fn declared(format: Option<&FormatSpec>, columns: Option<&Columns>, unknown: UnknownFields) -> Option<SchemaRef> {
+    Format::of(format, &Format::Json).ok()?.declared_schema(columns, unknown).map(Arc::new)
 }
 
 /// The connector's own keys, which were validated against its schema before.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::error::ConnectorError;
-use crate::file::{self, FileSource};
+use crate::file::{self, FileSource, Files};
 use crate::format::Format;
 use crate::source::{ChunkData, Source};
 
@@ -28,6 +28,13 @@ pub struct Config {
     /// How the files are compressed. By default, the ending of the name tells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compression: Option<file::Compression>,
+}
+
+impl From<Config> for file::Config {
+    fn from(config: Config) -> Self {
+        let Config { path, compression } = config;
+        Self { path, compression, follow: false, on_gap: file::OnGap::Stop, rate: None }
+    }
 }
 
 /// A table in memory.
@@ -49,16 +56,17 @@ pub async fn load(
     base_dir: &Path,
 ) -> Result<LoadedTable, ConnectorError> {
     let format = Format::of(spec.format.as_ref(), &Format::Json)?;
-    let config = file::Config { path: config.path, compression: config.compression, follow: false, rate: None };
-    let source = FileSource::new(config, format.clone(), base_dir);
-    let schema = match declared.or_else(|| format.fixed_schema()) {
+    let files = Files::new(config.into(), format.clone(), base_dir);
+    let header = files.header().await?;
+    let schema = match declared {
         Some(schema) => schema,
-        None => source.sample().await?,
+        None => files.sample(header.as_ref()).await?,
     };
+    let source = FileSource::new(files, schema.clone(), header.clone())?;
     let columns: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
     let mut decoder = match format {
         Format::Parquet => None,
-        _ => Some(format.decoder(&schema, &columns, spec.unknown)?),
+        _ => Some(format.decoder(&schema, &columns, spec.unknown, header.as_deref())?),
     };
     let (mut batches, mut size, mut digest) = (Vec::new(), 0, Xxh3::new());
     for split in source.discover(&BTreeSet::new()).await?.new {

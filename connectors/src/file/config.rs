@@ -19,9 +19,23 @@ pub struct Config {
     /// Go on reading what is appended, and files that appear.
     #[serde(default)]
     pub follow: bool,
-    /// Read no faster than this, such as `500/s`, in rows.
+    /// What to do when a followed file was replaced by another while the pipeline did not run.
+    #[serde(default)]
+    pub on_gap: OnGap,
+    /// Read no faster than this, such as `500/s`, in rows; all files together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<Rate>,
+}
+
+/// What to do when the file at a position is not the one that was read up to it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnGap {
+    /// Stop the pipeline: the rest of the old file was not read.
+    #[default]
+    Stop,
+    /// Read the new file from its beginning.
+    Skip,
 }
 
 /// One path or several.
@@ -35,11 +49,11 @@ pub enum Paths {
 }
 
 impl Paths {
-    /// The patterns, resolved against a folder.
-    pub fn resolve(&self, base: &Path) -> Vec<PathBuf> {
+    /// The patterns as they are written.
+    pub fn patterns(&self) -> Vec<PathBuf> {
         match self {
-            Self::One(path) => vec![base.join(path)],
-            Self::Many(paths) => paths.iter().map(|path| base.join(path)).collect(),
+            Self::One(path) => vec![path.into()],
+            Self::Many(paths) => paths.iter().map(PathBuf::from).collect(),
         }
     }
 }

@@ -7,30 +7,44 @@ use logmill_pipelines::nearest;
 
 use crate::error::ConnectorError;
 
-/// The files that the patterns match, in the order of the patterns and of the names. Where files may still appear, a
+/// The files that the patterns match, in the order of the patterns and of the names. Paths are relative to `base` where
+/// their patterns are, so that they stay the same wherever the pipeline is run from. Where files may still appear, a
 /// pattern without a match is no error.
-pub(super) fn files(patterns: &[PathBuf], may_appear: bool) -> Result<Vec<PathBuf>, ConnectorError> {
+pub(super) fn files(base: &Path, patterns: &[PathBuf], may_appear: bool) -> Result<Vec<PathBuf>, ConnectorError> {
     let mut found = Vec::new();
     for pattern in patterns {
-        let text = pattern.to_string_lossy();
-        if !text.contains(['*', '?', '[']) {
-            match plain(pattern) {
-                Ok(()) => found.push(pattern.clone()),
-                Err(_) if may_appear && !pattern.exists() => {}
-                Err(error) => return Err(error),
+        let resolved = base.join(pattern);
+        let text = match pattern.is_absolute() {
+            true => pattern.to_string_lossy().into_owned(),
+            false => {
+                Path::new(&glob::Pattern::escape(&base.to_string_lossy())).join(pattern).to_string_lossy().into_owned()
             }
+        };
+        // A name with brackets that exists is meant as it is.
+        if !pattern.to_string_lossy().contains(['*', '?', '[']) || resolved.is_file() {
+            plain(&resolved)?;
+            found.push(pattern.clone());
             continue;
         }
         let paths = glob::glob(&text).map_err(|error| ConnectorError::Config(format!("path `{text}`: {error}")))?;
         let mut matched = Vec::new();
         for path in paths {
-            let path = path.map_err(|error| ConnectorError::io(error.path().display().to_string(), error.into()))?;
+            let path = path.map_err(|error| {
+                let context = format!("could not list `{}`", error.path().display());
+                ConnectorError::io(context, error.into())
+            })?;
             if path.is_file() {
-                matched.push(path);
+                let relative = if pattern.is_absolute() { None } else { path.strip_prefix(base).ok() };
+                matched.push(relative.map_or_else(|| path.clone(), Path::to_owned));
             }
         }
         if matched.is_empty() && !may_appear {
-            return Err(ConnectorError::Config(format!("no file matches `{text}`")));
+            let folder = resolved.parent().filter(|folder| !folder.to_string_lossy().contains(['*', '?', '[']));
+            let hint = match folder {
+                Some(folder) if !folder.is_dir() => format!("; there is no folder `{}`", folder.display()),
+                _ => "; set `follow: true` to wait for files".to_owned(),
+            };
+            return Err(ConnectorError::Config(format!("no file matches `{}`{hint}", resolved.display())));
         }
         matched.sort();
         found.extend(matched);

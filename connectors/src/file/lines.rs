@@ -1,42 +1,50 @@
-//! Reads the lines of one file on a thread of its own, in chunks of whole lines.
+//! Reads the lines of one file on a thread of its own, in chunks of whole records.
+//!
+//! ```text
+//!   file ─ 1 MiB reads ─▶ buffer ─ cut after the last whole record ─▶ chunks that share it ─▶ channel ─▶ Reader
+//!                            └── the rest stays, and is read on
+//! ```
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Buf, Bytes, BytesMut};
 use logmill_pipelines::flow::Position;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::config::{Compression, Rate};
+use super::config::{Compression, OnGap};
+use super::framing::{Framing, Line};
+use super::pace::Pace;
 use crate::error::ConnectorError;
 use crate::source::{CHUNK_BYTES, Chunk, ChunkData, Records};
 
-/// The longest line that is taken for one.
-pub(super) const MAX_LINE_BYTES: usize = 16 << 20;
+/// The longest record that is taken for one, in bytes.
+pub const MAX_LINE_BYTES: usize = 16 << 20;
 /// How often a followed file is looked at for more.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
-/// A rated reader hands over this part of a second's rows at a time.
-const RATE_STEPS: u64 = 20;
 /// How much of a file's beginning tells it from another.
 const HEAD_BYTES: u64 = 1024;
+/// What some editors put at the beginning of UTF-8 text.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// What to read of a file, and how.
 #[derive(Clone, Debug)]
 pub(super) struct Lines {
     pub(super) path: PathBuf,
+    /// How people know the file.
+    pub(super) place: Arc<str>,
     pub(super) compression: Compression,
     pub(super) follow: bool,
-    pub(super) rate: Option<Rate>,
-    /// The first line is not a record.
-    pub(super) header: bool,
-    /// Lines without anything are no records.
-    pub(super) skip_blank: bool,
+    pub(super) on_gap: OnGap,
+    pub(super) pace: Option<Pace>,
+    pub(super) framing: Framing,
 }
 
 /// Where a file goes on.
@@ -52,7 +60,7 @@ pub(super) struct FilePosition {
 
 impl FilePosition {
     pub(super) fn parse(position: &Position, path: &Path) -> Result<Self, ConnectorError> {
-        serde_json::from_value(position.0.clone()).map_err(|error| {
+        Self::deserialize(&position.0).map_err(|error| {
             ConnectorError::Config(format!("the saved position of `{}` is not one of a file: {error}", path.display()))
         })
     }
@@ -89,17 +97,53 @@ impl Lines {
     }
 
     fn read_all(&self, mut from: FilePosition, chunks: &Chunks) -> Result<(), Stop> {
+        let mut rotated = false;
         loop {
-            let mut pass = Pass::open(self, from)?;
+            let mut pass = match Pass::open(self, from) {
+                // The old file was moved away, and the new one is not there yet.
+                Err(Opening::Missing(_)) if rotated => {
+                    self.wait(chunks)?;
+                    from = FilePosition::default();
+                    continue;
+                }
+                Err(Opening::Missing(error) | Opening::Failed(error)) => return Err(Stop::Error(error)),
+                Ok(pass) => pass,
+            };
             match pass.run(chunks)? {
                 End::Complete => return Ok(()),
-                End::Replaced => from = FilePosition::default(),
+                End::Replaced => (from, rotated) = (FilePosition::default(), true),
             }
         }
     }
 
+    fn wait(&self, chunks: &Chunks) -> Result<(), Stop> {
+        if chunks.is_closed() {
+            return Err(Stop::Unwanted);
+        }
+        std::thread::sleep(POLL_INTERVAL);
+        Ok(())
+    }
+
     fn failed(&self, error: io::Error) -> ConnectorError {
         ConnectorError::io(format!("could not read `{}`", self.path.display()), error)
+    }
+
+    /// The file at a position is not the one that was read up to it.
+    fn gap(&self, what: &str) -> ConnectorError {
+        let more = if self.follow { ", or set `on_gap: skip` to read the new file from its beginning" } else { "" };
+        ConnectorError::Data {
+            place: self.place.to_string(),
+            message: format!("{what} since it was read; restore it, start anew with --fresh{more}"),
+        }
+    }
+
+    /// Whether the file is still the one of the position: `None` if so, else what happened to it.
+    fn changed(&self, file: &mut File, position: &FilePosition) -> io::Result<Option<&'static str>> {
+        if head(file, position.head.0)? != position.head.1 && position.head.0 > 0 {
+            return Ok(Some("the file was replaced by another"));
+        }
+        let plain = self.compression == Compression::None;
+        Ok((plain && file.metadata()?.len() < position.byte).then_some("the file has shrunk"))
     }
 }
 
@@ -109,70 +153,66 @@ enum End {
     Replaced,
 }
 
+/// Why a file could not be opened.
+enum Opening {
+    Missing(ConnectorError),
+    Failed(ConnectorError),
+}
+
 /// One pass through one open file.
 struct Pass<'a> {
     lines: &'a Lines,
     input: Box<dyn Read>,
     inode: u64,
-    place: Arc<str>,
     position: FilePosition,
     /// Text that was read and not handed over yet.
     buffer: BytesMut,
-    started: Instant,
-    sent_rows: u64,
+    found: Vec<Line>,
 }
 
 impl<'a> Pass<'a> {
-    fn open(lines: &'a Lines, mut position: FilePosition) -> Result<Self, Stop> {
-        let failed = |error| lines.failed(error);
-        let mut file = File::open(&lines.path).map_err(failed)?;
+    fn open(lines: &'a Lines, mut position: FilePosition) -> Result<Self, Opening> {
+        let failed = |error| Opening::Failed(lines.failed(error));
+        let mut file = File::open(&lines.path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => Opening::Missing(lines.failed(error)),
+            _ => failed(error),
+        })?;
         let metadata = file.metadata().map_err(failed)?;
-        if head(&mut file, position.head.0).map_err(failed)? != position.head.1 && position.head.0 > 0 {
-            let shown = lines.path.display();
-            if !lines.follow {
-                return Err(Stop::Error(ConnectorError::Data {
-                    place: shown.to_string(),
-                    message: "this is another file than the one that was read so far; undo that, or start anew with \
-                              --fresh"
-                        .to_owned(),
-                }));
+        if let Some(what) = lines.changed(&mut file, &position).map_err(failed)? {
+            if !lines.follow || lines.on_gap == OnGap::Stop {
+                return Err(Opening::Failed(lines.gap(what)));
             }
-            tracing::warn!("`{shown}` was replaced while nobody was reading; reading the new file from its beginning");
+            tracing::warn!("{}: {what} while nobody was reading; reading it from its beginning", lines.place);
             position = FilePosition::default();
         }
-        file.seek(SeekFrom::Start(0)).map_err(failed)?;
+        let start = if lines.compression == Compression::None { position.byte } else { 0 };
+        file.seek(SeekFrom::Start(start)).map_err(failed)?;
         let mut input: Box<dyn Read> = match lines.compression {
-            Compression::None => {
-                file.seek(SeekFrom::Start(position.byte)).map_err(failed)?;
-                Box::new(file)
-            }
+            Compression::None => Box::new(file),
             Compression::Gzip => Box::new(flate2::read::MultiGzDecoder::new(io::BufReader::new(file))),
             Compression::Zstd => Box::new(zstd::Decoder::new(file).map_err(failed)?),
         };
-        if lines.compression != Compression::None {
-            io::copy(&mut input.by_ref().take(position.byte), &mut io::sink()).map_err(failed)?;
+        let skip = position.byte - start;
+        if io::copy(&mut input.by_ref().take(skip), &mut io::sink()).map_err(failed)? < skip {
+            return Err(Opening::Failed(lines.gap("the file has shrunk")));
         }
-        let place = lines.path.display().to_string().into();
-        let (buffer, started) = (BytesMut::with_capacity(CHUNK_BYTES), Instant::now());
-        Ok(Self { lines, input, inode: metadata.ino(), place, position, buffer, started, sent_rows: 0 })
+        Ok(Self { lines, input, inode: metadata.ino(), position, buffer: BytesMut::new(), found: Vec::new() })
     }
 
     fn run(&mut self, chunks: &Chunks) -> Result<End, Stop> {
         loop {
             let ended = self.fill()? == 0;
-            let whole = match memrchr_newline(&self.buffer) {
-                Some(newline) => newline + 1,
-                // The last line of a file that ends need not have a newline.
-                None if ended && !self.lines.follow => self.buffer.len(),
-                None => 0,
-            };
-            let whole = if ended && !self.lines.follow { self.buffer.len() } else { whole };
-            if whole > 0 {
-                self.hand_over(whole, chunks)?;
-            } else if self.buffer.len() > MAX_LINE_BYTES {
+            if self.position.byte == 0 && self.buffer.starts_with(BYTE_ORDER_MARK) {
+                self.buffer.advance(BYTE_ORDER_MARK.len());
+                self.position.byte = BYTE_ORDER_MARK.len() as u64;
+            }
+            // The last record of a file that ends need not have a newline.
+            self.hand_over(ended && !self.lines.follow, chunks)?;
+            if self.buffer.len() > MAX_LINE_BYTES {
+                let hint = self.lines.framing.long_record_hint();
                 return Err(Stop::Error(ConnectorError::Data {
-                    place: format!("{}:{}, byte {}", self.place, self.position.line + 1, self.position.byte),
-                    message: format!("the line is longer than {MAX_LINE_BYTES} bytes"),
+                    place: format!("{}:{}, byte {}", self.lines.place, self.position.line + 1, self.position.byte),
+                    message: format!("the record is longer than {MAX_LINE_BYTES} bytes{hint}"),
                 }));
             }
             if ended {
@@ -180,12 +220,10 @@ impl<'a> Pass<'a> {
                     return Ok(End::Complete);
                 }
                 if self.replaced()? && self.fill()? == 0 {
+                    self.hand_over(true, chunks)?;
                     return Ok(End::Replaced);
                 }
-                if chunks.is_closed() {
-                    return Err(Stop::Unwanted);
-                }
-                std::thread::sleep(POLL_INTERVAL);
+                self.lines.wait(chunks)?;
             }
         }
     }
@@ -208,91 +246,87 @@ impl<'a> Pass<'a> {
     /// Whether the path leads to another file by now, or the file has shrunk.
     fn replaced(&self) -> Result<bool, Stop> {
         match std::fs::metadata(&self.lines.path) {
-            Ok(now) => {
-                let shrunk = self.lines.compression == Compression::None && now.len() < self.position.byte;
-                Ok(now.ino() != self.inode || shrunk)
-            }
+            Ok(now) => Ok(now.ino() != self.inode || now.len() < self.position.byte),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(Stop::Error(self.lines.failed(error))),
         }
     }
 
-    /// Hands the first `whole` bytes over: lines, the last of which may lack its newline.
-    fn hand_over(&mut self, whole: usize, chunks: &Chunks) -> Result<(), Stop> {
+    /// Hands over the whole records of the buffer; with `all`, what remains after them counts as one, too.
+    fn hand_over(&mut self, all: bool, chunks: &Chunks) -> Result<(), Stop> {
+        let mut found = std::mem::take(&mut self.found);
+        let whole = self.lines.framing.cut(&self.buffer, all, &mut found);
         let text = self.buffer.split_to(whole).freeze();
-        let most = self.lines.rate.map_or(usize::MAX, |rate| (rate.0.get() / RATE_STEPS).max(1) as usize);
-        let mut records = self.records(&text);
-        let mut start = 0;
-        while start < text.len() {
-            let rest = text.get(start..).unwrap_or_default();
-            let end = start + memchr_newline(rest).map_or(rest.len(), |newline| newline + 1);
-            let line = text.get(start..end).unwrap_or_default().trim_ascii_end();
-            let is_header = self.lines.header && self.position.line == 0;
-            let is_blank = self.lines.skip_blank && line.trim_ascii_start().is_empty();
-            if is_header || is_blank {
-                // Line numbers count on from the first of a chunk, so what is left out ends the chunk.
-                self.send(&mut records, &text, chunks)?;
+        let most = self.lines.pace.as_ref().map_or(usize::MAX, Pace::step_rows);
+        let (mut first, mut at) = (0, 0);
+        for (index, line) in found.iter().enumerate() {
+            let value = text.get(line.start..line.end).unwrap_or_default();
+            let header = index == 0 && self.position.line == 0 && self.lines.framing.has_header();
+            if header {
+                self.lines.framing.check_header(value, &self.lines.place)?;
             }
-            if !is_header && !is_blank {
-                records.values.push(Some(start as u32..(start + line.len()) as u32));
-                records.offsets.push(self.position.byte as i64);
-            }
-            self.position.byte += (end - start) as u64;
-            self.position.line += 1;
-            start = end;
-            if is_header || is_blank {
-                records = self.records(&text);
-            } else if records.len() >= most {
-                self.send(&mut records, &text, chunks)?;
-                records = self.records(&text);
+            // Line numbers count on from the first of a chunk: what is no record, or more than a line, ends the chunk.
+            let no_record = header || self.lines.framing.is_blank(value);
+            if no_record || line.lines > 1 || index + 1 - first >= most {
+                let records = found.get(first..index + usize::from(!no_record)).unwrap_or_default();
+                self.send(records, &text, at..line.next, chunks)?;
+                (first, at) = (index + 1, line.next);
             }
         }
-        self.send(&mut records, &text, chunks)
+        self.send(found.get(first..).unwrap_or_default(), &text, at..text.len(), chunks)?;
+        self.found = found;
+        Ok(())
     }
 
-    fn records(&self, text: &bytes::Bytes) -> Records {
-        Records {
-            buffer: text.clone(),
+    /// Sends the records in a range of the text, whose start is our position, and goes on behind the range.
+    fn send(&mut self, found: &[Line], text: &Bytes, range: Range<usize>, chunks: &Chunks) -> Result<(), Stop> {
+        let text = text.slice(range.clone());
+        let bytes_read = text.len() as u64;
+        let mut records = Records {
             partition: -1,
-            place: self.place.clone(),
+            place: self.lines.place.clone(),
             first_line: self.position.line + 1,
             ..Records::default()
+        };
+        for line in found {
+            let (start, end) = (line.start - range.start, line.end - range.start);
+            // A text is at most a chunk and a record long.
+            records.values.push(Some(start as u32..end as u32));
+            records.offsets.push((self.position.byte + start as u64) as i64);
         }
-    }
-
-    fn send(&mut self, records: &mut Records, text: &bytes::Bytes, chunks: &Chunks) -> Result<(), Stop> {
-        let records = std::mem::replace(records, self.records(text));
-        if records.is_empty() {
+        self.position.byte += bytes_read;
+        self.position.line += memchr::memchr_iter(b'\n', &text).count() as u64;
+        records.buffer = text;
+        if found.is_empty() {
             return Ok(());
         }
-        let mut position = self.position.clone();
-        if position.head.0 < HEAD_BYTES {
-            let mut file = File::open(&self.lines.path).map_err(|error| self.lines.failed(error))?;
-            let length = match self.lines.compression {
-                Compression::None => position.byte.min(HEAD_BYTES),
-                _ => file.metadata().map_err(|error| self.lines.failed(error))?.len().min(HEAD_BYTES),
-            };
-            position.head = (length, head(&mut file, length).map_err(|error| self.lines.failed(error))?);
-            self.position.head = position.head;
+        self.note_head()?;
+        if let Some(pace) = &self.lines.pace {
+            pace.wait(records.len());
         }
-        if let Some(rate) = self.lines.rate {
-            self.sent_rows += records.len() as u64;
-            let due = Duration::from_secs_f64(self.sent_rows as f64 / rate.0.get() as f64);
-            std::thread::sleep(due.saturating_sub(self.started.elapsed()));
-        }
-        let from = records.offsets.first().copied().unwrap_or(0) as u64;
-        let bytes_read = position.byte.saturating_sub(from);
-        let chunk = Chunk { data: ChunkData::Records(records), position: position.to_position()?, bytes_read };
+        let position = self.position.to_position()?;
+        let chunk = Chunk { data: ChunkData::Records(records), position, bytes_read };
         chunks.blocking_send(Ok(chunk)).map_err(|_| Stop::Unwanted)
     }
-}
 
-fn memchr_newline(text: &[u8]) -> Option<usize> {
-    memchr::memchr(b'\n', text)
-}
-
-fn memrchr_newline(text: &[u8]) -> Option<usize> {
-    memchr::memrchr(b'\n', text)
+    /// Digests the file's head, as long as it grows.
+    fn note_head(&mut self) -> Result<(), Stop> {
+        if self.position.head.0 >= HEAD_BYTES {
+            return Ok(());
+        }
+        let failed = |error| self.lines.failed(error);
+        let mut file = File::open(&self.lines.path).map_err(failed)?;
+        let metadata = file.metadata().map_err(failed)?;
+        // Where another file has taken its place, what was noted before must do.
+        if metadata.ino() == self.inode {
+            let length = match self.lines.compression {
+                Compression::None => self.position.byte.min(HEAD_BYTES),
+                _ => metadata.len().min(HEAD_BYTES),
+            };
+            self.position.head = (length, head(&mut file, length).map_err(failed)?);
+        }
+        Ok(())
+    }
 }
 
 /// A digest of the first bytes of a file as it lies on disk.

@@ -9,12 +9,17 @@
 
 mod config;
 mod discover;
+mod framing;
 mod lines;
+mod pace;
 mod parquet;
 mod source;
+#[cfg(test)]
+mod tests;
 
-pub use config::{Compression, Config, Paths, Rate};
-pub use source::FileSource;
+pub use config::{Compression, Config, OnGap, Paths, Rate};
+pub use lines::MAX_LINE_BYTES;
+pub use source::{FileSource, Files};
 
 use logmill_pipelines::{ConnectorKind, Role};
 use schemars::schema_for;

@@ -2,100 +2,182 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use logmill_pipelines::flow::{Position, Positions, SplitId};
 use tokio::sync::mpsc;
 
-use super::config::{Compression, Config};
+use super::config::{Compression, Config, OnGap};
+use super::framing::Framing;
 use super::lines::{Chunks, FilePosition, Lines};
+use super::pace::Pace;
+use super::parquet::RowPosition;
 use super::{discover, parquet};
+use crate::blocking::blocking;
 use crate::error::ConnectorError;
-use crate::format::{self, Format};
+use crate::format::Format;
+use crate::format::csv;
 use crate::source::{Chunk, ChunkData, Discovery, Reader, Records, Source};
 
 /// How many chunks wait between the reading thread and the engine.
-const WAITING_CHUNKS: usize = 2;
+const WAITING_CHUNKS: usize = 1;
 
-/// Files of this machine.
-pub struct FileSource {
+/// Files that a configuration names, before they are read.
+#[derive(Clone, Debug)]
+pub struct Files {
+    base: PathBuf,
     patterns: Vec<PathBuf>,
     config: Config,
     format: Format,
 }
 
-impl FileSource {
+/// A source of the records, or rows, of files.
+pub struct FileSource {
+    files: Files,
+    framing: Framing,
+    pace: Option<Pace>,
+    /// The columns of the rows of Parquet files.
+    schema: SchemaRef,
+}
+
+impl Files {
     /// The files that the configuration names, relative to a folder. Does no I/O.
     pub fn new(config: Config, format: Format, base_dir: &Path) -> Self {
-        Self { patterns: config.path.resolve(base_dir), config, format }
+        Self { base: base_dir.to_owned(), patterns: config.path.patterns(), config, format }
     }
 
-    /// The columns, inferred from the first records of the first file.
-    pub async fn sample(&self) -> Result<SchemaRef, ConnectorError> {
-        let (patterns, follow) = (self.patterns.clone(), self.config.follow);
-        let files = blocking(move || discover::files(&patterns, follow)).await?;
-        let Some(first) = files.into_iter().next() else {
+    /// What cannot work in the configuration: key and message. Does no I/O.
+    pub fn check(&self) -> Vec<(&'static str, String)> {
+        let mut problems = Vec::new();
+        let compressed = self.patterns.iter().any(|path| self.compression(path) != Compression::None);
+        if self.patterns.is_empty() {
+            problems.push(("path", "names no file".to_owned()));
+        }
+        if self.config.follow && compressed {
+            problems.push(("follow", "compressed files cannot be followed, only read to their end".to_owned()));
+        }
+        if self.format == Format::Parquet {
+            if self.config.follow {
+                problems.push(("follow", "Parquet files cannot be followed, nothing is appended to them".to_owned()));
+            }
+            if self.config.rate.is_some() {
+                problems.push(("rate", "is for files of lines, not for Parquet".to_owned()));
+            }
+            if compressed {
+                problems.push(("compression", "Parquet files are compressed inside".to_owned()));
+            }
+        }
+        if !self.config.follow && self.config.on_gap != OnGap::Stop {
+            problems.push(("on_gap", "is for followed files".to_owned()));
+        }
+        problems
+    }
+
+    async fn list(&self) -> Result<Vec<PathBuf>, ConnectorError> {
+        let files = self.clone();
+        blocking(move || discover::files(&files.base, &files.patterns, files.config.follow)).await
+    }
+
+    fn compression(&self, path: &Path) -> Compression {
+        self.config.compression.unwrap_or_else(|| Compression::of(path))
+    }
+
+    fn lines(&self, path: &Path, framing: Framing) -> Lines {
+        Lines {
+            path: self.base.join(path),
+            place: path.display().to_string().into(),
+            compression: self.compression(path),
+            follow: false,
+            on_gap: OnGap::Stop,
+            pace: None,
+            framing,
+        }
+    }
+
+    /// The names in the first line of the first file: `None` where the format has no such line, or there is no file yet.
+    pub async fn header(&self) -> Result<Option<Arc<[String]>>, ConnectorError> {
+        let Format::Csv(options) = &self.format else { return Ok(None) };
+        let Some(first) = self.list().await?.into_iter().next().filter(|_| options.header) else { return Ok(None) };
+        let place = first.display().to_string();
+        let lines = self.lines(&first, Framing::new(&self.format, None)?);
+        let mut reader = spawn(move |chunks| lines.read(FilePosition::default(), &chunks))?;
+        let Some(Chunk { data: ChunkData::Records(records), .. }) = reader.next().await? else {
+            // A file without anything in it has no columns, and needs none.
+            return Ok(None);
+        };
+        let dialect = options.dialect().map_err(ConnectorError::Config)?;
+        let names = csv::header(records.value(0).unwrap_or_default(), &dialect);
+        let names = names.map_err(|message| ConnectorError::Data { place: format!("{place}:1"), message })?;
+        Ok(Some(names.into()))
+    }
+
+    /// The columns, inferred from the first records of the first file that has some. `header` is what
+    /// [`Self::header`] found.
+    pub async fn sample(&self, header: Option<&Arc<[String]>>) -> Result<SchemaRef, ConnectorError> {
+        let files = self.list().await?;
+        let Some(first) = files.first().cloned() else {
             return Err(ConnectorError::Config("there is no file yet to infer columns from; declare `schema:`".into()));
         };
         if self.format == Format::Parquet {
-            return blocking(move || parquet::schema(&first)).await;
+            let path = self.base.join(first);
+            return blocking(move || parquet::schema(&path)).await;
         }
-        let header = self.header(&first).await?;
-        let lines = Lines { follow: false, rate: None, ..self.lines(first) };
-        let mut reader = spawn(move |chunks| lines.read(FilePosition::default(), &chunks));
-        let records = match reader.next().await? {
-            Some(Chunk { data: ChunkData::Records(records), .. }) => records,
-            _ => Records {
-                place: self.patterns.first().map(|path| path.display().to_string()).unwrap_or_default().into(),
-                ..Records::default()
-            },
+        let mut sample = Records { place: first.display().to_string().into(), ..Records::default() };
+        for path in files {
+            let lines = self.lines(&path, Framing::new(&self.format, header.cloned())?);
+            let mut reader = spawn(move |chunks| lines.read(FilePosition::default(), &chunks))?;
+            if let Some(Chunk { data: ChunkData::Records(records), .. }) = reader.next().await? {
+                sample = records;
+                break;
+            }
+        }
+        Ok(Arc::new(self.format.infer(&sample, header.map(AsRef::as_ref))?))
+    }
+}
+
+impl FileSource {
+    /// A source of these files, whose records, or rows, have the columns of `schema`. `header` is what
+    /// [`Files::header`] found.
+    pub fn new(files: Files, schema: SchemaRef, header: Option<Arc<[String]>>) -> Result<Self, ConnectorError> {
+        let header = match &files.format {
+            // Where there was no file yet, files must name the columns as the schema does.
+            Format::Csv(options) if options.header => {
+                Some(header.unwrap_or_else(|| schema.fields().iter().map(|field| field.name().clone()).collect()))
+            }
+            _ => None,
         };
-        format::infer(&self.format, &records, header.as_deref())
-    }
-
-    /// The first line of a CSV file that has a header.
-    async fn header(&self, path: &Path) -> Result<Option<String>, ConnectorError> {
-        if !matches!(&self.format, Format::Csv(options) if options.header) {
-            return Ok(None);
-        }
-        let lines = Lines { header: false, follow: false, rate: None, ..self.lines(path.to_owned()) };
-        let mut reader = spawn(move |chunks| lines.read(FilePosition::default(), &chunks));
-        let Some(Chunk { data: ChunkData::Records(records), .. }) = reader.next().await? else { return Ok(None) };
-        Ok(records.value(0).map(|line| String::from_utf8_lossy(line).into_owned()))
-    }
-
-    fn lines(&self, path: PathBuf) -> Lines {
-        Lines {
-            compression: self.config.compression.unwrap_or_else(|| Compression::of(&path)),
-            follow: self.config.follow,
-            rate: self.config.rate,
-            header: matches!(&self.format, Format::Csv(options) if options.header),
-            skip_blank: !matches!(self.format, Format::Raw),
-            path,
-        }
+        let framing = Framing::new(&files.format, header)?;
+        let pace = files.config.rate.map(Pace::new);
+        Ok(Self { files, framing, pace, schema })
     }
 }
 
 #[async_trait]
 impl Source for FileSource {
     async fn discover(&self, known: &BTreeSet<SplitId>) -> Result<Discovery, ConnectorError> {
-        let (patterns, follow) = (self.patterns.clone(), self.config.follow);
-        let files = blocking(move || discover::files(&patterns, follow)).await?;
+        let files = self.files.list().await?;
         let splits = files.iter().map(|path| SplitId::new(path.to_string_lossy().as_ref()));
         let new = splits.filter(|split| !known.contains(split)).collect();
-        Ok(Discovery { new, complete: !follow })
+        Ok(Discovery { new, complete: !self.files.config.follow })
     }
 
     async fn open(&self, split: &SplitId, position: Option<&Position>) -> Result<Box<dyn Reader>, ConnectorError> {
-        let path = PathBuf::from(split.as_str());
-        if self.format == Format::Parquet {
-            let row = position.and_then(|position| position.0.get("row")?.as_u64()).unwrap_or(0);
-            return Ok(Box::new(spawn(move |chunks| parquet::read(&path, row, &chunks))));
+        let path = Path::new(split.as_str());
+        if self.files.format == Format::Parquet {
+            let from = position.map(|position| RowPosition::parse(position, path)).transpose()?;
+            let (path, schema) = (self.files.base.join(path), self.schema.clone());
+            return Ok(Box::new(spawn(move |chunks| parquet::read(&path, from, &schema, &chunks))?));
         }
-        let from = position.map(|position| FilePosition::parse(position, &path)).transpose()?.unwrap_or_default();
-        let lines = self.lines(path);
-        Ok(Box::new(spawn(move |chunks| lines.read(from, &chunks))))
+        let from = position.map(|position| FilePosition::parse(position, path)).transpose()?.unwrap_or_default();
+        let lines = Lines {
+            follow: self.files.config.follow,
+            on_gap: self.files.config.on_gap,
+            pace: self.pace.clone(),
+            ..self.files.lines(path, self.framing.clone())
+        };
+        Ok(Box::new(spawn(move |chunks| lines.read(from, &chunks))?))
     }
 
     async fn epoch_safe(&self, _positions: &Positions) -> Result<(), ConnectorError> {
@@ -104,21 +186,16 @@ impl Source for FileSource {
     }
 
     async fn size_hint(&self) -> Option<u64> {
-        if self.config.follow {
+        if self.files.config.follow {
             return None;
         }
-        let patterns = self.patterns.clone();
-        let compressed = self.config.compression;
-        blocking(move || {
-            let files = discover::files(&patterns, false)?;
-            let plain =
-                files.iter().all(|path| compressed.unwrap_or_else(|| Compression::of(path)) == Compression::None);
-            let sizes = files.iter().filter_map(|path| Some(path.metadata().ok()?.len()));
-            Ok(plain.then(|| sizes.sum()))
-        })
-        .await
-        .ok()
-        .flatten()
+        let files = self.files.list().await.ok()?;
+        // Progress is counted in uncompressed bytes, of which compressed files do not tell how many they hold.
+        let plain = files.iter().all(|path| self.files.compression(path) == Compression::None);
+        let base = self.files.base.clone();
+        let sizes =
+            blocking(move || Ok(files.iter().filter_map(|path| Some(base.join(path).metadata().ok()?.len())).sum()));
+        if plain { sizes.await.ok() } else { None }
     }
 }
 
@@ -127,10 +204,13 @@ struct ThreadReader {
     chunks: mpsc::Receiver<Result<Chunk, ConnectorError>>,
 }
 
-fn spawn(read: impl FnOnce(Chunks) + Send + 'static) -> ThreadReader {
+/// Starts a thread of its own: followed files keep theirs for as long as they are followed, so it may not be one of the
+/// runtime's.
+fn spawn(read: impl FnOnce(Chunks) + Send + 'static) -> Result<ThreadReader, ConnectorError> {
     let (sender, chunks) = mpsc::channel(WAITING_CHUNKS);
-    tokio::task::spawn_blocking(move || read(sender));
-    ThreadReader { chunks }
+    let thread = std::thread::Builder::new().name("file-reader".into()).spawn(move || read(sender));
+    thread.map_err(|error| ConnectorError::io("could not start a thread to read a file", error))?;
+    Ok(ThreadReader { chunks })
 }
 
 #[async_trait]
@@ -138,15 +218,4 @@ impl Reader for ThreadReader {
     async fn next(&mut self) -> Result<Option<Chunk>, ConnectorError> {
         self.chunks.recv().await.transpose()
     }
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ConnectorError> + Send + 'static,
-) -> Result<T, ConnectorError> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| {
-        Err(ConnectorError::Permanent {
-            context: "reading files stopped unexpectedly".to_owned(),
-            source: panic.into(),
-        })
-    })
 }

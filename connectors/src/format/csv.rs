@@ -1,181 +1,356 @@
-//! Decodes lines of separated values. A record is one line, so no field may hold a newline.
+//! CSV after RFC 4180: one record a line, fields quoted where they hold the delimiter, a quote or a line end.
 
-use arrow::array::RecordBatch;
-use arrow::csv::ReaderBuilder;
-use arrow::csv::reader::Format as ArrowFormat;
-use arrow::datatypes::SchemaRef;
+use std::collections::HashMap;
+use std::ops::Range;
+
+use arrow::array::{Array, ArrayRef, RecordBatch};
+use arrow::datatypes::Schema;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use bytes::{BufMut, BytesMut};
+use logmill_pipelines::UnknownFields;
+use memchr::{memchr, memchr2, memchr3};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::json::NULL_VALUE;
-use super::meta::Layout;
-use crate::decode::{Decoded, Decoder, RowError};
+use super::column::Column;
+use super::json::cursor::Problem;
+use super::meta::{DecodedValues, ValueDecoder};
+use crate::decode::{Encoder, RowError};
 use crate::error::ConnectorError;
 use crate::source::Records;
 
-/// How values are separated.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// How CSV is written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CsvOptions {
-    /// The character between two values.
+    /// What stands between fields: one ASCII character.
     pub delimiter: char,
-    /// The character around a value that holds the delimiter.
+    /// What fields are quoted with: one ASCII character.
     pub quote: char,
-    /// Whether the first line of a file names the columns. Records of a topic have none.
+    /// Whether the first line of a file names the columns. Without it they are those of `schema`, in order. Records of
+    /// a topic never have such a line.
     pub header: bool,
-    /// What stands for null, besides nothing at all.
+    /// Unquoted fields that mean null. The first one is what null is written as.
     pub null_values: Vec<String>,
 }
 
 impl Default for CsvOptions {
     fn default() -> Self {
-        Self { delimiter: ',', quote: '"', header: true, null_values: Vec::new() }
+        Self { delimiter: ',', quote: '"', header: true, null_values: vec![String::new()] }
     }
 }
 
+/// Checked options.
+#[derive(Clone, Debug)]
+pub(crate) struct Dialect {
+    pub(crate) delimiter: u8,
+    pub(crate) quote: u8,
+    pub(crate) nulls: Vec<Vec<u8>>,
+}
+
 impl CsvOptions {
-    /// Refuses what cannot work.
-    pub fn check(&self) -> Result<(), ConnectorError> {
-        for (name, character) in [("delimiter", self.delimiter), ("quote", self.quote)] {
-            if !character.is_ascii() {
-                return Err(ConnectorError::Config(format!("format csv: `{name}` must be one ASCII character")));
+    /// The options, if they can be.
+    pub(crate) fn dialect(&self) -> Result<Dialect, String> {
+        let byte = |key: &str, symbol: char| match u8::try_from(symbol) {
+            Ok(byte) if byte.is_ascii() && byte != b'\n' && byte != b'\r' => Ok(byte),
+            _ => Err(format!("`{key}` must be one ASCII character and no line end")),
+        };
+        let (delimiter, quote) = (byte("delimiter", self.delimiter)?, byte("quote", self.quote)?);
+        if delimiter == quote {
+            return Err("`delimiter` and `quote` must differ".into());
+        }
+        let nulls = self.null_values.iter().map(|text| text.as_bytes().to_vec()).collect();
+        Ok(Dialect { delimiter, quote, nulls })
+    }
+
+    /// The line that names the columns, without its line end.
+    ///
+    /// # Errors
+    /// `Config` if the options cannot be.
+    pub fn header_line(&self, schema: &Schema) -> Result<String, ConnectorError> {
+        let encoder = CsvEncoder::new(self.dialect().map_err(ConnectorError::Config)?);
+        let mut line = BytesMut::new();
+        for (index, field) in schema.fields().iter().enumerate() {
+            if index > 0 {
+                line.put_u8(encoder.dialect.delimiter);
+            }
+            encoder.put(field.name().as_bytes(), &mut line);
+        }
+        Ok(String::from_utf8_lossy(&line).into_owned())
+    }
+}
+
+/// One field of a record.
+struct Field<'a> {
+    text: &'a [u8],
+    quoted: bool,
+}
+
+/// The fields of one record, from left to right.
+struct Fields<'a> {
+    rest: Option<&'a [u8]>,
+    dialect: &'a Dialect,
+}
+
+impl<'a> Fields<'a> {
+    fn new(record: &'a [u8], dialect: &'a Dialect) -> Self {
+        Self { rest: Some(record.strip_suffix(b"\r").unwrap_or(record)), dialect }
+    }
+
+    /// The next field. What is quoted with doubled quotes inside is put together in `scratch`.
+    fn next<'s>(&mut self, scratch: &'s mut Vec<u8>) -> Option<Result<Field<'s>, Problem>>
+    where
+        'a: 's,
+    {
+        let rest = self.rest?;
+        if rest.first() != Some(&self.dialect.quote) {
+            let end = memchr(self.dialect.delimiter, rest);
+            self.rest = end.and_then(|end| rest.get(end + 1..));
+            return Some(Ok(Field { text: rest.get(..end.unwrap_or(rest.len())).unwrap_or_default(), quoted: false }));
+        }
+        scratch.clear();
+        let mut at = 1;
+        loop {
+            let tail = rest.get(at..).unwrap_or_default();
+            let Some(end) = memchr(self.dialect.quote, tail) else {
+                return Some(Err(Problem("a quoted field is not closed".into())));
+            };
+            let after = at + end + 1;
+            match rest.get(after) {
+                Some(byte) if *byte == self.dialect.quote => {
+                    scratch.extend_from_slice(rest.get(at..after).unwrap_or_default());
+                    at = after + 1;
+                }
+                None => self.rest = None,
+                Some(byte) if *byte == self.dialect.delimiter => self.rest = rest.get(after + 1..),
+                Some(_) => return Some(Err(Problem("text follows a closing quote; double the quotes inside".into()))),
+            }
+            if rest.get(after) != Some(&self.dialect.quote) {
+                if scratch.is_empty() {
+                    return Some(Ok(Field { text: rest.get(at..after - 1).unwrap_or_default(), quoted: true }));
+                }
+                scratch.extend_from_slice(rest.get(at..after - 1).unwrap_or_default());
+                return Some(Ok(Field { text: scratch, quoted: true }));
+            }
+        }
+    }
+}
+
+/// The texts of a record's fields, `None` where one means null.
+pub(crate) fn split(record: &[u8], dialect: &Dialect) -> Result<Vec<Option<String>>, String> {
+    let (mut fields, mut texts, mut scratch) = (Fields::new(record, dialect), Vec::new(), Vec::new());
+    while let Some(field) = fields.next(&mut scratch) {
+        let field = field.map_err(|problem| problem.0)?;
+        let null = !field.quoted && dialect.nulls.iter().any(|null| null == field.text);
+        let text = std::str::from_utf8(field.text).map_err(|_| "a field is not UTF-8".to_owned())?;
+        texts.push((!null).then(|| text.to_owned()));
+    }
+    Ok(texts)
+}
+
+/// The column names of a header line.
+pub(crate) fn header(line: &[u8], dialect: &Dialect) -> Result<Vec<String>, String> {
+    let names: Vec<String> = split(line, dialect)?.into_iter().map(Option::unwrap_or_default).collect();
+    if let Some(place) = names.iter().position(String::is_empty) {
+        return Err(format!("the header has no name for column {}; set `header: false` if it is none", place + 1));
+    }
+    for (place, name) in names.iter().enumerate() {
+        if names.iter().take(place).any(|earlier| earlier == name) {
+            return Err(format!("the header names `{name}` twice"));
+        }
+    }
+    Ok(names)
+}
+
+/// Where the record that begins at `text` ends: the index of its line end, and how many lines it covers.
+pub(crate) fn record_end(text: &[u8], quote: u8) -> Option<(usize, u64)> {
+    let (mut at, mut quoted, mut lines) = (0, false, 1);
+    while let Some(found) = memchr2(b'\n', quote, text.get(at..)?) {
+        let place = at + found;
+        match (text.get(place) == Some(&quote), quoted) {
+            (true, _) => quoted = !quoted,
+            (false, true) => lines += 1,
+            (false, false) => return Some((place, lines)),
+        }
+        at = place + 1;
+    }
+    None
+}
+
+/// Decodes records of CSV.
+pub(crate) struct CsvDecoder {
+    dialect: Dialect,
+    /// For each field of a record the wanted column it goes to, and its name.
+    fields: Vec<(String, Option<usize>)>,
+    columns: Vec<Column>,
+    /// Wanted columns that records don't have.
+    missing: Vec<usize>,
+    scratch: Vec<u8>,
+}
+
+impl CsvDecoder {
+    /// A decoder of the `wanted` columns of records whose fields are `order`.
+    pub(crate) fn new(
+        schema: &Schema,
+        wanted: &Schema,
+        order: &[String],
+        dialect: Dialect,
+        unknown: UnknownFields,
+    ) -> Result<Self, ConnectorError> {
+        if let Some(name) = order.iter().find(|name| schema.field_with_name(name).is_err())
+            && unknown == UnknownFields::Error
+        {
+            let message = format!("field `{name}` is not in the schema, and `unknown: error` forbids such");
+            return Err(ConnectorError::Config(message));
+        }
+        let place: HashMap<&str, usize> =
+            wanted.fields().iter().enumerate().map(|(index, field)| (field.name().as_str(), index)).collect();
+        let columns = wanted.fields().iter().map(|field| Column::new(field)).collect::<Result<Vec<_>, _>>()?;
+        let fields: Vec<_> = order.iter().map(|name| (name.clone(), place.get(name.as_str()).copied())).collect();
+        let missing = (0..columns.len()).filter(|index| fields.iter().all(|(_, to)| *to != Some(*index))).collect();
+        Ok(Self { dialect, fields, columns, missing, scratch: Vec::new() })
+    }
+
+    fn append(&mut self, record: &[u8], careful: bool) -> Result<(), String> {
+        let mut fields = Fields::new(record, &self.dialect);
+        let mut count = 0;
+        while let Some(field) = fields.next(&mut self.scratch) {
+            let field = field.map_err(|problem| format!("field {}: {}", count + 1, problem.0))?;
+            let target = self.fields.get(count);
+            count += 1;
+            let Some((name, Some(index))) = target else { continue };
+            let Some(column) = self.columns.get_mut(*index) else { continue };
+            if !field.quoted && self.dialect.nulls.iter().any(|null| null == field.text) {
+                column.append_null();
+                continue;
+            }
+            let appended = match careful && std::str::from_utf8(field.text).is_err() {
+                true => Err(Problem("is not UTF-8".into())),
+                false => column.append_text(field.text),
+            };
+            appended.map_err(|problem| format!("column `{name}`: {}", problem.0))?;
+        }
+        if count != self.fields.len() {
+            let expected = self.fields.len();
+            return Err(format!(
+                "the record has {count} field{}, expected {expected}",
+                if count == 1 { "" } else { "s" }
+            ));
+        }
+        for index in &self.missing {
+            if let Some(column) = self.columns.get_mut(*index) {
+                column.append_null();
             }
         }
         Ok(())
     }
 
-    /// The line that names the columns.
-    pub fn header_line(&self, schema: &SchemaRef) -> String {
-        let name = |name: &String| match name.contains([self.delimiter, self.quote, '\n']) {
-            true => format!("{0}{1}{0}", self.quote, name.replace(self.quote, &self.quote.to_string().repeat(2))),
-            false => name.clone(),
-        };
-        let names: Vec<String> = schema.fields().iter().map(|field| name(field.name())).collect();
-        names.join(&self.delimiter.to_string())
-    }
-
-    pub(super) fn arrow(&self) -> ArrowFormat {
-        ArrowFormat::default().with_delimiter(self.delimiter as u8).with_quote(self.quote as u8)
-    }
-
-    fn is_null(&self, field: &[u8]) -> bool {
-        self.null_values.iter().any(|null| null.as_bytes() == field)
-    }
-
-    /// A line without the values that stand for null; only made where there are such values.
-    pub(super) fn without_nulls<'a>(&self, line: &'a [u8], scratch: &'a mut Vec<u8>) -> &'a [u8] {
-        if self.null_values.is_empty() {
-            return line;
-        }
-        scratch.clear();
-        let (mut start, mut quoted) = (0, false);
-        for index in 0..=line.len() {
-            let byte = line.get(index).copied();
-            if byte == Some(self.quote as u8) {
-                quoted = !quoted;
-            }
-            if byte.is_none() || (byte == Some(self.delimiter as u8) && !quoted) {
-                let field = line.get(start..index).unwrap_or_default();
-                if !self.is_null(field) {
-                    scratch.extend_from_slice(field);
+    fn decode_all(&mut self, records: &Records, careful: bool) -> Vec<RowError> {
+        let (mut errors, mut rows) = (Vec::new(), 0);
+        for index in 0..records.len() {
+            let appended = match records.value(index) {
+                Some(value) => self.append(value, careful),
+                None => {
+                    Err("the value is null, which means a deletion that an append-only format cannot express".into())
                 }
-                scratch.extend(byte);
-                start = index + 1;
-            }
-        }
-        scratch
-    }
-}
-
-/// Decodes lines.
-pub(super) struct CsvDecoder {
-    layout: Layout,
-    options: CsvOptions,
-    projection: Vec<usize>,
-}
-
-impl CsvDecoder {
-    pub(super) fn new(layout: Layout, options: CsvOptions) -> Result<Self, ConnectorError> {
-        options.check()?;
-        let index = |field: &arrow::datatypes::FieldRef| layout.all.index_of(field.name()).ok();
-        let projection = layout.values.fields().iter().filter_map(index).collect();
-        Ok(Self { layout, options, projection })
-    }
-
-    fn parse<'a>(
-        &self,
-        records: &Records,
-        which: impl Iterator<Item = &'a usize>,
-        rows: usize,
-    ) -> Result<RecordBatch, String> {
-        let mut builder = ReaderBuilder::new(self.layout.all.clone())
-            .with_batch_size(rows.max(1) + 1)
-            .with_delimiter(self.options.delimiter as u8)
-            .with_quote(self.options.quote as u8);
-        builder = builder.with_projection(self.projection.clone());
-        let mut decoder = builder.build_decoder();
-        let mut scratch = Vec::new();
-        for index in which {
-            let line = self.options.without_nulls(records.value(*index).unwrap_or_default(), &mut scratch);
-            for piece in [line, b"\n"] {
-                let mut rest = piece;
-                while !rest.is_empty() {
-                    let taken = decoder.decode(rest).map_err(|error| reason(&error))?;
-                    if taken == 0 {
-                        return Err("not one line".to_owned());
-                    }
-                    rest = rest.get(taken..).unwrap_or_default();
+            };
+            match appended {
+                Ok(()) => rows += 1,
+                Err(message) => {
+                    self.columns.iter_mut().for_each(|column| column.truncate(rows));
+                    errors.push(RowError { index, message });
                 }
             }
         }
-        let batch = decoder.flush().map_err(|error| reason(&error))?;
-        match batch {
-            Some(batch) if batch.num_rows() == rows => Ok(batch),
-            None if rows == 0 => Ok(RecordBatch::new_empty(self.layout.values.clone())),
-            _ => Err("not one line of values".to_owned()),
-        }
+        errors
     }
 }
 
-fn reason(error: &arrow::error::ArrowError) -> String {
-    let text = error.to_string();
-    text.split_once("error: ").map_or(text.clone(), |(_, reason)| reason.to_owned())
-}
-
-impl Decoder for CsvDecoder {
-    fn schema(&self) -> SchemaRef {
-        self.layout.output.clone()
-    }
-
-    fn decode(&mut self, records: &Records) -> Result<Decoded, ConnectorError> {
-        let mut errors = Vec::new();
-        let mut kept: Vec<usize> = (0..records.len()).filter(|index| records.value(*index).is_some()).collect();
-        if kept.len() < records.len() {
-            let missing = (0..records.len()).filter(|index| records.value(*index).is_none());
-            errors.extend(missing.map(|index| RowError { index, message: NULL_VALUE.to_owned() }));
+impl ValueDecoder for CsvDecoder {
+    fn decode_values(&mut self, records: &Records) -> Result<DecodedValues, ConnectorError> {
+        let mut errors = self.decode_all(records, false);
+        let mut columns: Result<Vec<ArrayRef>, _> = self.columns.iter_mut().map(Column::finish).collect();
+        if columns.is_err() {
+            // Some text is not UTF-8: the same again, looking at every field for itself.
+            self.columns.iter_mut().for_each(|column| column.truncate(0));
+            errors = self.decode_all(records, true);
+            columns = self.columns.iter_mut().map(Column::finish).collect();
         }
-        let batch = match self.parse(records, kept.iter(), kept.len()) {
-            Ok(batch) => batch,
-            Err(_) => {
-                kept.retain(|index| match self.parse(records, [index].into_iter(), 1) {
-                    Ok(_) => true,
-                    Err(message) => {
-                        errors.push(RowError { index: *index, message });
-                        false
-                    }
-                });
-                errors.sort_by_key(|error| error.index);
-                self.parse(records, kept.iter(), kept.len())
-                    .map_err(|message| ConnectorError::Data { place: records.place.to_string(), message })?
-            }
-        };
-        // The reader projects in the order of the file; the layout wants its own.
-        let order: Vec<usize> =
-            self.layout.values.fields().iter().filter_map(|field| batch.schema().index_of(field.name()).ok()).collect();
-        let batch = batch.project(&order).map_err(|error| ConnectorError::Permanent {
-            context: "could not pick the columns".to_owned(),
+        let columns = columns.map_err(|error| ConnectorError::Permanent {
+            context: format!("cannot make columns of {}", records.place),
             source: error.into(),
         })?;
-        Ok(Decoded { rows: self.layout.assemble(&batch, records, &kept)?, errors })
+        Ok(DecodedValues { columns, errors })
+    }
+}
+
+/// Writes rows as CSV.
+pub(crate) struct CsvEncoder {
+    dialect: Dialect,
+    text: String,
+}
+
+impl CsvEncoder {
+    pub(crate) fn new(dialect: Dialect) -> Self {
+        Self { dialect, text: String::new() }
+    }
+
+    /// Appends a field that is not null, quoted where needed.
+    fn put(&self, text: &[u8], out: &mut BytesMut) {
+        let Dialect { delimiter, quote, .. } = self.dialect;
+        let plain = memchr3(delimiter, quote, b'\n', text).is_none() && memchr(b'\r', text).is_none();
+        if plain && !self.dialect.nulls.iter().any(|null| null == text) {
+            out.put_slice(text);
+            return;
+        }
+        out.put_u8(quote);
+        for byte in text {
+            if *byte == quote {
+                out.put_u8(quote);
+            }
+            out.put_u8(*byte);
+        }
+        out.put_u8(quote);
+    }
+}
+
+impl Encoder for CsvEncoder {
+    fn encode(
+        &mut self,
+        rows: &RecordBatch,
+        buffer: &mut BytesMut,
+        values: &mut Vec<Range<usize>>,
+    ) -> Result<(), ConnectorError> {
+        use std::fmt::Write as _;
+        let failed = |error: arrow::error::ArrowError| ConnectorError::Permanent {
+            context: "cannot write rows as CSV".into(),
+            source: error.into(),
+        };
+        let options = FormatOptions::new().with_display_error(false);
+        let columns = rows.columns().iter().map(|column| {
+            ArrayFormatter::try_new(column.as_ref(), &options).map(|formatter| (column, formatter)).map_err(failed)
+        });
+        let columns: Vec<(&ArrayRef, ArrayFormatter<'_>)> = columns.collect::<Result<_, _>>()?;
+        let null = self.dialect.nulls.first().cloned().unwrap_or_default();
+        for row in 0..rows.num_rows() {
+            let start = buffer.len();
+            for (index, (column, formatter)) in columns.iter().enumerate() {
+                if index > 0 {
+                    buffer.put_u8(self.dialect.delimiter);
+                }
+                if column.is_null(row) {
+                    buffer.put_slice(&null);
+                    continue;
+                }
+                self.text.clear();
+                write!(self.text, "{}", formatter.value(row)).map_err(|error| ConnectorError::Permanent {
+                    context: "cannot write rows as CSV".into(),
+                    source: error.into(),
+                })?;
+                self.put(self.text.as_bytes(), buffer);
+            }
+            values.push(start..buffer.len());
+        }
+        Ok(())
     }
 }

@@ -1,63 +1,51 @@
-//! Encodes rows as the values of records.
+//! Writes rows as JSON objects, and as raw values.
 
 use std::ops::Range;
+use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::csv::WriterBuilder as CsvWriterBuilder;
-use arrow::datatypes::{DataType, SchemaRef};
-use arrow::json::LineDelimitedWriter;
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, FieldRef};
+use arrow::error::ArrowError;
+use arrow::json::writer::{LineDelimited, NullableEncoder};
+use arrow::json::{EncoderFactory, EncoderOptions, WriterBuilder};
 use bytes::{BufMut, BytesMut};
+use logmill_pipelines::ColumnType;
+use memchr::memchr_iter;
 
-use super::csv::CsvOptions;
 use crate::decode::Encoder;
 use crate::error::ConnectorError;
 
-/// One JSON object a row; null columns are left out.
-pub(super) struct JsonEncoder;
+/// Writes each row as one JSON object with all its columns, nulls included. Times follow RFC 3339, bytes are hexadecimal
+/// digits, columns of type `json` are put in as they are.
+pub(crate) struct JsonEncoder;
 
-/// One line of separated values a row, without a header.
-pub(super) struct CsvEncoder {
-    options: CsvOptions,
-}
+/// Puts JSON text in as JSON.
+#[derive(Debug)]
+struct Verbatim;
 
-/// The only column as it is.
-pub(super) struct RawEncoder {
-    binary: bool,
-}
+/// One column of JSON text.
+struct VerbatimColumn<'a>(&'a arrow::array::StringArray);
 
-impl CsvEncoder {
-    pub(super) fn new(options: CsvOptions) -> Self {
-        Self { options }
+impl arrow::json::Encoder for VerbatimColumn<'_> {
+    fn encode(&mut self, row: usize, out: &mut Vec<u8>) {
+        // A line end can only be white space in JSON; in a value it would end the record.
+        out.extend(self.0.value(row).bytes().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte }));
     }
 }
 
-impl RawEncoder {
-    pub(super) fn new(schema: &SchemaRef) -> Result<Self, ConnectorError> {
-        match schema.fields().as_ref() {
-            [field] if *field.data_type() == DataType::Utf8 => Ok(Self { binary: false }),
-            [field] if *field.data_type() == DataType::Binary => Ok(Self { binary: true }),
-            _ => Err(ConnectorError::Config(
-                "format raw writes exactly one column of text or bytes; select one, or use another format".to_owned(),
-            )),
+impl EncoderFactory for Verbatim {
+    fn make_default_encoder<'a>(
+        &self,
+        field: &'a FieldRef,
+        array: &'a dyn Array,
+        _options: &'a EncoderOptions,
+    ) -> Result<Option<NullableEncoder<'a>>, ArrowError> {
+        if ColumnType::from_field(field) != Ok(ColumnType::Json) {
+            return Ok(None);
         }
-    }
-}
-
-fn failed(error: arrow::error::ArrowError) -> ConnectorError {
-    ConnectorError::Permanent { context: "could not encode rows".to_owned(), source: error.into() }
-}
-
-/// Notes the ranges of the lines from `start` on. Neither JSON nor CSV, as written here, has a bare newline in a line:
-/// JSON escapes it, and CSV rows that hold one are told apart by their quotes.
-fn note_lines(buffer: &BytesMut, start: usize, quote: Option<u8>, values: &mut Vec<Range<usize>>) {
-    let (mut from, mut quoted) = (start, false);
-    for (index, byte) in buffer.iter().enumerate().skip(start) {
-        if Some(*byte) == quote {
-            quoted = !quoted;
-        } else if *byte == b'\n' && !quoted {
-            values.push(from..index);
-            from = index + 1;
-        }
+        let texts = array.as_string_opt::<i32>();
+        Ok(texts.map(|texts| NullableEncoder::new(Box::new(VerbatimColumn(texts)), texts.nulls().cloned())))
     }
 }
 
@@ -68,36 +56,36 @@ impl Encoder for JsonEncoder {
         buffer: &mut BytesMut,
         values: &mut Vec<Range<usize>>,
     ) -> Result<(), ConnectorError> {
-        let start = buffer.len();
-        let mut writer = LineDelimitedWriter::new(buffer.writer());
-        writer.write(rows).map_err(failed)?;
-        writer.finish().map_err(failed)?;
-        note_lines(buffer, start, None, values);
+        if rows.num_columns() == 0 {
+            for _ in 0..rows.num_rows() {
+                values.push(buffer.len()..buffer.len() + 2);
+                buffer.put_slice(b"{}");
+            }
+            return Ok(());
+        }
+        let mut start = buffer.len();
+        let builder = WriterBuilder::new().with_explicit_nulls(true).with_encoder_factory(Arc::new(Verbatim));
+        let mut writer = builder.build::<_, LineDelimited>(buffer.writer());
+        let written = writer.write(rows).and_then(|()| writer.finish());
+        written.map_err(|error| ConnectorError::Permanent {
+            context: "cannot write rows as JSON".into(),
+            source: error.into(),
+        })?;
+        drop(writer);
+        // Strings hold no line end, it is escaped in them.
+        let first = start;
+        let text = buffer.get(first..).unwrap_or_default();
+        values.reserve(rows.num_rows());
+        for end in memchr_iter(b'\n', text) {
+            values.push(start..first + end);
+            start = first + end + 1;
+        }
         Ok(())
     }
 }
 
-impl Encoder for CsvEncoder {
-    fn encode(
-        &mut self,
-        rows: &RecordBatch,
-        buffer: &mut BytesMut,
-        values: &mut Vec<Range<usize>>,
-    ) -> Result<(), ConnectorError> {
-        let start = buffer.len();
-        let null = self.options.null_values.first().cloned().unwrap_or_default();
-        let builder = CsvWriterBuilder::new()
-            .with_header(false)
-            .with_delimiter(self.options.delimiter as u8)
-            .with_quote(self.options.quote as u8)
-            .with_null(null);
-        let mut writer = builder.build(buffer.writer());
-        writer.write(rows).map_err(failed)?;
-        drop(writer);
-        note_lines(buffer, start, Some(self.options.quote as u8), values);
-        Ok(())
-    }
-}
+/// Writes the one column of each row as it is; a null becomes an empty value.
+pub(crate) struct RawEncoder;
 
 impl Encoder for RawEncoder {
     fn encode(
@@ -106,17 +94,23 @@ impl Encoder for RawEncoder {
         buffer: &mut BytesMut,
         values: &mut Vec<Range<usize>>,
     ) -> Result<(), ConnectorError> {
-        let column = rows.column(0);
-        for row in 0..rows.num_rows() {
+        let [column] = rows.columns() else {
+            return Err(ConnectorError::Config(raw_message(rows.num_columns())));
+        };
+        let binary: ArrayRef = cast(column, &DataType::Binary).map_err(|error| ConnectorError::Permanent {
+            context: "cannot write rows as raw values".into(),
+            source: error.into(),
+        })?;
+        for value in binary.as_binary::<i32>() {
             let start = buffer.len();
-            if column.is_valid(row) {
-                match self.binary {
-                    true => buffer.extend_from_slice(column.as_binary::<i32>().value(row)),
-                    false => buffer.extend_from_slice(column.as_string::<i32>().value(row).as_bytes()),
-                }
-            }
+            buffer.put_slice(value.unwrap_or_default());
             values.push(start..buffer.len());
         }
         Ok(())
     }
+}
+
+/// Why rows of this many columns cannot be written raw.
+pub(crate) fn raw_message(columns: usize) -> String {
+    format!("the format raw writes one column, of type string or binary; the input has {columns}, select one of them")
 }

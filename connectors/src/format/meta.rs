@@ -1,74 +1,61 @@
-//! Which of a decoder's columns come from the record's value and which from what surrounds it.
+//! The columns every source of records has beside those of its schema: where a record lies, and what it is marked with.
 
 use std::sync::Arc;
 
-use arrow::array::{
-    ArrayRef, BinaryBuilder, Int32Array, Int64Array, ListBuilder, RecordBatch, RecordBatchOptions, StringBuilder,
-    StructBuilder, TimestampMicrosecondArray,
-};
+use arrow::array::{ArrayRef, BinaryBuilder, Int32Array, Int64Array, ListBuilder, RecordBatch, RecordBatchOptions};
+use arrow::array::{StringBuilder, StructBuilder, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
-use logmill_pipelines::flow::META_COLUMNS;
 
+use crate::decode::{Decoded, Decoder, RowError};
 use crate::error::ConnectorError;
 use crate::source::Records;
 
-/// The columns of a decoder's rows, and where each comes from.
-#[derive(Clone, Debug)]
-pub(super) struct Layout {
-    /// All columns of the records' values.
-    pub(super) all: SchemaRef,
-    /// The columns that are wanted of the values, in the order they are wanted.
-    pub(super) values: SchemaRef,
-    /// All that is wanted.
-    pub(super) output: SchemaRef,
-    columns: Vec<Column>,
+/// One of the meta columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Meta {
+    Key,
+    Timestamp,
+    Partition,
+    Offset,
+    Headers,
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Column {
-    Value(usize),
-    Meta(usize),
-}
+impl Meta {
+    const ALL: [(&'static str, Self); 5] = [
+        ("_key", Self::Key),
+        ("_timestamp", Self::Timestamp),
+        ("_partition", Self::Partition),
+        ("_offset", Self::Offset),
+        ("_headers", Self::Headers),
+    ];
 
-impl Layout {
-    pub(super) fn new(all: &SchemaRef, columns: &[String]) -> Result<Self, ConnectorError> {
-        let (mut values, mut output, mut places) = (Vec::new(), Vec::new(), Vec::new());
-        for name in columns {
-            if let Some(number) = META_COLUMNS.iter().position(|meta| meta == name) {
-                output.push(Arc::new(Field::new(name, meta_type(number), true)));
-                places.push(Column::Meta(number));
-            } else {
-                let field = all.fields().iter().find(|field| field.name() == name);
-                let field = field.ok_or_else(|| ConnectorError::Config(format!("there is no column `{name}`")))?;
-                places.push(Column::Value(values.len()));
-                values.push(field.clone());
-                output.push(field.clone());
-            }
+    fn data_type(self) -> DataType {
+        match self {
+            Self::Key => DataType::Binary,
+            Self::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+            Self::Partition => DataType::Int32,
+            Self::Offset => DataType::Int64,
+            Self::Headers => DataType::List(Arc::new(Field::new("item", DataType::Struct(header_fields()), true))),
         }
-        Ok(Self {
-            all: all.clone(),
-            values: Arc::new(Schema::new(values)),
-            output: Arc::new(Schema::new(output)),
-            columns: places,
-        })
     }
 
-    /// Puts the value columns of the records at `kept` together with their meta columns.
-    pub(super) fn assemble(
-        &self,
-        values: &RecordBatch,
-        records: &Records,
-        kept: &[usize],
-    ) -> Result<RecordBatch, ConnectorError> {
-        let column = |column: &Column| match column {
-            Column::Value(index) => values.column(*index).clone(),
-            Column::Meta(number) => meta_column(*number, records, kept),
-        };
-        let columns = self.columns.iter().map(column).collect();
-        let options = RecordBatchOptions::new().with_row_count(Some(kept.len()));
-        RecordBatch::try_new_with_options(self.output.clone(), columns, &options).map_err(|error| {
-            ConnectorError::Permanent { context: "could not put decoded columns together".into(), source: error.into() }
-        })
+    /// The column of the records at `rows`.
+    fn column(self, records: &Records, rows: &[usize]) -> ArrayRef {
+        match self {
+            Self::Key => {
+                let mut keys = BinaryBuilder::new();
+                rows.iter().for_each(|row| keys.append_option(records.key(*row)));
+                Arc::new(keys.finish())
+            }
+            Self::Timestamp => {
+                let timestamp = |row: &usize| records.timestamps.get(*row).copied().filter(|millis| *millis >= 0);
+                let micros = rows.iter().map(|row| timestamp(row).and_then(|millis| millis.checked_mul(1000)));
+                Arc::new(TimestampMicrosecondArray::from_iter(micros).with_timezone("UTC"))
+            }
+            Self::Partition => Arc::new(Int32Array::from_value(records.partition, rows.len())),
+            Self::Offset => Arc::new(Int64Array::from_iter(rows.iter().map(|row| records.offsets.get(*row).copied()))),
+            Self::Headers => headers(records, rows),
+        }
     }
 }
 
@@ -76,52 +63,132 @@ fn header_fields() -> Fields {
     Fields::from(vec![Field::new("key", DataType::Utf8, true), Field::new("value", DataType::Binary, true)])
 }
 
-fn meta_type(number: usize) -> DataType {
-    match number {
-        0 => DataType::Binary,
-        1 => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
-        2 => DataType::Int32,
-        3 => DataType::Int64,
-        _ => DataType::List(Arc::new(Field::new("item", DataType::Struct(header_fields()), true))),
+fn headers(records: &Records, rows: &[usize]) -> ArrayRef {
+    let part = |range: &std::ops::Range<u32>| records.buffer.get(range.start as usize..range.end as usize);
+    let mut lists = ListBuilder::new(StructBuilder::from_fields(header_fields(), 0));
+    for row in rows {
+        for (key, value) in records.headers.get(*row).into_iter().flatten() {
+            let header = lists.values();
+            if let Some(names) = header.field_builder::<StringBuilder>(0) {
+                names.append_value(String::from_utf8_lossy(part(key).unwrap_or_default()));
+            }
+            if let Some(values) = header.field_builder::<BinaryBuilder>(1) {
+                values.append_option(value.as_ref().and_then(part));
+            }
+            header.append(true);
+        }
+        lists.append(true);
+    }
+    Arc::new(lists.finish())
+}
+
+/// The field of a meta column; `None` if it is none.
+pub fn meta_field(name: &str) -> Option<Field> {
+    let (_, meta) = Meta::ALL.iter().find(|(known, _)| *known == name)?;
+    Some(Field::new(name, meta.data_type(), true))
+}
+
+/// What became of the values of some records.
+pub(crate) struct DecodedValues {
+    /// The columns, of those that could be decoded.
+    pub(crate) columns: Vec<ArrayRef>,
+    /// Those that could not.
+    pub(crate) errors: Vec<RowError>,
+}
+
+/// Decodes the values of records, without their meta columns.
+pub(crate) trait ValueDecoder: Send {
+    /// Decodes all the values.
+    fn decode_values(&mut self, records: &Records) -> Result<DecodedValues, ConnectorError>;
+}
+
+/// A decoder of values and meta columns, in the order that they are wanted.
+pub(crate) struct WithMeta<V> {
+    schema: SchemaRef,
+    outputs: Vec<Output>,
+    values: V,
+}
+
+enum Output {
+    Value(usize),
+    Meta(Meta),
+}
+
+/// The fields of the wanted columns that are no meta columns, in their order.
+///
+/// # Errors
+/// `Config` if there is no column of a name.
+pub(crate) fn wanted_fields(schema: &Schema, columns: &[String]) -> Result<Schema, ConnectorError> {
+    let mut fields = Vec::with_capacity(columns.len());
+    for name in columns {
+        match schema.field_with_name(name) {
+            Ok(field) => fields.push(field.clone()),
+            Err(_) if meta_field(name).is_some() => {}
+            Err(_) => return Err(no_column(schema, name)),
+        }
+    }
+    Ok(Schema::new(fields))
+}
+
+/// There is no column of this name.
+pub(crate) fn no_column(schema: &Schema, name: &str) -> ConnectorError {
+    let known = schema.fields().iter().map(|field| field.name().as_str());
+    match logmill_pipelines::nearest(name, known.clone()) {
+        Some(near) => ConnectorError::Config(format!("there is no column `{name}`, did you mean `{near}`?")),
+        None => {
+            let known: Vec<_> = known.collect();
+            ConnectorError::Config(format!("there is no column `{name}`; there are {}", known.join(", ")))
+        }
     }
 }
 
-fn meta_column(number: usize, records: &Records, kept: &[usize]) -> ArrayRef {
-    let rows = kept.iter().copied();
-    match number {
-        0 => {
-            let mut keys = BinaryBuilder::with_capacity(kept.len(), 0);
-            rows.for_each(|index| keys.append_option(records.key(index)));
-            Arc::new(keys.finish())
+impl<V: ValueDecoder> WithMeta<V> {
+    /// `values` decodes the fields of `wanted_fields`.
+    pub(crate) fn new(schema: &Schema, columns: &[String], values: V) -> Result<Self, ConnectorError> {
+        let (mut fields, mut outputs, mut next) = (Vec::new(), Vec::new(), 0);
+        for name in columns {
+            match (schema.field_with_name(name), Meta::ALL.iter().find(|(known, _)| known == name)) {
+                (Ok(field), _) => {
+                    fields.push(field.clone());
+                    outputs.push(Output::Value(next));
+                    next += 1;
+                }
+                (Err(_), Some((_, meta))) => {
+                    fields.push(Field::new(name, meta.data_type(), true));
+                    outputs.push(Output::Meta(*meta));
+                }
+                (Err(_), None) => return Err(no_column(schema, name)),
+            }
         }
-        1 => {
-            let micros = |index: usize| {
-                records.timestamps.get(index).filter(|ms| **ms >= 0).and_then(|ms: &i64| ms.checked_mul(1000))
-            };
-            Arc::new(rows.map(micros).collect::<TimestampMicrosecondArray>().with_timezone("UTC"))
-        }
-        2 => Arc::new(Int32Array::from_iter(rows.map(|_| (records.partition >= 0).then_some(records.partition)))),
-        3 => Arc::new(rows.map(|index| records.offsets.get(index).copied()).collect::<Int64Array>()),
-        _ => headers(records, kept),
+        Ok(Self { schema: Arc::new(Schema::new(fields)), outputs, values })
     }
 }
 
-fn headers(records: &Records, kept: &[usize]) -> ArrayRef {
-    let bytes = |range: &std::ops::Range<u32>| records.buffer.get(range.start as usize..range.end as usize);
-    let entry = StructBuilder::from_fields(header_fields(), kept.len());
-    let mut list = ListBuilder::new(entry);
-    for index in kept {
-        for (name, value) in records.headers.get(*index).into_iter().flatten() {
-            let entry = list.values();
-            if let Some(names) = entry.field_builder::<StringBuilder>(0) {
-                names.append_option(bytes(name).map(String::from_utf8_lossy));
-            }
-            if let Some(values) = entry.field_builder::<BinaryBuilder>(1) {
-                values.append_option(value.as_ref().and_then(bytes));
-            }
-            entry.append(true);
-        }
-        list.append(true);
+impl<V: ValueDecoder> Decoder for WithMeta<V> {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
     }
-    Arc::new(list.finish())
+
+    fn decode(&mut self, records: &Records) -> Result<Decoded, ConnectorError> {
+        let DecodedValues { columns, errors } = self.values.decode_values(records)?;
+        let count = records.len() - errors.len().min(records.len());
+        let needs_rows = self.outputs.iter().any(|output| matches!(output, Output::Meta(_)));
+        let rows: Vec<usize> = if needs_rows {
+            let mut bad = errors.iter().map(|error| error.index).peekable();
+            (0..records.len()).filter(|row| bad.next_if_eq(row).is_none()).collect()
+        } else {
+            Vec::new()
+        };
+        let arrays = self.outputs.iter().filter_map(|output| match output {
+            Output::Value(index) => columns.get(*index).cloned(),
+            Output::Meta(meta) => Some(meta.column(records, &rows)),
+        });
+        let options = RecordBatchOptions::new().with_row_count(Some(count));
+        let rows = RecordBatch::try_new_with_options(self.schema.clone(), arrays.collect(), &options);
+        let rows = rows.map_err(|error| ConnectorError::Permanent {
+            context: format!("cannot put the decoded columns of {} together", records.place),
+            source: error.into(),
+        })?;
+        Ok(Decoded { rows, errors })
+    }
 }

@@ -1,47 +1,59 @@
 //! Formats: how the bytes of a record become columns, and back.
 //!
 //! ```text
-//!   json   one object a record             decode, encode, infer
-//!   csv    one line a record, no newline inside a field   decode, encode, infer
-//!   raw    the whole record in the column `value`          decode, encode
-//!   parquet   files only: they deal in rows
+//!   Records ─▶ json/ | csv.rs | raw.rs ─▶ column.rs ─▶ Arrow columns ─ meta.rs ─▶ RecordBatch
+//!   sample  ─▶ infer.rs ─▶ schema              rows ─▶ encode.rs | csv.rs ─▶ values
 //! ```
+//!
+//! All decoders put values into the same columns, so a type means the same in each format. Parquet is none of them: it
+//! has columns already, and is read by the file source.
 
-mod csv;
-mod encode;
+pub(crate) mod column;
+pub(crate) mod csv;
+pub(crate) mod encode;
 mod infer;
-mod json;
-mod meta;
-mod raw;
+pub(crate) mod json;
+pub(crate) mod meta;
+pub(crate) mod raw;
+pub(crate) mod scalar;
+#[cfg(test)]
+mod tests;
 
-use std::sync::Arc;
-
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use logmill_pipelines::{FormatKind, FormatSpec, UnknownFields};
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use logmill_pipelines::{ColumnType, Columns, FormatKind, FormatSpec, UnknownFields};
 use schemars::{JsonSchema, schema_for};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+
+pub use csv::CsvOptions;
+pub use infer::{SAMPLE_RECORDS, schema_yaml};
+pub use meta::meta_field;
 
 use crate::decode::{Decoder, Encoder};
 use crate::error::ConnectorError;
+use crate::source::Records;
 
-pub use csv::CsvOptions;
-pub use infer::{SAMPLE_BYTES, SAMPLE_RECORDS, infer};
+/// The column that `unknown: keep` collects the fields in that the schema doesn't name.
+pub const UNKNOWN_COLUMN: &str = "_unknown";
+
+/// The field of [`UNKNOWN_COLUMN`].
+fn unknown_field() -> Field {
+    ColumnType::Json.to_field(UNKNOWN_COLUMN)
+}
 
 /// A format with its options.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Format {
     /// One JSON object a record.
     Json,
-    /// One line of separated values a record.
+    /// One line of CSV a record.
     Csv(CsvOptions),
-    /// The bytes of the record.
+    /// The value as it is, in one column.
     Raw,
-    /// Columns in files.
+    /// A file of columns.
     Parquet,
 }
 
-/// A format without options of its own.
+/// A format without options.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct NoOptions {}
@@ -52,11 +64,7 @@ pub fn kinds() -> Vec<FormatKind> {
     vec![
         FormatKind { name: "json", summary: "one JSON object a record; lines of them in files", schema: plain },
         FormatKind { name: "ndjson", summary: "another name of json", schema: plain },
-        FormatKind {
-            name: "csv",
-            summary: "one line of separated values a record",
-            schema: || schema_for!(CsvOptions),
-        },
+        FormatKind { name: "csv", summary: "separated values, RFC 4180", schema: || schema_for!(CsvOptions) },
         FormatKind { name: "raw", summary: "the bytes of the record, in the column `value`", schema: plain },
         FormatKind { name: "lines", summary: "another name of raw", schema: plain },
         FormatKind { name: "parquet", summary: "columns in files", schema: plain },
@@ -64,56 +72,148 @@ pub fn kinds() -> Vec<FormatKind> {
 }
 
 impl Format {
-    /// What the file says, or the default of its place.
-    pub fn of(spec: Option<&FormatSpec>, default: &Format) -> Result<Self, ConnectorError> {
+    /// What the pipeline says, or the default of its place. Does no I/O.
+    ///
+    /// # Errors
+    /// `Config`, for a format that doesn't exist or options that cannot be.
+    pub fn of(spec: Option<&FormatSpec>, default: &Self) -> Result<Self, ConnectorError> {
         let Some(spec) = spec else { return Ok(default.clone()) };
-        Ok(match spec.r#type.as_str() {
+        let name = spec.r#type.as_str();
+        let wrong = |message: String| ConnectorError::Config(format!("format {name}: {message}"));
+        let format = match name {
             "json" | "ndjson" => Self::Json,
-            "csv" => Self::Csv(
-                serde_json::from_value(Value::Object(spec.rest.clone()))
-                    .map_err(|error| ConnectorError::Config(format!("format csv: {error}")))?,
-            ),
+            "csv" => {
+                let options: CsvOptions = spec.config().map_err(|error| wrong(error.to_string()))?;
+                options.dialect().map_err(wrong)?;
+                return Ok(Self::Csv(options));
+            }
             "raw" | "lines" => Self::Raw,
             "parquet" => Self::Parquet,
-            other => return Err(ConnectorError::Config(format!("format `{other}` is not known"))),
-        })
+            _ => {
+                let known = ["json", "ndjson", "csv", "raw", "lines", "parquet"];
+                let hint = logmill_pipelines::nearest(name, known).map_or_else(
+                    || format!("there are {}", known.join(", ")),
+                    |near| format!("did you mean `{near}`?"),
+                );
+                return Err(ConnectorError::Config(format!("there is no format `{name}`; {hint}")));
+            }
+        };
+        spec.config::<NoOptions>().map_err(|error| wrong(error.to_string()))?;
+        Ok(format)
     }
 
-    /// The columns of a format whose columns are always the same.
-    pub fn fixed_schema(&self) -> Option<SchemaRef> {
-        let value = Field::new("value", DataType::Utf8, true);
-        matches!(self, Self::Raw).then(|| Arc::new(Schema::new(vec![value])))
+    /// What it is called.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::Csv(_) => "csv",
+            Self::Raw => "raw",
+            Self::Parquet => "parquet",
+        }
     }
 
-    /// A decoder that makes the named columns, in their order. `schema` holds all columns of the records; meta columns
-    /// may be named beside them.
+    /// What is wrong with declared columns for this format: key and message.
+    pub fn check(&self, columns: Option<&Columns>, unknown: UnknownFields) -> Vec<(&'static str, String)> {
+        let mut problems = Vec::new();
+        if unknown == UnknownFields::Keep && *self != Self::Json {
+            problems.push(("unknown", format!("`keep` is for json; {} takes ignore or error", self.name())));
+        }
+        if unknown != UnknownFields::Ignore && columns.is_none() && *self == Self::Json {
+            problems.push(("unknown", "needs a `schema` that says which fields are known".into()));
+        }
+        if let (Self::Raw, Some(columns)) = (self, columns)
+            && let Some(message) = raw::check_schema(&declared(columns))
+        {
+            problems.push(("schema", message));
+        }
+        problems
+    }
+
+    /// The columns that are declared, if any are.
+    pub fn declared_schema(&self, columns: Option<&Columns>, unknown: UnknownFields) -> Option<Schema> {
+        match (columns, self) {
+            (Some(columns), Self::Json) => Some(json::with_unknown(declared(columns), unknown)),
+            (Some(columns), _) => Some(declared(columns)),
+            (None, Self::Raw) => Some(raw::default_schema()),
+            (None, _) => None,
+        }
+    }
+
+    /// Infers the columns from a sample of records. `header` are the names of CSV's fields, where a line of a file gives
+    /// them.
+    ///
+    /// # Errors
+    /// `Config` if the sample is empty.
+    pub fn infer(&self, sample: &Records, header: Option<&[String]>) -> Result<Schema, ConnectorError> {
+        match self {
+            Self::Json => infer::json(sample),
+            Self::Csv(options) => infer::csv(sample, header, &options.dialect().map_err(ConnectorError::Config)?),
+            Self::Raw => Ok(infer::raw(sample)),
+            Self::Parquet => Err(not_records()),
+        }
+    }
+
+    /// A decoder of the wanted `columns` (of `schema` and meta columns, in any order) of records. `header` names CSV's
+    /// fields, where they are not those of the schema.
+    ///
+    /// # Errors
+    /// `Config` for a column that does not exist.
     pub fn decoder(
         &self,
-        schema: &SchemaRef,
+        schema: &Schema,
         columns: &[String],
         unknown: UnknownFields,
+        header: Option<&[String]>,
     ) -> Result<Box<dyn Decoder>, ConnectorError> {
-        let layout = meta::Layout::new(schema, columns)?;
+        let wanted = meta::wanted_fields(schema, columns)?;
         Ok(match self {
-            Self::Json => Box::new(json::JsonDecoder::new(layout, unknown)?),
-            Self::Csv(options) => Box::new(csv::CsvDecoder::new(layout, options.clone())?),
-            Self::Raw => Box::new(raw::RawDecoder::new(layout)),
-            Self::Parquet => return Err(ConnectorError::Config("parquet is a format of files, not of records".into())),
+            Self::Json => {
+                Box::new(meta::WithMeta::new(schema, columns, json::JsonDecoder::new(schema, &wanted, unknown)?)?)
+            }
+            Self::Csv(options) => {
+                let dialect = options.dialect().map_err(ConnectorError::Config)?;
+                let names: Vec<_> = schema.fields().iter().map(|field| field.name().clone()).collect();
+                let order = header.unwrap_or(&names);
+                let values = csv::CsvDecoder::new(schema, &wanted, order, dialect, unknown)?;
+                Box::new(meta::WithMeta::new(schema, columns, values)?)
+            }
+            Self::Raw => Box::new(meta::WithMeta::new(schema, columns, raw::RawDecoder::new(&wanted))?),
+            Self::Parquet => return Err(not_records()),
         })
     }
 
-    /// An encoder of rows with these columns.
+    /// An encoder of rows of `schema`.
+    ///
+    /// # Errors
+    /// `Config` if the format cannot hold them.
     pub fn encoder(&self, schema: &SchemaRef) -> Result<Box<dyn Encoder>, ConnectorError> {
-        match self {
-            Self::Json => Ok(Box::new(encode::JsonEncoder)),
-            Self::Csv(options) => Ok(Box::new(encode::CsvEncoder::new(options.clone()))),
-            Self::Raw => Ok(Box::new(encode::RawEncoder::new(schema)?)),
-            Self::Parquet => Err(ConnectorError::Config("parquet is a format of files, not of records".into())),
-        }
+        Ok(match self {
+            Self::Json => json_encoder(schema)?,
+            Self::Csv(options) => Box::new(csv::CsvEncoder::new(options.dialect().map_err(ConnectorError::Config)?)),
+            Self::Raw if schema.fields().len() == 1 => Box::new(encode::RawEncoder),
+            Self::Raw => return Err(ConnectorError::Config(encode::raw_message(schema.fields().len()))),
+            Self::Parquet => return Err(not_records()),
+        })
     }
 }
 
-/// Encodes rows as JSON: for records of sources that deliver rows.
+/// An encoder of rows as JSON objects.
+///
+/// # Errors
+/// `Config` if a column's type has no JSON.
 pub fn json_encoder(schema: &SchemaRef) -> Result<Box<dyn Encoder>, ConnectorError> {
-    Format::Json.encoder(schema)
+    for field in schema.fields() {
+        ColumnType::from_field(field).map_err(|error| {
+            ConnectorError::Config(format!("column `{}` cannot be written as JSON: {error}", field.name()))
+        })?;
+    }
+    Ok(Box::new(encode::JsonEncoder))
+}
+
+fn declared(columns: &Columns) -> Schema {
+    Schema::new(columns.iter().map(|(name, kind)| kind.to_field(name)).collect::<Vec<_>>())
+}
+
+fn not_records() -> ConnectorError {
+    ConnectorError::Config("parquet is a format of files, not of records".into())
 }

@@ -1,62 +1,71 @@
-//! The whole record in one column: `value`, text or binary.
+//! The raw format: a record's value as it is, in one column of text or bytes.
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BinaryBuilder, RecordBatch, RecordBatchOptions, StringBuilder};
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::array::{ArrayRef, BinaryArray, StringArray};
+use arrow::datatypes::{DataType, Field, Schema};
 
-use super::meta::Layout;
-use crate::decode::{Decoded, Decoder, RowError};
+use super::meta::{DecodedValues, ValueDecoder};
+use crate::decode::RowError;
 use crate::error::ConnectorError;
 use crate::source::Records;
 
-/// Takes records as they are. A null value is a null.
-pub(super) struct RawDecoder {
-    layout: Layout,
+/// The name of the column if no schema gives it one.
+pub(crate) const COLUMN: &str = "value";
+
+/// The columns if no schema is declared.
+pub(crate) fn default_schema() -> Schema {
+    Schema::new(vec![Field::new(COLUMN, DataType::Utf8, true)])
+}
+
+/// Why a schema is not one of this format.
+pub(crate) fn check_schema(schema: &Schema) -> Option<String> {
+    let fits = matches!(schema.fields().iter().as_slice(), [field] if is_text_or_bytes(field.data_type()));
+    (!fits).then(|| "the format raw has one column, of type string or binary".into())
+}
+
+fn is_text_or_bytes(kind: &DataType) -> bool {
+    matches!(kind, DataType::Utf8 | DataType::Binary)
+}
+
+/// Decodes values into one column, or none.
+pub(crate) struct RawDecoder {
+    wanted: Option<DataType>,
 }
 
 impl RawDecoder {
-    pub(super) fn new(layout: Layout) -> Self {
-        Self { layout }
+    /// A decoder of the fields of `wanted`, which are those of a checked schema.
+    pub(crate) fn new(wanted: &Schema) -> Self {
+        Self { wanted: wanted.fields().first().map(|field| field.data_type().clone()) }
     }
 }
 
-impl Decoder for RawDecoder {
-    fn schema(&self) -> SchemaRef {
-        self.layout.output.clone()
-    }
-
-    fn decode(&mut self, records: &Records) -> Result<Decoded, ConnectorError> {
-        let binary = self.layout.values.fields().first().is_some_and(|field| *field.data_type() == DataType::Binary);
-        let (mut kept, mut errors) = (Vec::with_capacity(records.len()), Vec::new());
-        let column: ArrayRef = if binary {
-            let mut values = BinaryBuilder::with_capacity(records.len(), records.buffer.len());
-            for index in 0..records.len() {
-                kept.push(index);
-                values.append_option(records.value(index));
-            }
-            Arc::new(values.finish())
-        } else {
-            let mut values = StringBuilder::with_capacity(records.len(), records.buffer.len());
-            for index in 0..records.len() {
-                match records.value(index).map(simdutf8::basic::from_utf8).transpose() {
-                    Ok(text) => {
-                        kept.push(index);
-                        values.append_option(text);
-                    }
-                    Err(_) => errors.push(RowError {
-                        index,
-                        message: "not UTF-8; declare `schema: { value: binary }` to take any bytes".to_owned(),
-                    }),
+impl ValueDecoder for RawDecoder {
+    fn decode_values(&mut self, records: &Records) -> Result<DecodedValues, ConnectorError> {
+        let mut errors = Vec::new();
+        let mut good = Vec::with_capacity(records.len());
+        let text = self.wanted != Some(DataType::Binary);
+        for index in 0..records.len() {
+            let message = match records.value(index) {
+                None => "the value is null, which means a deletion that an append-only format cannot express",
+                Some(value) if text && self.wanted.is_some() && std::str::from_utf8(value).is_err() => {
+                    "the value is not UTF-8; declare the column as binary"
                 }
+                Some(value) => {
+                    good.push(value);
+                    continue;
+                }
+            };
+            errors.push(RowError { index, message: message.into() });
+        }
+        let column: ArrayRef = match &self.wanted {
+            None => return Ok(DecodedValues { columns: Vec::new(), errors }),
+            Some(DataType::Binary) => Arc::new(BinaryArray::from_iter_values(good)),
+            Some(_) => {
+                let texts = good.into_iter().filter_map(|value| std::str::from_utf8(value).ok());
+                Arc::new(StringArray::from_iter_values(texts))
             }
-            Arc::new(values.finish())
         };
-        let columns = if self.layout.values.fields().is_empty() { Vec::new() } else { vec![column] };
-        let options = RecordBatchOptions::new().with_row_count(Some(kept.len()));
-        let batch = RecordBatch::try_new_with_options(self.layout.values.clone(), columns, &options);
-        let batch =
-            batch.map_err(|error| ConnectorError::Config(format!("format raw has one column, `value`: {error}")))?;
-        Ok(Decoded { rows: self.layout.assemble(&batch, records, &kept)?, errors })
+        Ok(DecodedValues { columns: vec![column], errors })
     }
 }

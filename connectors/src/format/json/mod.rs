@@ -1,0 +1,8 @@
+//! JSON: one object a record.
+
+pub(crate) mod cursor;
+mod decoder;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use decoder::{JsonDecoder, with_unknown};

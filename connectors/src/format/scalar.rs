@@ -1,0 +1,301 @@
+//! Reads numbers, days and times from text, for every format that writes them as text.
+//!
+//! Times follow RFC 3339, with a space allowed for the `T`. What is finer than a microsecond is cut.
+
+/// A number as JSON writes it, with its value as far as it fits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Number<'a> {
+    /// The number as it was written.
+    pub(crate) text: &'a [u8],
+    /// Whether it begins with a minus.
+    pub(crate) negative: bool,
+    /// Its digits without the point, if they fit.
+    pub(crate) mantissa: Option<u64>,
+    /// The power of ten to multiply the mantissa with.
+    pub(crate) exponent: i32,
+    /// Whether it has neither a point nor an exponent.
+    pub(crate) integral: bool,
+}
+
+/// The powers of ten that a float holds exactly.
+const POWERS: [f64; 23] = [
+    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20,
+    1e21, 1e22,
+];
+
+impl<'a> Number<'a> {
+    /// Reads a number at the start of `bytes`; its `text` says where it ends. `None` if JSON has no such number.
+    #[inline]
+    pub(crate) fn read(bytes: &'a [u8]) -> Option<Self> {
+        let negative = bytes.first() == Some(&b'-');
+        let start = usize::from(negative);
+        let (mut mantissa, mut overflow) = (0u64, false);
+        let mut at = digits(bytes, start, &mut mantissa, &mut overflow);
+        if at == start || (at > start + 1 && bytes.get(start) == Some(&b'0')) {
+            return None;
+        }
+        let mut number = Number { text: &[], negative, mantissa: None, exponent: 0, integral: true };
+        if bytes.get(at) == Some(&b'.') {
+            number.integral = false;
+            let point = at + 1;
+            at = digits(bytes, point, &mut mantissa, &mut overflow);
+            if at == point {
+                return None;
+            }
+            number.exponent = -i32::try_from(at - point).ok()?;
+        }
+        if matches!(bytes.get(at), Some(b'e' | b'E')) {
+            number.integral = false;
+            let down = bytes.get(at + 1) == Some(&b'-');
+            let first = at + 1 + usize::from(down || bytes.get(at + 1) == Some(&b'+'));
+            let (mut power, mut too_large) = (0u64, false);
+            at = digits(bytes, first, &mut power, &mut too_large);
+            if at == first {
+                return None;
+            }
+            let power = if too_large { i32::MAX } else { i32::try_from(power).unwrap_or(i32::MAX) };
+            number.exponent = number.exponent.saturating_add(if down { -power } else { power });
+        }
+        number.mantissa = (!overflow).then_some(mantissa);
+        number.text = bytes.get(..at)?;
+        Some(number)
+    }
+
+    /// Its value, if it is an integer that fits.
+    #[inline]
+    pub(crate) fn integer(&self) -> Option<i128> {
+        let mantissa = i128::from(self.mantissa.filter(|_| self.integral)?);
+        Some(if self.negative { -mantissa } else { mantissa })
+    }
+
+    /// Its value, rounded to the nearest float; infinite if too large.
+    #[inline]
+    pub(crate) fn float(&self) -> Option<f64> {
+        // Exact operands give the correctly rounded result (Clinger's fast path).
+        if let Some(mantissa) = self.mantissa
+            && mantissa <= 1 << 53
+            && let Some(power) = POWERS.get(self.exponent.unsigned_abs() as usize)
+        {
+            let value = mantissa as f64;
+            let value = if self.exponent < 0 { value / power } else { value * power };
+            return Some(if self.negative { -value } else { value });
+        }
+        std::str::from_utf8(self.text).ok()?.parse().ok()
+    }
+}
+
+/// Reads decimal digits from `at` on, appends them to `value` and returns where they end.
+#[inline]
+fn digits(bytes: &[u8], mut at: usize, value: &mut u64, overflow: &mut bool) -> usize {
+    while let Some(digit) = bytes.get(at).map(|byte| byte.wrapping_sub(b'0')).filter(|digit| *digit < 10) {
+        match value.checked_mul(10).and_then(|value| value.checked_add(u64::from(digit))) {
+            Some(next) => *value = next,
+            None => *overflow = true,
+        }
+        at += 1;
+    }
+    at
+}
+
+/// Days since 1970-01-01 of `YYYY-MM-DD`.
+pub(crate) fn date(text: &[u8]) -> Option<i32> {
+    if text.len() != 10 || text[4] != b'-' || text[7] != b'-' {
+        return None;
+    }
+    let (year, month, day) = (fixed(text, 0, 4)?, fixed(text, 5, 2)?, fixed(text, 8, 2)?);
+    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let days = match month {
+        2 => 28 + i64::from(leap),
+        4 | 6 | 9 | 11 => 30,
+        1..=12 => 31,
+        _ => return None,
+    };
+    if !(1..=days).contains(&day) {
+        return None;
+    }
+    // Days from civil, after Howard Hinnant: years begin in March, so that the leap day is the last.
+    let year = year - i64::from(month <= 2);
+    let (era, month) = (year.div_euclid(400), (month + 9) % 12);
+    let year_of_era = year.rem_euclid(400);
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + (153 * month + 2) / 5 + day - 1;
+    i32::try_from(era * 146_097 + day_of_era - 719_468).ok()
+}
+
+/// Microseconds since midnight of `HH:MM`, `HH:MM:SS` or `HH:MM:SS.ffffff`, and how many bytes that took.
+fn time_prefix(text: &[u8]) -> Option<(i64, usize)> {
+    let (hour, minute) = (fixed(text, 0, 2)?, fixed(text, 3, 2)?);
+    if text.get(2) != Some(&b':') || hour > 23 || minute > 59 {
+        return None;
+    }
+    let minutes = (hour * 60 + minute) * 60_000_000;
+    if text.get(5) != Some(&b':') {
+        return Some((minutes, 5));
+    }
+    let second = fixed(text, 6, 2).filter(|second| *second < 60)?;
+    let mut micros = minutes + second * 1_000_000;
+    let mut at = 8;
+    if text.get(8) == Some(&b'.') {
+        let (mut scale, first) = (100_000, 9);
+        at = first;
+        while let Some(digit) = text.get(at).filter(|byte| byte.is_ascii_digit()) {
+            micros += i64::from(digit - b'0') * scale;
+            scale /= 10;
+            at += 1;
+        }
+        if at == first {
+            return None;
+        }
+    }
+    Some((micros, at))
+}
+
+/// Microseconds since midnight of `HH:MM:SS.ffffff`; seconds and their fraction may be missing.
+pub(crate) fn time(text: &[u8]) -> Option<i64> {
+    time_prefix(text).filter(|(_, taken)| *taken == text.len()).map(|(micros, _)| micros)
+}
+
+/// A date and time: microseconds since the epoch on the clock it was written for, and that clock's distance from UTC in
+/// seconds, if it says so.
+fn date_time(text: &[u8]) -> Option<(i64, Option<i64>)> {
+    let days = date(text.get(..10)?)?;
+    if !matches!(text.get(10), Some(b'T' | b't' | b' ')) {
+        return None;
+    }
+    let rest = text.get(11..)?;
+    let (micros, taken) = time_prefix(rest)?;
+    let micros = i64::from(days) * 86_400_000_000 + micros;
+    let zone = rest.get(taken..)?;
+    let offset = match zone {
+        [] => None,
+        b"Z" | b"z" => Some(0),
+        [sign @ (b'+' | b'-'), ..] => {
+            let minutes = match zone.len() {
+                6 if zone[3] == b':' => fixed(zone, 4, 2)?,
+                5 => fixed(zone, 3, 2)?,
+                3 => 0,
+                _ => return None,
+            };
+            let hours = fixed(zone, 1, 2).filter(|hours| *hours < 24 && minutes < 60)?;
+            let seconds = (hours * 60 + minutes) * 60;
+            Some(if *sign == b'-' { -seconds } else { seconds })
+        }
+        _ => return None,
+    };
+    Some((micros, offset))
+}
+
+/// Microseconds since the epoch of an RFC 3339 time; one without a zone is taken as UTC.
+pub(crate) fn timestamp(text: &[u8]) -> Option<i64> {
+    date_time(text).map(|(micros, offset)| micros - offset.unwrap_or(0) * 1_000_000)
+}
+
+/// Whether the text is an RFC 3339 time with its zone: nobody writes that by chance.
+pub(crate) fn is_timestamp(text: &[u8]) -> bool {
+    date_time(text).is_some_and(|(_, offset)| offset.is_some())
+}
+
+/// Microseconds since the epoch of a date and time without a zone.
+pub(crate) fn timestamp_local(text: &[u8]) -> Option<i64> {
+    date_time(text).filter(|(_, offset)| offset.is_none()).map(|(micros, _)| micros)
+}
+
+/// The number made of exactly `count` digits at `at`.
+#[inline]
+fn fixed(text: &[u8], at: usize, count: usize) -> Option<i64> {
+    text.get(at..at + count)?.iter().try_fold(0i64, |value, byte| {
+        let digit = byte.wrapping_sub(b'0');
+        (digit < 10).then(|| value * 10 + i64::from(digit))
+    })
+}
+
+/// Bytes written as pairs of hexadecimal digits.
+pub(crate) fn hex(text: &[u8], out: &mut Vec<u8>) -> Option<()> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    if !text.len().is_multiple_of(2) {
+        return None;
+    }
+    for pair in text.chunks_exact(2) {
+        out.push(digit(pair[0])? << 4 | digit(pair[1])?);
+    }
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+    use chrono::{DateTime, NaiveDate, SecondsFormat, TimeZone, Utc};
+    use proptest::prelude::*;
+
+    #[test]
+    fn numbers_are_those_of_json() {
+        for (text, taken, integer) in [
+            ("0", 1, Some(0)),
+            ("-12,", 3, Some(-12)),
+            ("18446744073709551615", 20, Some(18_446_744_073_709_551_615)),
+            ("18446744073709551616", 20, None),
+            ("1.5", 3, None),
+            ("1e3 ", 3, None),
+        ] {
+            let number = Number::read(text.as_bytes()).unwrap();
+            assert_eq!((number.text.len(), number.integer()), (taken, integer), "{text}");
+        }
+        for text in ["", "-", "01", ".5", "1.", "1e", "+1", "x"] {
+            assert_eq!(Number::read(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn times_are_those_of_rfc_3339() {
+        for (text, expected) in [
+            ("2013-01-01T05:00:00Z", Some("2013-01-01T05:00:00.000000Z")),
+            ("2013-01-01 05:00:00", Some("2013-01-01T05:00:00.000000Z")),
+            ("2013-01-01T05:00+02:00", Some("2013-01-01T03:00:00.000000Z")),
+            ("2024-02-29T23:59:59.1234567-0530", Some("2024-03-01T05:29:59.123456Z")),
+            ("2013-02-29T05:00:00Z", None),
+            ("2013-01-01T24:00:00Z", None),
+            ("2013-01-01", None),
+            ("2013-01-01T05:00:00.Z", None),
+            ("2013-01-01T05:00:00 CET", None),
+        ] {
+            let printed = timestamp(text.as_bytes())
+                .map(|micros| Utc.timestamp_micros(micros).unwrap().to_rfc3339_opts(SecondsFormat::Micros, true));
+            assert_eq!(printed.as_deref(), expected, "{text}");
+        }
+        assert_eq!(timestamp_local(b"1970-01-01T00:00:01"), Some(1_000_000));
+        assert_eq!(timestamp_local(b"1970-01-01T00:00:01Z"), None);
+        assert_eq!(time(b"01:02:03.5"), Some(3_723_500_000));
+        assert_eq!(time(b"01:02:03x"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn floats_are_those_of_the_standard_library(value: f64, short in -1_000_000i64..1_000_000, places in 0usize..8) {
+            for text in [format!("{value:?}"), format!("{:.places$}", short as f64 / 1000.0)] {
+                if let Some(number) = Number::read(text.as_bytes()) {
+                    prop_assert_eq!(number.float(), text.parse().ok());
+                }
+            }
+        }
+
+        #[test]
+        fn days_are_those_of_chrono(days in -700_000i32..2_900_000) {
+            let day = NaiveDate::from_ymd_opt(1970, 1, 1).unwrap() + chrono::Duration::days(i64::from(days));
+            let text = day.format("%Y-%m-%d").to_string();
+            if text.len() == 10 {
+                prop_assert_eq!(date(text.as_bytes()), Some(days));
+            }
+        }
+
+        #[test]
+        fn instants_are_those_of_chrono(micros in 0i64..4_000_000_000_000_000) {
+            let text = DateTime::from_timestamp_micros(micros).unwrap().to_rfc3339();
+            prop_assert_eq!(timestamp(text.as_bytes()), Some(micros));
+        }
+
+        #[test]
+        fn any_bytes_are_answered(bytes: Vec<u8>) {
+            let _ = (Number::read(&bytes), date(&bytes), time(&bytes), timestamp(&bytes), hex(&bytes, &mut Vec::new()));
+        }
+    }
+}
