@@ -152,7 +152,14 @@ fn a_data_directory_in_use_or_too_new_is_refused() {
     let slow = PIPELINE.replace("path: in.ndjson", "path: in.ndjson, rate: 1/s");
     let site = site_with(&slow, &"{\"a\":1,\"b\":\"x\"}\n".repeat(1000));
     let mut run = site.start("run", &["run", "p.yaml"]);
-    while run.ended().is_none() && site.run(&["topic", "list"]).code == Some(0) {}
+    let topics = site.path().join("data/topics");
+    let started = || fs::read_dir(&topics).is_ok_and(|mut entries| {
+        entries.any(|entry| entry.unwrap().file_name().to_string_lossy().starts_with("__logmill_manifest"))
+    });
+    while !started() {
+        assert!(run.ended().is_none(), "{}", run.errors());
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
     site.run(&["topic", "list"]).fails_with(&[&run.pid().to_string(), "logmill"]);
     run.kill();
     site.run(&["topic", "list"]).ok();

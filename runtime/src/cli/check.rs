@@ -7,7 +7,7 @@ use logmill_connectors::registry::registry;
 use logmill_pipelines::Diagnostics;
 
 use super::{Told, colours, pipeline_file, print};
-use crate::plan;
+use crate::plan::{self, Plan};
 
 /// Find every mistake in pipelines, without running anything.
 #[derive(Debug, clap::Args)]
@@ -33,7 +33,7 @@ pub(super) fn execute(arguments: &Arguments) -> anyhow::Result<()> {
     }
     let (mut errors, mut text) = (0, String::new());
     for file in &files {
-        let found = check(file)?;
+        let (_, found) = examine(file)?;
         errors += found.errors();
         if arguments.json {
             print(&format!("{}\n", serde_json::to_string(&found)?))?;
@@ -56,18 +56,22 @@ pub(super) fn execute(arguments: &Arguments) -> anyhow::Result<()> {
     }
 }
 
-/// All that can be found in one file.
-pub(super) fn check(file: &Path) -> anyhow::Result<Diagnostics> {
+/// A file's plan as far as it can be made without I/O, and all that can be found wrong with it.
+pub(super) fn examine(file: &Path) -> anyhow::Result<(Option<Plan>, Diagnostics)> {
     let registry = registry();
     let reading = pipeline_file::read(file, &registry)?;
     let mut found = reading.diagnostics;
-    if let Some(pipeline) = reading.pipeline {
-        match plan::plan(pipeline, &registry, &plan::Schemas::new()) {
-            Ok(plan) => found.extend(plan.warnings),
-            Err(more) => found.extend(more.items().iter().cloned()),
+    let Some(pipeline) = reading.pipeline else { return Ok((None, found)) };
+    match plan::plan(pipeline, &registry, &plan::Schemas::new()) {
+        Ok(plan) => {
+            found.extend(plan.warnings.iter().cloned());
+            Ok((Some(plan).filter(|_| !found.has_errors()), found))
+        }
+        Err(more) => {
+            found.extend(more.items().iter().cloned());
+            Ok((None, found))
         }
     }
-    Ok(found)
 }
 
 fn pipelines_below(folder: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {

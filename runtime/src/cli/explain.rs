@@ -4,11 +4,11 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use arrow::datatypes::SchemaRef;
-use logmill_connectors::registry::registry;
 use logmill_pipelines::ColumnType;
 
-use super::{pipeline_file, print, told};
-use crate::plan::{self, Plan, Schemas};
+use super::check::examine;
+use super::{print, told};
+use crate::plan::Plan;
 
 /// Show a pipeline's plan, with the columns that flow.
 #[derive(Debug, clap::Args)]
@@ -21,13 +21,8 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn execute(arguments: &Arguments) -> anyhow::Result<()> {
-    let registry = registry();
-    let reading = pipeline_file::read(&arguments.path, &registry)?;
-    let pipeline = match reading.pipeline {
-        Some(pipeline) if !reading.diagnostics.has_errors() => pipeline,
-        _ => return Err(told(&reading.diagnostics)),
-    };
-    let plan = plan::plan(pipeline, &registry, &Schemas::new()).map_err(|found| told(&found))?;
+    let (plan, found) = examine(&arguments.path)?;
+    let Some(plan) = plan else { return Err(told(&found)) };
     match arguments.json {
         true => print(&format!("{}\n", serde_json::to_string_pretty(&json(&plan))?)),
         false => print(&text(&plan)),

@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use logmill_connectors::log::Log;
-use logmill_connectors::registry::registry;
 use logmill_pipelines::Pipeline;
 use tokio::sync::watch;
 
+use super::check::examine;
 use super::{Told, chain, pipeline_file, told, with_log};
 use crate::engine::{Ending, Outcome, Run, RunError, Takeover};
 use crate::metrics::Metrics;
-use crate::plan::{self, Schemas};
+use crate::plan::Plan;
 use crate::progress::{self, Progress};
 
 /// Run a pipeline in this process until its input ends or ctrl-C.
@@ -28,18 +28,11 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn execute(arguments: Arguments, data_dir: PathBuf) -> anyhow::Result<()> {
-    let registry = registry();
-    let reading = pipeline_file::read(&arguments.path, &registry)?;
-    let pipeline = match reading.pipeline {
-        Some(pipeline) if !reading.diagnostics.has_errors() => pipeline,
-        _ => return Err(told(&reading.diagnostics)),
-    };
     // What is declared must fit together before anything is opened or made.
-    let plan = plan::plan(pipeline.clone(), &registry, &Schemas::new()).map_err(|found| told(&found))?;
+    let (plan, found) = examine(&arguments.path)?;
+    let Some(Plan { pipeline, .. }) = plan else { return Err(told(&found)) };
     if !arguments.quiet {
-        let mut warnings = pipeline.diagnostics();
-        warnings.extend(plan.warnings);
-        eprint!("{}", warnings.render(super::colours()));
+        eprint!("{}", found.render(super::colours()));
     }
     let stop = stop_on_signal()?;
     with_log(&data_dir.clone(), async |log| run(&arguments, pipeline, log, data_dir, stop).await).await
