@@ -59,7 +59,7 @@ impl SourceHandle {
     /// A decoder that makes the named columns, meta columns among them; `None` where the source delivers rows.
     pub fn decoder(&self, columns: &[String]) -> Result<Option<Box<dyn Decoder>>, ConnectorError> {
         let Some(Decoding { format, unknown, header }) = &self.decoding else { return Ok(None) };
-        format.decoder(&self.schema, columns, *unknown, header.as_deref()).map(Some)
+        format.decoder_of_fields(&self.schema, columns, *unknown, header.as_deref()).map(Some)
     }
 
     /// Whether the source delivers rows, not records.

@@ -66,7 +66,7 @@ pub async fn load(
     let columns: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
     let mut decoder = match format {
         Format::Parquet => None,
-        _ => Some(format.decoder(&schema, &columns, spec.unknown, header.as_deref())?),
+        _ => Some(format.decoder_of_fields(&schema, &columns, spec.unknown, header.as_deref())?),
     };
     let (mut batches, mut size, mut digest) = (Vec::new(), 0, Xxh3::new());
     for split in source.discover(&BTreeSet::new()).await?.new {

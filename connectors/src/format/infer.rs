@@ -17,6 +17,8 @@ use crate::source::Records;
 
 /// How many records a sample holds at most.
 pub const SAMPLE_RECORDS: usize = 1000;
+/// How many bytes a sample holds at most, but for its last record.
+pub const SAMPLE_BYTES: usize = crate::source::CHUNK_BYTES;
 
 /// What is known of a column's type.
 #[derive(Clone, Debug, PartialEq)]
@@ -125,7 +127,7 @@ fn schema(guesses: IndexMap<String, Guess>) -> Schema {
 /// The columns of JSON objects. Records that are none are passed over: decoding will tell them.
 ///
 /// # Errors
-/// `Config` if the sample holds no object.
+/// `Data` if the sample holds no object.
 pub(crate) fn json(sample: &Records) -> Result<Schema, ConnectorError> {
     let mut guesses = IndexMap::new();
     let mut objects = 0;
@@ -174,13 +176,16 @@ pub(crate) fn raw(sample: &Records) -> Schema {
 /// There is nothing to infer from.
 pub(crate) fn empty(place: &str, records: usize) -> ConnectorError {
     let what = match records {
-        0 => "holds no records yet".to_owned(),
-        1 => "holds one record, and it is not of its format".to_owned(),
-        records => format!("holds {records} records, none of them of its format"),
+        0 => "there are no records yet".to_owned(),
+        1 => "the one record is not of its format".to_owned(),
+        records => format!("none of {records} records is of its format"),
     };
-    ConnectorError::Config(format!(
-        "cannot infer the columns: {place} {what}; declare them, as in `schema: {{ name: string, at: timestamp }}`"
-    ))
+    ConnectorError::Data {
+        place: place.to_owned(),
+        message: format!(
+            "cannot infer the columns: {what}; declare them, as in `schema: {{ name: string, at: timestamp }}`"
+        ),
+    }
 }
 
 /// A schema as lines to paste into a pipeline's YAML, each indented by `indent` spaces.

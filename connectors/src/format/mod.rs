@@ -19,13 +19,15 @@ pub(crate) mod scalar;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use logmill_pipelines::{ColumnType, Columns, FormatKind, FormatSpec, UnknownFields};
 use schemars::{JsonSchema, schema_for};
 use serde::{Deserialize, Serialize};
 
 pub use csv::CsvOptions;
-pub use infer::{SAMPLE_RECORDS, schema_yaml};
+pub use infer::{SAMPLE_BYTES, SAMPLE_RECORDS, schema_yaml};
 pub use meta::meta_field;
 
 use crate::decode::{Decoder, Encoder};
@@ -143,7 +145,7 @@ impl Format {
     /// them.
     ///
     /// # Errors
-    /// `Config` if the sample is empty.
+    /// `Data` if the sample is empty.
     pub fn infer(&self, sample: &Records, header: Option<&[String]>) -> Result<Schema, ConnectorError> {
         match self {
             Self::Json => infer::json(sample),
@@ -153,12 +155,25 @@ impl Format {
         }
     }
 
-    /// A decoder of the wanted `columns` (of `schema` and meta columns, in any order) of records. `header` names CSV's
-    /// fields, where they are not those of the schema.
+    /// A decoder of the wanted `columns` (of `schema` and meta columns, in any order) of records. CSV's fields are those of
+    /// the schema, in its order.
     ///
     /// # Errors
     /// `Config` for a column that does not exist.
     pub fn decoder(
+        &self,
+        schema: &Schema,
+        columns: &[String],
+        unknown: UnknownFields,
+    ) -> Result<Box<dyn Decoder>, ConnectorError> {
+        self.decoder_of_fields(schema, columns, unknown, None)
+    }
+
+    /// As [`Self::decoder`], where `header` may name CSV's fields in their order.
+    ///
+    /// # Errors
+    /// `Config` for a column that does not exist, or a field that the schema doesn't name where that is forbidden.
+    pub fn decoder_of_fields(
         &self,
         schema: &Schema,
         columns: &[String],
@@ -195,6 +210,22 @@ impl Format {
             Self::Parquet => return Err(not_records()),
         })
     }
+}
+
+/// The columns of sampled records. `header` is the first line of a CSV file, if it has one.
+///
+/// # Errors
+/// `Data` if the sample is empty, or the header is none.
+pub fn infer(format: &Format, sample: &Records, header: Option<&str>) -> Result<SchemaRef, ConnectorError> {
+    let names = match (format, header) {
+        (Format::Csv(options), Some(line)) => {
+            let dialect = options.dialect().map_err(ConnectorError::Config)?;
+            let names = csv::header(line.as_bytes(), &dialect);
+            Some(names.map_err(|message| ConnectorError::Data { place: sample.place.to_string(), message })?)
+        }
+        _ => None,
+    };
+    format.infer(sample, names.as_deref()).map(Arc::new)
 }
 
 /// An encoder of rows as JSON objects.

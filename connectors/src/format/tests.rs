@@ -34,7 +34,7 @@ fn encode(format: &Format, rows: &RecordBatch) -> Vec<Vec<u8>> {
 
 fn decode(format: &Format, schema: &SchemaRef, values: &[Vec<u8>]) -> Result<RecordBatch, String> {
     let values: Vec<_> = values.iter().map(|value| Some(value.as_slice())).collect();
-    let mut decoder = format.decoder(schema, &names(schema), UnknownFields::Ignore, None).unwrap();
+    let mut decoder = format.decoder(schema, &names(schema), UnknownFields::Ignore).unwrap();
     let decoded = decoder.decode(&records(&values)).unwrap();
     decoded.errors.first().map_or(Ok(decoded.rows), |error| Err(error.message.clone()))
 }
@@ -55,7 +55,7 @@ fn csv_holds_the_contract() {
         Some(b"1,\"a\"b,,"),
     ];
     let format = csv(&["", "NA"]);
-    check(&schema, &values, &|columns| format.decoder(&schema, columns, UnknownFields::Ignore, None).unwrap());
+    check(&schema, &values, &|columns| format.decoder(&schema, columns, UnknownFields::Ignore).unwrap());
 }
 
 #[test]
@@ -76,11 +76,11 @@ fn csv_errors_name_the_column() {
 fn the_header_says_which_field_is_which() {
     let schema = schema(&[("b", "string"), ("a", "int32"), ("missing", "string")]);
     let header = ["a", "other", "b"].map(str::to_owned);
-    let decoder = csv(&[""]).decoder(&schema, &names(&schema), UnknownFields::Ignore, Some(&header));
+    let decoder = csv(&[""]).decoder_of_fields(&schema, &names(&schema), UnknownFields::Ignore, Some(&header));
     let rows = decoder.unwrap().decode(&records(&[Some(b"1,2,3")])).unwrap().rows;
     assert_eq!(rows.column(0).as_string::<i32>().value(0), "3");
     assert_eq!(rows.column(2).null_count(), 1);
-    let refused = csv(&[""]).decoder(&schema, &[], UnknownFields::Error, Some(&header)).err().unwrap();
+    let refused = csv(&[""]).decoder_of_fields(&schema, &[], UnknownFields::Error, Some(&header)).err().unwrap();
     assert_eq!(refused.to_string(), "field `other` is not in the schema, and `unknown: error` forbids such");
 }
 
@@ -89,7 +89,7 @@ fn raw_holds_the_contract() {
     for kind in ["string", "binary"] {
         let schema = schema(&[("line", kind)]);
         let values: [Option<&[u8]>; 4] = [Some(b"a line "), Some(b""), None, Some(b"\xff")];
-        let decoder = |columns: &[String]| Format::Raw.decoder(&schema, columns, UnknownFields::Ignore, None).unwrap();
+        let decoder = |columns: &[String]| Format::Raw.decoder(&schema, columns, UnknownFields::Ignore).unwrap();
         check(&schema, &values[..if kind == "string" { 4 } else { 3 }], &decoder);
     }
 }
@@ -97,7 +97,7 @@ fn raw_holds_the_contract() {
 #[test]
 fn a_column_that_is_not_there_is_named_with_the_nearest() {
     let schema = schema(&[("carrier", "string")]);
-    let error = Format::Json.decoder(&schema, &["carier".into()], UnknownFields::Ignore, None).err().unwrap();
+    let error = Format::Json.decoder(&schema, &["carier".into()], UnknownFields::Ignore).err().unwrap();
     assert_eq!(error.to_string(), "there is no column `carier`, did you mean `carrier`?");
 }
 
@@ -247,8 +247,8 @@ fn an_inferred_schema_can_be_pasted_and_decodes_its_sample() {
 
 #[test]
 fn nothing_can_be_inferred_from_an_empty_sample() {
-    let expected = "cannot infer the columns: sample holds no records yet; declare them, as in \
+    let expected = "sample: cannot infer the columns: there are no records yet; declare them, as in \
                     `schema: { name: string, at: timestamp }`";
     assert_eq!(inferred(&Format::Json, &[], None), expected);
-    assert!(inferred(&Format::Json, &["x"], None).contains("holds one record, and it is not of its format"));
+    assert!(inferred(&Format::Json, &["x"], None).contains("the one record is not of its format"));
 }

@@ -23,7 +23,7 @@ fn schema(columns: &[(&str, &str)]) -> SchemaRef {
 fn decode(schema: &SchemaRef, unknown: UnknownFields, lines: &[&str]) -> Decoded {
     let names: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
     let values: Vec<_> = lines.iter().map(|line| Some(line.as_bytes())).collect();
-    let mut decoder = Format::Json.decoder(schema, &names, unknown, None).unwrap();
+    let mut decoder = Format::Json.decoder(schema, &names, unknown).unwrap();
     decoder.decode(&records(&values)).unwrap()
 }
 
@@ -103,7 +103,7 @@ fn records_that_are_cut_off_are_bad_whatever_is_wanted() {
     let schema = schema(&[("a", "int32"), ("b", "struct{c: string}")]);
     let line = r#"{"a":1,"b":{"c":"x"},"d":[1,2]}"#;
     for columns in [vec!["a".to_owned()], vec!["b".to_owned()], vec![]] {
-        let mut decoder = Format::Json.decoder(&schema, &columns, UnknownFields::Ignore, None).unwrap();
+        let mut decoder = Format::Json.decoder(&schema, &columns, UnknownFields::Ignore).unwrap();
         for end in 0..line.len() {
             let decoded = decoder.decode(&records(&[Some(&line.as_bytes()[..end])])).unwrap();
             assert_eq!(decoded.errors.len(), 1, "{columns:?} of {}", &line[..end]);
@@ -152,7 +152,7 @@ fn the_contract_holds_for_good_and_bad_records() {
         Some(br#"{"\u0061":4,"zz":{"a":[true,false,"x\"}"]}}"#),
         Some(br#"{"a":5,"c":[{"d":1},{"d":"x"}]}"#),
     ];
-    check(&schema, &values, &|columns| Format::Json.decoder(&schema, columns, UnknownFields::Ignore, None).unwrap());
+    check(&schema, &values, &|columns| Format::Json.decoder(&schema, columns, UnknownFields::Ignore).unwrap());
 }
 
 /// Some value that fits none, one or several types.
@@ -220,14 +220,14 @@ proptest! {
             format!("{{{}}}", members.join(","))
         }).collect();
         let values: Vec<_> = lines.iter().map(|line| Some(line.as_bytes())).collect();
-        check(&schema, &values, &|columns| Format::Json.decoder(&schema, columns, UnknownFields::Ignore, None).unwrap());
+        check(&schema, &values, &|columns| Format::Json.decoder(&schema, columns, UnknownFields::Ignore).unwrap());
     }
 
     #[test]
     fn any_bytes_are_answered(lines in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..8)) {
         let schema = schema(&[("a", "int64"), ("b", "json")]);
         let values: Vec<_> = lines.iter().map(|line| Some(line.as_slice())).collect();
-        check(&schema, &values, &|columns| Format::Json.decoder(&schema, columns, UnknownFields::Ignore, None).unwrap());
+        check(&schema, &values, &|columns| Format::Json.decoder(&schema, columns, UnknownFields::Ignore).unwrap());
     }
 
     /// What the decoder steps over it holds to the grammar that serde_json knows, but for control characters in strings
