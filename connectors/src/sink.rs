@@ -11,8 +11,6 @@
 //! epoch's log transaction, and only then are they committed, in epoch order for each shard, possibly more than once
 //! (after a crash). What no manifest names is never committed; `collect` sweeps it away.
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 use bytes::Bytes;
 use logmill_pipelines::flow::{CheckpointEpoch, RowBatch};
@@ -104,12 +102,6 @@ pub trait Writer: Send {
 
     /// Rows and bytes written to the destination so far, for progress.
     fn written(&self) -> Written;
-
-    /// In how long an epoch should end even if no more rows come, because what is carried is due to be staged; `None`
-    /// where nothing waits. So an idle pipeline still finishes its files.
-    fn due_in(&self) -> Option<Duration> {
-        None
-    }
 }
 
 /// How much a writer has written.

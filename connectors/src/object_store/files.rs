@@ -226,14 +226,8 @@ impl Files {
         self.written
     }
 
-    /// In how long the open files become too old; `None` if there are none.
-    pub(super) fn due_in(&self) -> Option<Duration> {
-        let age = (self.spec.clock)().saturating_sub(self.first_row?);
-        Some(self.spec.roll.every.0.saturating_sub(age))
-    }
-
     fn is_due(&self) -> bool {
-        self.due_in().is_some_and(|left| left.is_zero())
+        self.first_row.is_some_and(|first| (self.spec.clock)().saturating_sub(first) >= self.spec.roll.every.0)
     }
 
     fn encode_pending(&mut self, all: bool) -> Result<(), ConnectorError> {

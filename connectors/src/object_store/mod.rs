@@ -26,8 +26,6 @@ mod uploads;
 mod writer;
 
 #[cfg(test)]
-mod s3_tests;
-#[cfg(test)]
 mod tests;
 
 pub use crate::lines::{TextFormat, TextLines};

@@ -1,7 +1,5 @@
 //! The writer of one shard: encoding on threads that may block, uploads on the runtime.
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 use fail::fail_point;
 use logmill_pipelines::flow::{CheckpointEpoch, RowBatch};
@@ -94,9 +92,5 @@ impl Writer for ObjectWriter {
 
     fn written(&self) -> Written {
         self.written
-    }
-
-    fn due_in(&self) -> Option<Duration> {
-        self.files.as_ref()?.due_in()
     }
 }

@@ -1,6 +1,8 @@
 //! The object_store sink against a folder and a store in memory, held to the conformance suite of sinks.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod s3;
+
 use std::collections::HashMap;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
@@ -52,7 +54,7 @@ fn ndjson() -> FileFormat {
     FileFormat::Text { extension: "ndjson", lines: Arc::new(lines) }
 }
 
-pub(super) fn config(url: &str, partitioned: bool, roll: Roll) -> Config {
+fn config(url: &str, partitioned: bool, roll: Roll) -> Config {
     Config {
         url: url.into(),
         partition_by: if partitioned { vec!["group".into()] } else { Vec::new() },
@@ -62,17 +64,17 @@ pub(super) fn config(url: &str, partitioned: bool, roll: Roll) -> Config {
     }
 }
 
-pub(super) fn roll(every: Duration, bytes: u64, rows: Option<u64>) -> Roll {
+fn roll(every: Duration, bytes: u64, rows: Option<u64>) -> Roll {
     Roll { every: DurationSpec(every), bytes: ByteSize(bytes), rows }
 }
 
 /// A clock that goes on by a second at every look.
-pub(super) fn ticking() -> Clock {
+fn ticking() -> Clock {
     let ticks = AtomicU64::new(0);
     Arc::new(move || Duration::from_secs(ticks.fetch_add(1, Ordering::Relaxed)))
 }
 
-pub(super) fn context(base_dir: PathBuf, clock: Clock) -> SinkContext {
+fn context(base_dir: PathBuf, clock: Clock) -> SinkContext {
     SinkContext { pipeline: "p".into(), sink: "lake".into(), base_dir, schema: schema(), clock }
 }
 
@@ -92,7 +94,7 @@ fn unescape(text: &str) -> String {
 }
 
 /// The rows of a file, the group taken from its folder where that names it.
-pub(super) fn read_rows(name: &str, bytes: Bytes) -> Vec<TestRow> {
+fn read_rows(name: &str, bytes: Bytes) -> Vec<TestRow> {
     let folder = name.split('/').find_map(|part| part.strip_prefix("group=")).map(unescape);
     let group_of = |group: Option<String>| match folder.as_deref() {
         Some("__HIVE_DEFAULT_PARTITION__") => None,
@@ -210,7 +212,7 @@ impl Destination for MemoryDestination {
     }
 }
 
-pub(super) const LONG: Duration = Duration::from_secs(1 << 40);
+const LONG: Duration = Duration::from_secs(1 << 40);
 
 async fn check_local(partitioned: bool, roll: Roll, format: FileFormat, compression: Option<Compression>) {
     let make = || {
@@ -258,12 +260,12 @@ async fn uploads_are_exactly_once() {
     }
 }
 
-pub(super) fn batch(rows: &[(i64, &str)]) -> RowBatch {
+fn batch(rows: &[(i64, &str)]) -> RowBatch {
     let rows: Vec<TestRow> = rows.iter().map(|(id, group)| (*id, Some((*group).to_owned()))).collect();
     RowBatch::inserts(crate::conformance::sink::batch(&rows).unwrap())
 }
 
-pub(super) fn open(attempt: &str) -> OpenWriter {
+fn open(attempt: &str) -> OpenWriter {
     OpenWriter { shard: 0, attempt: Attempt(attempt.into()), epoch: CheckpointEpoch(1), carried: Vec::new() }
 }
 
@@ -387,7 +389,7 @@ async fn a_column_of_many_values_keeps_few_files_open() {
 }
 
 #[tokio::test]
-async fn files_that_wait_say_when_they_are_due() {
+async fn files_roll_with_age_even_if_no_more_rows_come() {
     let now = Arc::new(AtomicU64::new(100));
     let clock: Clock = {
         let now = now.clone();
@@ -397,15 +399,12 @@ async fn files_that_wait_say_when_they_are_due() {
     let destination = LocalDestination::new(false, roll(every, 1 << 40, None), FileFormat::Parquet, None, clock);
     let sink = destination.sink().unwrap();
     let mut writer = sink.open(open("a")).await.unwrap();
-    assert_eq!(writer.due_in(), None);
     writer.write(batch(&[(1, "x")])).await.unwrap();
-    now.store(140, Ordering::Relaxed);
-    assert_eq!(writer.due_in(), Some(Duration::from_secs(20)));
-    assert!(writer.prepare(CheckpointEpoch(1), false).await.unwrap().tokens.is_empty());
-    now.store(160, Ordering::Relaxed);
-    assert_eq!(writer.due_in(), Some(Duration::ZERO));
-    assert_eq!(writer.prepare(CheckpointEpoch(2), false).await.unwrap().tokens.len(), 1);
-    assert_eq!(writer.due_in(), None);
+    for (epoch, seconds, files) in [(1, 159, 0), (2, 160, 1), (3, 300, 0)] {
+        now.store(seconds, Ordering::Relaxed);
+        let prepared = writer.prepare(CheckpointEpoch(epoch), false).await.unwrap();
+        assert_eq!(prepared.tokens.len(), files, "after {seconds} s");
+    }
 }
 
 #[test]

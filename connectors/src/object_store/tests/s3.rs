@@ -2,21 +2,10 @@
 //! the credentials `test`/`test`; without it these tests pass by doing nothing, and say so.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
-use std::path::PathBuf;
-use std::sync::Arc;
-
-use async_trait::async_trait;
-use futures::TryStreamExt;
-use logmill_pipelines::flow::{CheckpointEpoch, RowBatch};
-use object_store::ObjectStoreExt;
 use object_store::path::Path;
 
-use super::store::{Opened, open_s3};
-use super::tests::{LONG, batch, config, context, open, read_rows, roll, ticking};
+use super::super::store::{Opened, open_s3};
 use super::*;
-use crate::conformance::sink::{Destination, TestRow, check};
-use crate::error::ConnectorError;
-use crate::sink::{Attempt, Committed, Sink};
 
 struct S3Destination {
     config: Config,
