@@ -288,3 +288,6 @@ pub fn as_text(rows: &RecordBatch, ops: Option<&Int8Array>) -> Vec<String> {
     };
     (0..rows.num_rows()).map(text).collect()
 }
+
+#[cfg(test)]
+mod tests;

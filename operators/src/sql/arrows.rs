@@ -6,12 +6,12 @@
 
 use std::ops::ControlFlow;
 
-use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, Query, Value, VisitMut, VisitorMut};
+use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, Value, VisitMut, VisitorMut};
 use datafusion::sql::sqlparser::tokenizer::Span;
 
-/// Turns the arrows of a query.
-pub(super) fn bind_arrows(query: &mut Query) {
-    let _ = query.visit(&mut Bind);
+/// Turns the arrows of a query or statement, so that batch queries may mean the same as streaming ones.
+pub fn bind_arrows(tree: &mut impl VisitMut) {
+    let _ = tree.visit(&mut Bind);
 }
 
 struct Bind;

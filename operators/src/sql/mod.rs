@@ -28,6 +28,7 @@ mod scope;
 mod unnest;
 mod wildcard;
 
+pub use arrows::bind_arrows;
 pub use context::register_functions;
 pub use error::SqlError;
 pub use plan::{Relation, RelationKind, SqlInput, SqlPlan, plan};

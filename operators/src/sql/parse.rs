@@ -90,7 +90,7 @@ pub(super) fn parse(sql: &str) -> Result<Parsed, SqlError> {
     }
     match statements.pop() {
         Some(Statement::Query(mut query)) => {
-            bind_arrows(&mut query);
+            bind_arrows(query.as_mut());
             Ok(Parsed { query, tokens })
         }
         _ => Err(tokens.first().error(

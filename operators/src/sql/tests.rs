@@ -4,3 +4,4 @@
 mod behaviour;
 mod fixtures;
 mod golden;
+mod properties;

@@ -20,7 +20,7 @@ use super::fixtures::{events, open_context, relations, rows, rows_with_meta, tes
 use crate::conformance::{Case, as_text, check, play};
 use crate::sql::{SqlError, SqlPlan, plan, register_functions};
 
-fn queries() -> Vec<PathBuf> {
+pub(super) fn queries() -> Vec<PathBuf> {
     let entries = fs::read_dir(testdata().join("sql")).unwrap().map(|entry| entry.unwrap().path());
     let mut paths: Vec<PathBuf> = entries.filter(|path| path.extension().is_some_and(|e| e == "sql")).collect();
     paths.sort();
