@@ -1,14 +1,23 @@
 //! `logmill explain`: a pipeline's plan, with the columns that flow.
 
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use anyhow::Context;
 use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use bytes::Bytes;
+use logmill_connectors::error::ConnectorError;
+use logmill_connectors::log::{Log, TopicPartition};
+use logmill_connectors::registry::{ConnectorContext, registry};
+use logmill_connectors::transaction::Transaction;
+use logmill_pipelines::flow::CheckpointEpoch;
 use logmill_pipelines::ColumnType;
 
 use super::check::examine;
-use super::{print, told};
-use crate::plan::Plan;
+use super::{pipeline_file, print, told, with_log};
+use crate::plan::{self, Plan, Schemas};
 
 /// Show a pipeline's plan, with the columns that flow.
 #[derive(Debug, clap::Args)]
@@ -18,15 +27,58 @@ pub(super) struct Arguments {
     /// Print the plan as JSON.
     #[arg(long)]
     json: bool,
+    /// Read a sample of each source and table whose columns are not declared, and print them to be pasted as `schema:`.
+    #[arg(long)]
+    sample: bool,
 }
 
-pub(super) fn execute(arguments: &Arguments) -> anyhow::Result<()> {
+/// Reading a sample writes nothing.
+struct ReadOnly;
+
+#[async_trait]
+impl Transaction for ReadOnly {
+    async fn append(&self, _: CheckpointEpoch, _: &TopicPartition, _: Bytes) -> Result<(), ConnectorError> {
+        Err(ConnectorError::Config("a sample was to be read, not written".to_owned()))
+    }
+}
+
+pub(super) async fn execute(arguments: Arguments, data_dir: &Path) -> anyhow::Result<()> {
     let (plan, found) = examine(&arguments.path)?;
-    let Some(plan) = plan else { return Err(told(&found)) };
+    let Some(mut plan) = plan else { return Err(told(&found)) };
+    if arguments.sample {
+        let base_dir = pipeline_file::base_dir(&arguments.path);
+        let sampled = with_log(data_dir, async |log| sample(&plan, log, base_dir).await).await?;
+        plan = plan::plan(plan.pipeline, &registry(), &sampled).map_err(|found| told(&found))?;
+        if !arguments.json {
+            for (name, schema) in &sampled {
+                let columns = columns(Some(schema));
+                let lines: String = columns.iter().map(|(name, kind)| format!("      {name}: {kind}\n")).collect();
+                print(&format!("# {name}, from a sample:\n    schema:\n{lines}\n"))?;
+            }
+        }
+    }
     match arguments.json {
         true => print(&format!("{}\n", serde_json::to_string_pretty(&json(&plan))?)),
         false => print(&text(&plan)),
     }
+}
+
+/// The columns of what has none declared, by name.
+async fn sample(plan: &Plan, log: Arc<dyn Log>, base_dir: PathBuf) -> anyhow::Result<Schemas> {
+    let (registry, spec) = (registry(), &plan.pipeline.spec);
+    let context = ConnectorContext { log, transaction: Arc::new(ReadOnly), base_dir, pipeline: spec.pipeline.clone() };
+    let mut sampled = Schemas::new();
+    for source in plan.sources.iter().filter(|source| source.schema.is_none()) {
+        let opened = registry.open_source(&source.name, &source.spec, None, &context).await;
+        let opened = opened.with_context(|| format!("source `{}`", source.name))?;
+        sampled.insert(source.name.clone(), opened.schema);
+    }
+    for (name, _) in plan.tables.iter().filter(|(_, schema)| schema.is_none()) {
+        let Some(table) = spec.tables.get(name) else { continue };
+        let loaded = registry.load_table(table, &context).await.with_context(|| format!("table `{name}`"))?;
+        sampled.insert(name.clone(), loaded.schema);
+    }
+    Ok(sampled)
 }
 
 /// The columns as `schema:` writes them.

@@ -95,7 +95,7 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
             print(&format!("{}\n", serde_json::to_string_pretty(&schema)?))
         }
         Command::Check(arguments) => check::execute(&arguments),
-        Command::Explain(arguments) => explain::execute(&arguments),
+        Command::Explain(arguments) => runtime()?.block_on(explain::execute(arguments, &data_dir)),
         Command::Run(arguments) => runtime()?.block_on(run::execute(arguments, data_dir)),
         Command::Topic(command) => runtime()?.block_on(topic::execute(command, &data_dir)),
         Command::Produce(arguments) => runtime()?.block_on(produce::execute(arguments, &data_dir)),

@@ -135,7 +135,7 @@ impl Run {
         // A fresh start still owes the last one its commits: what a manifest names is committed, come what may.
         let pinned = restore::pinned_schemas(&manifest);
         let pinned = if self.fresh { BTreeMap::new() } else { pinned };
-        let opened = open(&self.pipeline, &registry, &context, &pinned).await?;
+        let opened = open(&self.pipeline, &registry, &context, &pinned, &self.metrics).await?;
         let fingerprint = opened.plan.fingerprint();
         let takeover = take_over(&manifest, &fingerprint, self.fresh)?;
         let sinks = open_sinks(&opened.plan, &registry, &context).await?;
@@ -217,6 +217,7 @@ async fn open(
     registry: &Registry,
     context: &ConnectorContext,
     pinned: &BTreeMap<String, SchemaRef>,
+    metrics: &Metrics,
 ) -> Result<Opened, RunError> {
     let spec = &pipeline.spec;
     let mut schemas: BTreeMap<String, SchemaRef> = BTreeMap::new();
@@ -253,6 +254,12 @@ async fn open(
         sources.push(opened);
     }
     let plan = plan::plan(pipeline.clone(), registry, &schemas).map_err(RunError::Invalid)?;
+    let mut bytes = 0;
+    for source in &sources {
+        let from = source.intake.as_ref().map_or(&source.read, |intake| &intake.source);
+        bytes += from.source.size_hint().await.unwrap_or(0);
+    }
+    metrics.set_bytes_to_read(bytes);
     Ok(Opened { sources, tables, plan: plan.with_table_digests(digests) })
 }
 

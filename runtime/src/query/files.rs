@@ -15,7 +15,7 @@ use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl};
 use datafusion::prelude::{SessionContext, lit};
 use futures::TryStreamExt;
-use logmill_connectors::format::{CsvOptions, Format, SAMPLE_BYTES, SAMPLE_RECORDS, infer};
+use logmill_connectors::format::{CsvOptions, Format, SAMPLE_RECORDS};
 use logmill_connectors::source::Records;
 use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
@@ -143,11 +143,14 @@ fn with_nulls(
     Ok(context.read_table(table)?.select(columns)?.into_view())
 }
 
+/// How much of a file is looked at to infer its columns.
+const SAMPLE_BYTES: u64 = 1 << 20;
+
 /// The columns of text files, inferred from the first one just as a pipeline's source infers them.
 async fn sample(store: &dyn ObjectStore, files: &[ObjectMeta], ending: &str) -> Result<SchemaRef, QueryError> {
     let Some(file) = files.first() else { return Ok(Arc::new(Schema::empty())) };
-    let whole = file.size <= SAMPLE_BYTES as u64;
-    let bytes = store.get_range(&file.location, 0..file.size.min(SAMPLE_BYTES as u64)).await;
+    let whole = file.size <= SAMPLE_BYTES;
+    let bytes = store.get_range(&file.location, 0..file.size.min(SAMPLE_BYTES)).await;
     let buffer = bytes.map_err(|error| QueryError::Failed(format!("cannot read `{}`: {error}", file.location)))?;
     let (mut values, mut start) = (Vec::new(), 0);
     for line in buffer.split_inclusive(|byte| *byte == b'\n') {
@@ -166,7 +169,9 @@ async fn sample(store: &dyn ObjectStore, files: &[ObjectMeta], ending: &str) -> 
         "csv" if !values.is_empty() => {
             let range = values.remove(0).unwrap_or_default();
             let header = buffer.get(range.start as usize..range.end as usize).unwrap_or_default();
-            (Format::Csv(CsvOptions::default()), Some(String::from_utf8_lossy(header).into_owned()))
+            let header = String::from_utf8_lossy(header);
+            let names = header.split(',').map(|name| name.trim_matches('"').to_owned()).collect::<Vec<_>>();
+            (Format::Csv(CsvOptions::default()), Some(names))
         }
         _ => (Format::Json, None),
     };
@@ -176,8 +181,8 @@ async fn sample(store: &dyn ObjectStore, files: &[ObjectMeta], ending: &str) -> 
     match header {
         // A file of nothing but a header has columns all the same.
         Some(header) if empty => Ok(Arc::new(Schema::new(
-            header.split(',').map(|name| arrow::datatypes::Field::new(name, DataType::Utf8, true)).collect::<Vec<_>>(),
+            header.iter().map(|name| arrow::datatypes::Field::new(name, DataType::Utf8, true)).collect::<Vec<_>>(),
         ))),
-        header => Ok(infer(&format, &sample, header.as_deref())?),
+        header => Ok(Arc::new(format.infer(&sample, header.as_deref())?)),
     }
 }

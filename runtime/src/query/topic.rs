@@ -20,7 +20,7 @@ use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use futures::stream::{self, TryStreamExt};
 use logmill_connectors::decode::Decoder;
 use logmill_connectors::error::ConnectorError;
-use logmill_connectors::format::{Format, infer};
+use logmill_connectors::format::Format;
 use logmill_connectors::log::{Isolation, Log, OffsetAt, TopicInfo, TopicPartition};
 use logmill_connectors::registry::Registry;
 use logmill_connectors::source::{Chunk, ChunkData, Reader, Records};
@@ -114,7 +114,7 @@ async fn objects(
         // Nothing but values is looked at by what infers.
         let sample = Records { buffer, values: records.values, place: records.place, ..Records::default() };
         if !sample.is_empty() {
-            return Ok(infer(&Format::Json, &sample, None).ok());
+            return Ok(Format::Json.infer(&sample, None).ok().map(Arc::new));
         }
     }
     Ok(None)
