@@ -10,19 +10,15 @@ use datafusion::sql::sqlparser::ast::{
     TableFactor, TableWithJoins, VisitMut, VisitorMut, WildcardAdditionalOptions,
 };
 
-use super::relations::Relations;
+use super::relations::{Relations, query_of};
 
 /// Adds `EXCLUDE (_key, …)` to the wildcards over topics.
 pub(super) fn hide(statement: &mut Statement, relations: &Relations) {
     if relations.meta.is_empty() || relations.topics.is_empty() {
         return;
     }
-    match statement {
-        Statement::Statement(sql) => {
-            let _ = sql.visit(&mut Hide { relations, own: Vec::new() });
-        }
-        Statement::Explain(explain) => hide(&mut explain.statement, relations),
-        _ => {}
+    if let Some(query) = query_of(statement) {
+        let _ = query.visit(&mut Hide { relations, own: Vec::new() });
     }
 }
 

@@ -9,6 +9,7 @@
 //! A name is a path if it looks like one: with a `/`, a `*`, or the ending of a kind of file. What is inferred of the
 //! data is inferred as for sources of pipelines, so that a query moved from here into a pipeline means the same.
 
+mod alias;
 mod error;
 mod files;
 mod meta;

@@ -6,13 +6,14 @@ use datafusion::common::TableReference;
 use datafusion::config::Dialect;
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::Statement;
-use datafusion::sql::sqlparser::ast::Statement as SqlStatement;
+use datafusion::sql::sqlparser::ast::{Query as SqlQuery, Statement as SqlStatement};
+use logmill_operators::sql::bind_arrows;
 use logmill_pipelines::flow::META_COLUMNS;
 use logmill_pipelines::nearest;
 
 use super::error::{Mistake, QueryError};
 use super::topic::TopicTable;
-use super::{Query, files};
+use super::{Query, alias, files};
 
 /// A query and the relations that it names.
 pub(super) struct Parsed {
@@ -48,23 +49,33 @@ pub(super) fn parse(context: &SessionContext, sql: &str) -> Result<Parsed, Query
     if sql.trim().trim_end_matches(';').is_empty() {
         return Err(mistake("the query is empty", "write `SELECT … FROM …`"));
     }
-    let statement = state.sql_to_statement(sql, &Dialect::Generic).map_err(failed)?;
-    let is_query = |statement: &Statement| match statement {
-        Statement::Statement(sql) => matches!(**sql, SqlStatement::Query(_) | SqlStatement::Explain { .. }),
-        _ => false,
-    };
-    let inner = match &statement {
-        Statement::Explain(explain) => &explain.statement,
-        other => other,
-    };
-    if !is_query(inner) {
+    let mut statement = state.sql_to_statement(sql, &Dialect::Generic).map_err(failed)?;
+    let Some(query) = query_of(&mut statement) else {
         return Err(mistake(
             "only queries can be run here",
             "write `SELECT …`; topics are made by `logmill topic`, and files are written by pipelines",
         ));
-    }
+    };
+    bind_arrows(query);
+    alias::name_files(query);
     let names = state.resolve_table_references(&statement).map_err(failed)?;
     Ok(Parsed { statement, names, meta: META_COLUMNS.into_iter().filter(|column| names_word(sql, column)).collect() })
+}
+
+/// The query of a statement, or the one that it explains.
+pub(super) fn query_of(statement: &mut Statement) -> Option<&mut SqlQuery> {
+    match statement {
+        Statement::Explain(explain) => query_of(&mut explain.statement),
+        Statement::Statement(sql) => match &mut **sql {
+            SqlStatement::Query(query) => Some(query),
+            SqlStatement::Explain { statement, .. } => match &mut **statement {
+                SqlStatement::Query(query) => Some(query),
+                _ => None,
+            },
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 fn mistake(message: &str, hint: &str) -> QueryError {

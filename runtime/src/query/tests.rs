@@ -99,6 +99,37 @@ async fn text_files_have_the_columns_that_pipelines_infer() {
 }
 
 #[tokio::test]
+async fn a_file_goes_by_its_name_without_folders_and_ending() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().display();
+    parquet_file(&folder.path().join("a/carriers.parquet"), &[1], &["x"]);
+    parquet_file(&folder.path().join("b/carriers.parquet"), &[2], &["y"]);
+    let log = Arc::new(MemoryLog::default());
+    for (sql, expected) in [
+        (format!("SELECT carriers.id FROM '{path}/a/carriers.parquet'"), r#"{"id":1}"#),
+        (format!("SELECT max(id) FROM '{path}/a/'"), r#"{"max(a.id)":1}"#),
+        (format!("SELECT max(id) FROM '{path}/a/*.parquet'"), r#"{"max(a.id)":1}"#),
+        // Two of one name keep their paths, and want aliases to be told apart.
+        (
+            format!("SELECT y.id FROM '{path}/a/carriers.parquet' x JOIN '{path}/b/carriers.parquet' y ON x.id < y.id"),
+            r#"{"id":2}"#,
+        ),
+        (format!("SELECT count(*) AS n FROM '{path}/a/carriers.parquet', '{path}/b/carriers.parquet'"), r#"{"n":1}"#),
+    ] {
+        check(&log, &sql, &[expected]).await;
+    }
+}
+
+#[tokio::test]
+async fn json_arrows_bind_as_in_operators() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bodies.csv");
+    std::fs::write(&path, "id,body\n1,\"{\"\"gate\"\":\"\"A1\"\"}\"\n2,{}\n").unwrap();
+    let sql = format!("SELECT id FROM '{}' WHERE body->>'gate' = 'A1'", path.display());
+    check(&Arc::new(MemoryLog::default()), &sql, &[r#"{"id":1}"#]).await;
+}
+
+#[tokio::test]
 async fn files_without_rows_are_answered_and_missing_ones_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().display();
