@@ -10,6 +10,8 @@ use parquet::arrow::ArrowSchemaConverter;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::store::open_s3;
+
 /// Files on an object store or in a local folder, rolled by size and time, optionally in hive partitions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -109,6 +111,11 @@ pub enum Location {
     },
 }
 
+/// The folder, without the `.` in the middle that joining relative paths leaves.
+fn folder(base_dir: &Path, path: &str) -> PathBuf {
+    base_dir.join(path).components().collect()
+}
+
 /// URL schemes of stores that are planned.
 const PLANNED: [&str; 7] = ["gs", "gcs", "az", "azure", "abfs", "abfss", "adl"];
 
@@ -122,11 +129,11 @@ impl Location {
             return Err("the URL is empty; write ./out, file:///data/out or s3://bucket/prefix".into());
         }
         let Some((scheme, rest)) = url.split_once("://") else {
-            return Ok(Self::Local(base_dir.join(url)));
+            return Ok(Self::Local(folder(base_dir, url)));
         };
         match scheme {
             "file" if rest.is_empty() => Err("the URL names no folder; write file://./out or file:///data/out".into()),
-            "file" => Ok(Self::Local(base_dir.join(rest))),
+            "file" => Ok(Self::Local(folder(base_dir, rest))),
             "s3" | "s3a" => {
                 let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
                 if bucket.is_empty() {
@@ -157,8 +164,15 @@ impl Config {
     pub fn check(&self, format: &str, schema: Option<&Schema>) -> Vec<Problem> {
         let mut problems = Vec::new();
         let mut add = |key: &str, message: String| problems.push(Problem { key: key.into(), message });
-        if let Err(message) = Location::parse(&self.url, Path::new("")) {
-            add("url", message);
+        match Location::parse(&self.url, Path::new("")) {
+            Err(message) => add("url", message),
+            Ok(Location::S3 { bucket, .. }) => {
+                if let Err(error) = open_s3(&bucket, &self.options) {
+                    add("options", error.to_string());
+                }
+            }
+            // Settings of a store do no harm here: the URL may come from a variable.
+            Ok(Location::Local(_)) => {}
         }
         if self.roll.every.0.is_zero() {
             add("roll.every", "must be longer than nothing".into());

@@ -467,8 +467,8 @@ fn urls_are_read_without_io() {
     let local = |path: &str| Ok(Location::Local(path.into()));
     let s3 = |bucket: &str, prefix: &str| Ok(Location::S3 { bucket: bucket.into(), prefix: prefix.into() });
     for (url, expected) in [
-        ("./out/x", local("/pipe/./out/x")),
-        ("file://./out/x", local("/pipe/./out/x")),
+        ("./out/x", local("/pipe/out/x")),
+        ("file://./out/x", local("/pipe/out/x")),
         ("file:///data/x", local("/data/x")),
         ("/data/x", local("/data/x")),
         ("s3://bucket", s3("bucket", "")),
@@ -489,6 +489,15 @@ fn every_mistake_of_a_configuration_is_told() {
     let told: Vec<_> = config.check("ndjson", Some(&schema())).into_iter().map(|problem| problem.key).collect();
     let expected = ["url", "roll.every", "roll.bytes", "roll.rows", "compression", "partition_by", "partition_by"];
     assert_eq!(told, expected);
+}
+
+#[test]
+fn settings_that_s3_does_not_have_are_told() {
+    let mut config = config("s3://lake", false, Roll::default());
+    config.options.insert("acces_key".into(), OptionValue::Bool(true));
+    let told = config.check("parquet", Some(&schema()));
+    assert_eq!(told.len(), 1);
+    assert!(told[0].message.starts_with("`options.acces_key` is not a setting of S3; the usual ones are"), "{told:?}");
 }
 
 #[test]
