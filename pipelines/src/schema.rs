@@ -197,7 +197,7 @@ fn rename(schema: &mut Value, prefix: &str) {
 }
 
 /// Every keyword that the validator follows, or that is for editors only.
-const KEYWORDS: [&str; 35] = [
+const KEYWORDS: [&str; 36] = [
     "$comment",
     "$defs",
     "$ref",
@@ -226,6 +226,7 @@ const KEYWORDS: [&str; 35] = [
     "minimum",
     "oneOf",
     "pattern",
+    "prefixItems",
     "properties",
     "propertyNames",
     "required",
@@ -273,7 +274,7 @@ fn not_followed(schema: &Value, root: &Value, found: &mut Vec<String>) {
             ("properties" | "$defs", Value::Object(nested)) => {
                 nested.values().for_each(|nested| not_followed(nested, root, found));
             }
-            ("allOf" | "anyOf" | "oneOf", Value::Array(nested)) => {
+            ("allOf" | "anyOf" | "oneOf" | "prefixItems", Value::Array(nested)) => {
                 nested.iter().for_each(|nested| not_followed(nested, root, found));
             }
             ("if" | "then" | "else" | "items" | "additionalProperties" | "propertyNames", nested) => {

@@ -24,6 +24,9 @@ struct FileConfig {
     /// How many records a second to read at most.
     #[serde(default)]
     rate: Option<u32>,
+    /// The first line and the last.
+    #[serde(default)]
+    lines: Option<(u32, u32)>,
 }
 
 #[derive(Deserialize, JsonSchema)]

@@ -429,8 +429,10 @@ impl<'a> Validator<'a> {
         if let Some(most) = bound("maxItems").filter(|most| count > *most) {
             self.say(place, format!("{} has more than {most} items", self.here()), None);
         }
-        let Some(schema) = keywords.get("items") else { return };
+        let by_place = keywords.get("prefixItems").and_then(Value::as_array);
         for (index, item) in items.iter_mut().enumerate() {
+            let own = by_place.and_then(|schemas| schemas.get(index));
+            let Some(schema) = own.or(keywords.get("items")) else { continue };
             self.path.push(index.to_string());
             self.holders.push(item.place);
             self.check(schema, item, depth + 1);
