@@ -1,5 +1,6 @@
 //! The command line: one file a command.
 
+mod bench;
 mod check;
 mod consume;
 mod explain;
@@ -56,6 +57,8 @@ enum Command {
     Consume(consume::Arguments),
     /// Answer a query over topics and files.
     Sql(sql::Arguments),
+    /// Measure this machine: what Logmill does beside what the disk and the libraries could do.
+    Bench(bench::Arguments),
 }
 
 /// Something was wrong, and it was told in full already.
@@ -101,6 +104,7 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
         Command::Produce(arguments) => runtime()?.block_on(produce::execute(arguments, &data_dir)),
         Command::Consume(arguments) => runtime()?.block_on(consume::execute(arguments, &data_dir)),
         Command::Sql(arguments) => runtime()?.block_on(sql::execute(arguments, &data_dir)),
+        Command::Bench(arguments) => runtime()?.block_on(bench::execute(arguments, &data_dir)),
     }
 }
 
