@@ -67,7 +67,7 @@ fn a_plan_is_explained_with_its_columns() {
     site.write("u.yaml", "pipeline: p\nsources:\n  rows: { type: file, path: a.ndjson }\nsinks:\n  out: { type: stdout, input: rows }\n");
     site.write("a.ndjson", "{\"n\":1,\"t\":\"2026-01-01T00:00:00Z\",\"l\":[1.5]}\n");
     assert!(site.run(&["explain", "u.yaml"]).ok().contains("unknown"));
-    let sampled = site.run(&["explain", "u.yaml", "--sample"]).ok();
+    let sampled = site.run(&["explain", "u.yaml", "--connect"]).ok();
     assert!(sampled.contains("      n: int64\n      t: timestamp\n      l: list<float64>\n"), "{sampled}");
     let explained = site.run(&["explain", "p.yaml"]).ok();
     for text in ["rows", "some", "out", "a", "int64"] {

@@ -6,7 +6,8 @@ use anyhow::Context;
 use logmill_connectors::registry::registry;
 use logmill_pipelines::Diagnostics;
 
-use super::{Told, colours, pipeline_file, print};
+use super::connect::connect;
+use super::{Told, colours, pipeline_file, print, runtime};
 use crate::plan::{self, Plan};
 
 /// Find every mistake in pipelines, without running anything.
@@ -15,12 +16,15 @@ pub(super) struct Arguments {
     /// Files, folders (every *.yaml and *.yml below them), or `-` for stdin.
     #[arg(required = true)]
     paths: Vec<PathBuf>,
+    /// Look at the data of sources and tables as well, and print the columns that are not declared.
+    #[arg(long)]
+    connect: bool,
     /// Print the mistakes as JSON, one array a file.
     #[arg(long)]
     json: bool,
 }
 
-pub(super) fn execute(arguments: &Arguments) -> anyhow::Result<()> {
+pub(super) fn execute(arguments: &Arguments, data_dir: &Path) -> anyhow::Result<()> {
     let mut files = Vec::new();
     for path in &arguments.paths {
         match path.is_dir() {
@@ -33,12 +37,18 @@ pub(super) fn execute(arguments: &Arguments) -> anyhow::Result<()> {
     }
     let (mut errors, mut text) = (0, String::new());
     for file in &files {
-        let (_, found) = examine(file)?;
+        let (found, inferred) = match arguments.connect {
+            true => {
+                let connected = runtime()?.block_on(connect(file, data_dir))?;
+                (connected.found, connected.inferred.unwrap_or_default())
+            }
+            false => (examine(file)?.1, String::new()),
+        };
         errors += found.errors();
         if arguments.json {
             print(&format!("{}\n", serde_json::to_string(&found)?))?;
         } else if found.is_empty() {
-            print(&format!("{}: ok\n", file.display()))?;
+            print(&format!("{}: ok\n{inferred}", file.display()))?;
         } else {
             text.push_str(&found.render(colours()));
         }

@@ -2,83 +2,44 @@
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use anyhow::Context;
 use arrow::datatypes::SchemaRef;
-use async_trait::async_trait;
-use bytes::Bytes;
-use logmill_connectors::error::ConnectorError;
-use logmill_connectors::log::{Log, TopicPartition};
-use logmill_connectors::registry::{ConnectorContext, registry};
-use logmill_connectors::transaction::Transaction;
-use logmill_pipelines::flow::CheckpointEpoch;
 use logmill_pipelines::ColumnType;
 
 use super::check::examine;
-use super::{pipeline_file, print, told, with_log};
-use crate::plan::{self, Plan, Schemas};
+use super::connect::connect;
+use super::{print, runtime, told};
+use crate::plan::Plan;
 
 /// Show a pipeline's plan, with the columns that flow.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// The pipeline, or `-` for stdin.
     path: PathBuf,
+    /// Look at the data of sources and tables for the columns that are not declared.
+    #[arg(long)]
+    connect: bool,
     /// Print the plan as JSON.
     #[arg(long)]
     json: bool,
-    /// Read a sample of each source and table whose columns are not declared, and print them to be pasted as `schema:`.
-    #[arg(long)]
-    sample: bool,
 }
 
-/// Reading a sample writes nothing.
-struct ReadOnly;
-
-#[async_trait]
-impl Transaction for ReadOnly {
-    async fn append(&self, _: CheckpointEpoch, _: &TopicPartition, _: Bytes) -> Result<(), ConnectorError> {
-        Err(ConnectorError::Config("a sample was to be read, not written".to_owned()))
-    }
-}
-
-pub(super) async fn execute(arguments: Arguments, data_dir: &Path) -> anyhow::Result<()> {
-    let (plan, found) = examine(&arguments.path)?;
-    let Some(mut plan) = plan else { return Err(told(&found)) };
-    if arguments.sample {
-        let base_dir = pipeline_file::base_dir(&arguments.path);
-        let sampled = with_log(data_dir, async |log| sample(&plan, log, base_dir).await).await?;
-        plan = plan::plan(plan.pipeline, &registry(), &sampled).map_err(|found| told(&found))?;
-        if !arguments.json {
-            for (name, schema) in &sampled {
-                let columns = columns(Some(schema));
-                let lines: String = columns.iter().map(|(name, kind)| format!("      {name}: {kind}\n")).collect();
-                print(&format!("# {name}, from a sample:\n    schema:\n{lines}\n"))?;
-            }
+pub(super) fn execute(arguments: &Arguments, data_dir: &Path) -> anyhow::Result<()> {
+    let (plan, found, inferred) = match arguments.connect {
+        true => {
+            let connected = runtime()?.block_on(connect(&arguments.path, data_dir))?;
+            (connected.plan, connected.found, connected.inferred)
         }
-    }
+        false => {
+            let (plan, found) = examine(&arguments.path)?;
+            (plan, found, None)
+        }
+    };
+    let Some(plan) = plan else { return Err(told(&found)) };
     match arguments.json {
         true => print(&format!("{}\n", serde_json::to_string_pretty(&json(&plan))?)),
-        false => print(&text(&plan)),
+        false => print(&format!("{}{}", text(&plan), inferred.map(|yaml| format!("\n{yaml}")).unwrap_or_default())),
     }
-}
-
-/// The columns of what has none declared, by name.
-async fn sample(plan: &Plan, log: Arc<dyn Log>, base_dir: PathBuf) -> anyhow::Result<Schemas> {
-    let (registry, spec) = (registry(), &plan.pipeline.spec);
-    let context = ConnectorContext { log, transaction: Arc::new(ReadOnly), base_dir, pipeline: spec.pipeline.clone() };
-    let mut sampled = Schemas::new();
-    for source in plan.sources.iter().filter(|source| source.schema.is_none()) {
-        let opened = registry.open_source(&source.name, &source.spec, None, &context).await;
-        let opened = opened.with_context(|| format!("source `{}`", source.name))?;
-        sampled.insert(source.name.clone(), opened.schema);
-    }
-    for (name, _) in plan.tables.iter().filter(|(_, schema)| schema.is_none()) {
-        let Some(table) = spec.tables.get(name) else { continue };
-        let loaded = registry.load_table(table, &context).await.with_context(|| format!("table `{name}`"))?;
-        sampled.insert(name.clone(), loaded.schema);
-    }
-    Ok(sampled)
 }
 
 /// The columns as `schema:` writes them.
@@ -94,7 +55,9 @@ pub(super) fn columns(schema: Option<&SchemaRef>) -> Vec<(String, String)> {
 fn text(plan: &Plan) -> String {
     let mut out = format!("pipeline {}\n", plan.pipeline.spec.pipeline);
     let listed = |schema: Option<&SchemaRef>| match schema {
-        None => "columns unknown until a sample is read; declare them with `schema:`".to_owned(),
+        None => {
+            "columns unknown until a sample is read; declare them with `schema:`, or look with --connect".to_owned()
+        }
         Some(_) => columns(schema).iter().map(|(name, kind)| format!("{name} {kind}")).collect::<Vec<_>>().join(", "),
     };
     for source in &plan.sources {

@@ -2,6 +2,7 @@
 
 mod bench;
 mod check;
+mod connect;
 mod consume;
 mod explain;
 mod pipeline_file;
@@ -97,8 +98,8 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
             let schema = logmill_pipelines::json_schema(&registry().catalog());
             print(&format!("{}\n", serde_json::to_string_pretty(&schema)?))
         }
-        Command::Check(arguments) => check::execute(&arguments),
-        Command::Explain(arguments) => runtime()?.block_on(explain::execute(arguments, &data_dir)),
+        Command::Check(arguments) => check::execute(&arguments, &data_dir),
+        Command::Explain(arguments) => explain::execute(&arguments, &data_dir),
         Command::Run(arguments) => runtime()?.block_on(run::execute(arguments, data_dir)),
         Command::Topic(command) => runtime()?.block_on(topic::execute(command, &data_dir)),
         Command::Produce(arguments) => runtime()?.block_on(produce::execute(arguments, &data_dir)),

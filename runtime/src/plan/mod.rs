@@ -10,6 +10,7 @@
 //! them. A run samples first, and plans with nothing unknown.
 
 mod fingerprint;
+mod sample;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use logmill_pipelines::{
 };
 
 pub use fingerprint::{PlanFingerprint, Verdict, compare};
+pub use sample::{Sample, sample};
 
 /// The schemas of sources and tables that were declared, pinned or sampled, by name.
 pub type Schemas = BTreeMap<String, SchemaRef>;
