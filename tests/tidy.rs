@@ -61,12 +61,13 @@ fn functions_stay_short() {
                 line.trim_start().split(['(', '<']).next().is_some_and(|head| head.split(' ').any(|word| word == "fn"));
             if open.is_none() && starts && !line.trim_start().starts_with("//") && !line.ends_with(';') {
                 open = Some((number, indent, line.trim().to_owned()));
-            } else if let Some((start, at, name)) = &open {
-                if indent == *at && line.trim_start().starts_with('}') {
-                    let length = number - start + 1;
-                    assert!(length <= MAX_FUNCTION_LINES, "{}: {length} lines: {name}", path.display());
-                    open = None;
-                }
+            } else if let Some((start, at, name)) = &open
+                && indent == *at
+                && line.trim_start().starts_with('}')
+            {
+                let length = number - start + 1;
+                assert!(length <= MAX_FUNCTION_LINES, "{}: {length} lines: {name}", path.display());
+                open = None;
             }
         }
     }

@@ -90,7 +90,7 @@ fn a_file_that_cannot_be_read_says_why() {
         site.run(&["run", "p.yaml"]).fails_with(&["in.ndjson"]);
     } else {
         let site = site_with(PIPELINE, "{}");
-        fs::set_permissions(site.path().join("in.ndjson"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(site.path().join("in.ndjson"), fs::Permissions::from_mode(0o000)).unwrap();
         site.run(&["run", "p.yaml"]).fails_with(&["in.ndjson", "ermission denied"]);
     }
 }
@@ -153,9 +153,11 @@ fn a_data_directory_in_use_or_too_new_is_refused() {
     let site = site_with(&slow, &"{\"a\":1,\"b\":\"x\"}\n".repeat(1000));
     let mut run = site.start("run", &["run", "p.yaml"]);
     let topics = site.path().join("data/topics");
-    let started = || fs::read_dir(&topics).is_ok_and(|mut entries| {
-        entries.any(|entry| entry.unwrap().file_name().to_string_lossy().starts_with("__logmill_manifest"))
-    });
+    let started = || {
+        fs::read_dir(&topics).is_ok_and(|mut entries| {
+            entries.any(|entry| entry.unwrap().file_name().to_string_lossy().starts_with("__logmill_manifest"))
+        })
+    };
     while !started() {
         assert!(run.ended().is_none(), "{}", run.errors());
         std::thread::sleep(std::time::Duration::from_millis(10));

@@ -64,7 +64,10 @@ fn a_plan_is_explained_with_its_columns() {
         "pipeline: p\nsources:\n  rows: { type: file, path: a.ndjson, format: json, schema: { a: int64, b: string } }\n\
          operators:\n  some: { sql: 'SELECT a FROM rows WHERE a > 1' }\nsinks:\n  out: { type: stdout, input: some }\n",
     );
-    site.write("u.yaml", "pipeline: p\nsources:\n  rows: { type: file, path: a.ndjson }\nsinks:\n  out: { type: stdout, input: rows }\n");
+    site.write(
+        "u.yaml",
+        "pipeline: p\nsources:\n  rows: { type: file, path: a.ndjson }\nsinks:\n  out: { type: stdout, input: rows }\n",
+    );
     site.write("a.ndjson", "{\"n\":1,\"t\":\"2026-01-01T00:00:00Z\",\"l\":[1.5]}\n");
     assert!(site.run(&["explain", "u.yaml"]).ok().contains("unknown"));
     let sampled = site.run(&["explain", "u.yaml", "--connect"]).ok();

@@ -192,7 +192,7 @@ impl VisitorMut for Numbering {
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         let index = self.found.len();
         let is_blank = is_blank(expr);
-        for outer in is_blank.then_some(self.open.as_slice()).unwrap_or_default() {
+        for outer in if is_blank { self.open.as_slice() } else { &[] } {
             if let Some(outer) = self.found.get_mut(*outer) {
                 outer.contains_blank = true;
             }

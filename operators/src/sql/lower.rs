@@ -174,7 +174,7 @@ impl Lowering<'_> {
             name.unwrap_or(&column.name)
         });
         let text = names.collect::<Vec<_>>().join(", ");
-        let unnest = Arc::new(Unnest { columns, nulls: node.options.null_handling.clone(), schema, text });
+        let unnest = Arc::new(Unnest { columns, nulls: node.options.null_handling, schema, text });
         for chain in &mut chains {
             chain.schema = Arc::clone(&unnest.schema);
             chain.steps.push(Step::Unnest(Arc::clone(&unnest)));

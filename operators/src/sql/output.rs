@@ -67,7 +67,7 @@ fn column_place(query: &Query, index: usize) -> Place {
     let Some(select) = selects(&query.body).into_iter().next() else { return Place::START };
     let is_wildcard = |item: &&SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
     let wildcards = || select.projection.iter().filter(is_wildcard);
-    let item = if wildcards().next().is_none() { select.projection.get(index) } else { wildcards().last() };
+    let item = if wildcards().next().is_none() { select.projection.get(index) } else { wildcards().next_back() };
     item.and_then(|item| Place::of(item.span())).unwrap_or(Place::START)
 }
 

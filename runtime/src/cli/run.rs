@@ -139,10 +139,14 @@ fn summary(outcome: &Outcome, metrics: &Metrics, pipeline: &Pipeline, path: &Pat
         let key = |key: &str| sink.rest.get(key).and_then(|value| value.as_str());
         match (sink.r#type.as_str(), key("topic"), key("url")) {
             ("topic", Some(topic), _) => {
-                text.push_str(&format!("  logmill sql 'SELECT * FROM \"{topic}\" LIMIT 5'\n  logmill consume {topic} --max 5\n"));
+                text.push_str(&format!(
+                    "  logmill sql 'SELECT * FROM \"{topic}\" LIMIT 5'\n  logmill consume {topic} --max 5\n"
+                ));
             }
             ("object_store", _, Some(url)) if pipeline.redact(url) == url || !url.contains("://") => {
-                let place = if url.contains("://") { url.to_owned() } else {
+                let place = if url.contains("://") {
+                    url.to_owned()
+                } else {
                     let joined = pipeline_file::base_dir(path).join(url);
                     joined.components().collect::<PathBuf>().display().to_string()
                 };
@@ -154,4 +158,3 @@ fn summary(outcome: &Outcome, metrics: &Metrics, pipeline: &Pipeline, path: &Pat
     text.push_str("  logmill topic list\n");
     text
 }
-

@@ -163,11 +163,12 @@ impl Coordinator {
         }
         let read_on = self.take_positions(gathered.reached);
         let stale = self.take_prepared(gathered.prepared).await?;
-        if let Some(plan) = &mut self.manifest.plan {
-            if plan.finished != last && (last || !self.changes.is_empty() || self.transaction.has_output()) {
-                plan.finished = last;
-                self.changes.insert((Stage::Plan, 0));
-            }
+        if let Some(plan) = &mut self.manifest.plan
+            && plan.finished != last
+            && (last || !self.changes.is_empty() || self.transaction.has_output())
+        {
+            plan.finished = last;
+            self.changes.insert((Stage::Plan, 0));
         }
         if self.changes.is_empty() && !self.transaction.has_output() {
             self.transaction.pass(self.epoch);

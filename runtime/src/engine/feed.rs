@@ -33,7 +33,7 @@ pub(crate) enum Input {
         /// The split.
         split: SplitId,
         /// The piece.
-        chunk: Chunk,
+        chunk: Box<Chunk>,
     },
     /// The split has ended.
     SplitEnd {
@@ -113,7 +113,11 @@ impl Feed {
             let mut reader = retry::transient(|| source.open(&split, position.as_ref())).await?;
             while let Some(chunk) = reader.next().await? {
                 let bytes = chunk_bytes(&chunk);
-                if outlet.send(Input::Chunk { feed, split: split.clone(), chunk }, bytes).await.is_err() {
+                if outlet
+                    .send(Input::Chunk { feed, split: split.clone(), chunk: Box::new(chunk) }, bytes)
+                    .await
+                    .is_err()
+                {
                     return Ok(());
                 }
             }

@@ -93,7 +93,7 @@ impl Worker {
                     }
                     Input::Chunk { feed, split, chunk } => {
                         let position = chunk.position.clone();
-                        self.process(feed, &split, chunk)?;
+                        self.process(feed, &split, *chunk)?;
                         reached.insert((feed, split), position);
                     }
                 },

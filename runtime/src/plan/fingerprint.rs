@@ -163,6 +163,7 @@ fn pairs<'a, T>(
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn sample() -> PlanFingerprint {
