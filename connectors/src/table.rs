@@ -101,3 +101,41 @@ pub async fn load(
     let schema = batches.first().map_or(schema, RecordBatch::schema);
     Ok(LoadedTable { schema, batches, digest: format!("{:016x}", digest.digest()) })
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+    use arrow::array::AsArray;
+
+    async fn loaded(folder: &Path, yaml: &str) -> Result<LoadedTable, String> {
+        let spec: TableSpec = serde_yaml::from_str(yaml).unwrap();
+        let declared = spec.schema.as_ref().and_then(|columns| {
+            let format = Format::of(spec.format.as_ref(), &Format::Json).ok()?;
+            format.declared_schema(Some(columns), spec.unknown).map(std::sync::Arc::new)
+        });
+        load(spec.config().unwrap(), &spec, declared, folder).await.map_err(|error| error.to_string())
+    }
+
+    #[tokio::test]
+    async fn a_table_has_the_columns_of_its_header_and_a_digest_of_its_content() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("airlines.csv");
+        std::fs::write(&path, "carrier,name\n9E,\"Endeavor, Inc.\"\nAA,American\n").unwrap();
+        let table = loaded(folder.path(), "{type: file, path: airlines.csv, format: csv}").await.unwrap();
+        assert_eq!(table.batches[0].column(1).as_string::<i32>().value(0), "Endeavor, Inc.");
+        let picked = "{type: file, path: airlines.csv, format: csv, schema: {name: string}}";
+        let same = loaded(folder.path(), picked).await.unwrap();
+        assert_eq!((same.schema.fields().len(), &same.digest), (1, &table.digest));
+        std::fs::write(&path, "carrier,name\nAA,American\n").unwrap();
+        assert_ne!(loaded(folder.path(), picked).await.unwrap().digest, table.digest);
+    }
+
+    #[tokio::test]
+    async fn a_bad_row_of_a_table_is_told_with_its_line() {
+        let folder = tempfile::TempDir::new().unwrap();
+        std::fs::write(folder.path().join("a.csv"), "n,s\n1,x\n\nthree,y\n").unwrap();
+        let error = loaded(folder.path(), "{type: file, path: a.csv, format: csv, schema: {n: int32}}").await;
+        assert_eq!(error.unwrap_err(), "a.csv:4: column `n`: expected an integer, found \"three\"");
+    }
+}

@@ -333,8 +333,9 @@ impl Column {
     /// number is no time, for it doesn't say in which unit.
     #[inline]
     fn append_number(&mut self, number: &Number<'_>) -> bool {
-        fn push<T: TryFrom<i128>>(values: &mut Vec<T>, number: &Number<'_>) -> bool {
-            number.integer().and_then(|value| T::try_from(value).ok()).map(|value| values.push(value)).is_some()
+        #[inline]
+        fn push<T: TryFrom<i64>>(values: &mut Vec<T>, number: &Number<'_>) -> bool {
+            number.int64().and_then(|value| T::try_from(value).ok()).map(|value| values.push(value)).is_some()
         }
         match &mut self.values {
             Values::Int8(values) => push(values, number),
@@ -344,7 +345,10 @@ impl Column {
             Values::UInt8(values) => push(values, number),
             Values::UInt16(values) => push(values, number),
             Values::UInt32(values) => push(values, number),
-            Values::UInt64(values) => push(values, number),
+            Values::UInt64(values) => {
+                let value = number.integer().and_then(|value| u64::try_from(value).ok());
+                value.map(|value| values.push(value)).is_some()
+            }
             Values::Float32(values) => match std::str::from_utf8(number.text).ok().and_then(|text| text.parse().ok()) {
                 Some(value) => {
                     values.push(value);

@@ -63,6 +63,12 @@ impl<'a> Number<'a> {
 
     /// Its value, if it is an integer that fits.
     #[inline]
+    pub(crate) fn int64(&self) -> Option<i64> {
+        let mantissa = self.mantissa.filter(|_| self.integral)?;
+        if self.negative { 0i64.checked_sub_unsigned(mantissa) } else { i64::try_from(mantissa).ok() }
+    }
+
+    /// Its value, if it is an integer that fits.
     pub(crate) fn integer(&self) -> Option<i128> {
         let mantissa = i128::from(self.mantissa.filter(|_| self.integral)?);
         Some(if self.negative { -mantissa } else { mantissa })
@@ -86,13 +92,19 @@ impl<'a> Number<'a> {
 
 /// Reads decimal digits from `at` on, appends them to `value` and returns where they end.
 #[inline]
-fn digits(bytes: &[u8], mut at: usize, value: &mut u64, overflow: &mut bool) -> usize {
+fn digits(bytes: &[u8], start: usize, value: &mut u64, overflow: &mut bool) -> usize {
+    let (mut at, before) = (start, *value);
     while let Some(digit) = bytes.get(at).map(|byte| byte.wrapping_sub(b'0')).filter(|digit| *digit < 10) {
-        match value.checked_mul(10).and_then(|value| value.checked_add(u64::from(digit))) {
-            Some(next) => *value = next,
-            None => *overflow = true,
-        }
+        *value = value.wrapping_mul(10).wrapping_add(u64::from(digit));
         at += 1;
+    }
+    // Few digits cannot overflow; of many it is found out digit by digit.
+    if at - start > 9 || before > 1_000_000_000 {
+        let digits = bytes.get(start..at).unwrap_or_default().iter();
+        let exact = digits
+            .map(|byte| u64::from(byte - b'0'))
+            .try_fold(before, |value, digit| value.checked_mul(10).and_then(|value| value.checked_add(digit)));
+        *overflow |= exact.is_none();
     }
     at
 }

@@ -200,3 +200,50 @@ impl Reader for Rows {
         Ok(Some(Chunk { data: ChunkData::Rows(RowBatch::inserts(rows)), position, bytes_read }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+    use crate::conformance::source::{check_bounded, read};
+
+    fn config(yaml: &str) -> Config {
+        let value: serde_json::Value = serde_yaml::from_str(yaml).unwrap();
+        serde_json::from_value(value).unwrap()
+    }
+
+    const COLUMNS: &str = "{id: {counter: 7}, n: {integer: [-5, 5]}, x: {float: [0.5, 1.5]}, \
+                           c: {one_of: [AA, UA]}, at: {time_every: 1000}}";
+
+    #[tokio::test]
+    async fn rows_are_the_same_wherever_reading_goes_on() {
+        let source = source(config(&format!("{{rows: 20000, seed: 3, columns: {COLUMNS}}}"))).unwrap();
+        let rows = check_bounded(source.as_ref()).await.remove(0).1.rows.unwrap();
+        assert_eq!((rows.num_rows(), rows.num_columns()), (20_000, 5));
+    }
+
+    #[tokio::test]
+    async fn another_seed_or_rate_gives_other_rows_or_smaller_chunks() {
+        let make = |head: &str| source(config(&format!("{{{head}, columns: {COLUMNS}}}"))).unwrap();
+        let (one, other) = (make("rows: 100, seed: 1"), make("rows: 100, seed: 2"));
+        let split = one.discover(&BTreeSet::new()).await.unwrap().new.remove(0);
+        let (positions, first) = read(one.as_ref(), &split, None).await;
+        assert_eq!(positions.len(), 1);
+        assert_ne!(first, read(other.as_ref(), &split, None).await.1);
+        let (positions, rated) = read(make("rows: 100, seed: 1, rate: 1000/s").as_ref(), &split, None).await;
+        assert_eq!((positions.len(), rated), (2, first));
+    }
+
+    #[test]
+    fn ranges_and_lists_must_hold_something() {
+        for (columns, expected) in [
+            ("{n: {integer: [5, 5]}}", "column `n`: the range is empty"),
+            ("{x: {float: [1.5, 1.5]}}", "column `x`: the range is empty"),
+            ("{c: {one_of: []}}", "column `c`: the list is empty"),
+            ("{}", "`columns` is empty"),
+        ] {
+            let error = schema(&config(&format!("{{columns: {columns}}}"))).unwrap_err();
+            assert_eq!(error.to_string(), expected, "{columns}");
+        }
+    }
+}

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::datatypes::{Schema, SchemaRef};
 use bytes::Bytes;
 use logmill_connectors::log::{Isolation, Log, OffsetAt, TopicPartition};
 use logmill_connectors::source::ChunkData;
@@ -58,7 +58,7 @@ pub(crate) fn pinned_schemas(manifest: &Manifest) -> BTreeMap<String, SchemaRef>
     let Some(plan) = &manifest.plan else { return BTreeMap::new() };
     let mut pinned = BTreeMap::new();
     for (name, source) in &plan.plan.sources {
-        let fields = source.schema.iter().map(|(name, kind)| Field::new(name, kind.to_arrow(), true));
+        let fields = source.schema.iter().map(|(name, kind)| kind.to_field(name));
         pinned.insert(name.clone(), Arc::new(Schema::new(fields.collect::<Vec<_>>())));
     }
     pinned

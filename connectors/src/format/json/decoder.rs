@@ -8,14 +8,16 @@
 //!
 //! A key that is not the expected one is looked up, and the order learns it; so records of any order and with any
 //! keys missing are decoded by the same code, only slower. Values of columns that nobody wants are stepped over, but
-//! held to JSON's grammar, so that a line that was cut off is an error whatever is wanted. Of a key that comes twice
-//! in a record the first value counts.
+//! held to JSON's grammar. Once every wanted column has its value, the rest of a flat record is only held to being
+//! whole (its quotes pair up, and its one closing brace ends it), so that a line that was cut off is an error whatever
+//! is wanted. Of a key that comes twice in a record the first value counts.
 
 use std::collections::{HashMap, HashSet};
 
 use arrow::array::ArrayRef;
 use arrow::datatypes::Schema;
 use logmill_pipelines::UnknownFields;
+use memchr::{memchr_iter, memchr2, memchr3};
 
 use super::cursor::{Cursor, Problem, unescape};
 use crate::decode::RowError;
@@ -132,9 +134,14 @@ impl JsonDecoder {
         }
         cursor.space();
         let mut place = 0;
+        // How many wanted columns have no value yet; where unknown fields matter, all of them are looked at.
+        let mut missing = if self.unknown == UnknownFields::Ignore { self.columns.len() } else { usize::MAX };
         if !cursor.take(b"}") {
             loop {
                 *current = None;
+                if missing == 0 && is_whole(cursor.rest()) {
+                    return Ok(());
+                }
                 let start = cursor.at;
                 let target = match self.order.get(place) {
                     Some(expected) if cursor.take(&expected.key) => {
@@ -147,7 +154,7 @@ impl JsonDecoder {
                 match target {
                     Target::Column(index) => {
                         *current = Some(index);
-                        self.value(index, cursor)?;
+                        missing -= usize::from(self.value(index, cursor)?);
                     }
                     Target::Skip => cursor.skip()?,
                     Target::Unknown => self.unknown_member(start, cursor)?,
@@ -165,13 +172,14 @@ impl JsonDecoder {
         }
     }
 
+    /// Takes the value of a column; false if the record gave it one before.
     #[inline]
-    fn value(&mut self, index: usize, cursor: &mut Cursor<'_>) -> Result<(), Problem> {
+    fn value(&mut self, index: usize, cursor: &mut Cursor<'_>) -> Result<bool, Problem> {
         let (Some(column), Some(seen)) = (self.columns.get_mut(index), self.seen.get_mut(index)) else {
-            return cursor.skip();
+            return cursor.skip().map(|()| false);
         };
         if *seen == self.record {
-            return cursor.skip();
+            return cursor.skip().map(|()| false);
         }
         *seen = self.record;
         let start = cursor.at;
@@ -179,7 +187,7 @@ impl JsonDecoder {
         if self.careful && std::str::from_utf8(cursor.since(start)).is_err() {
             return Err(Problem("is not UTF-8".into()));
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Takes a key that was not expected, and learns it: from now on it is expected at `place`.
@@ -282,6 +290,17 @@ impl ValueDecoder for JsonDecoder {
         })?;
         Ok(DecodedValues { columns, errors })
     }
+}
+
+/// Whether the rest of a record, behind a comma or its opening brace, is plainly the rest of a flat object that was not
+/// cut off. Where it is not plain to see, false.
+#[inline]
+fn is_whole(rest: &[u8]) -> bool {
+    let Some((b'}', members)) = rest.trim_ascii_end().split_last() else { return false };
+    !members.is_empty()
+        && memchr3(b'\\', b'{', b'[', members).is_none()
+        && memchr2(b'}', b']', members).is_none()
+        && memchr_iter(b'"', members).count() % 2 == 0
 }
 
 /// The schema with the column of unknown fields, if those are kept.

@@ -101,9 +101,11 @@ fn what_does_not_fit_is_told_with_its_column_and_byte() {
 #[test]
 fn records_that_are_cut_off_are_bad_whatever_is_wanted() {
     let schema = schema(&[("a", "int32"), ("b", "struct{c: string}")]);
-    let line = r#"{"a":1,"b":{"c":"x"},"d":[1,2]}"#;
-    for columns in [vec!["a".to_owned()], vec!["b".to_owned()], vec![]] {
-        let mut decoder = Format::Json.decoder(&schema, &columns, UnknownFields::Ignore).unwrap();
+    let nested = r#"{"a":1,"b":{"c":"x"},"d":[1,2]}"#;
+    let flat = r#"{"a":1,"e":"} \" ]","b":null,"d":"x}","f":"}"}"#;
+    let choices = [vec!["a".to_owned()], vec!["b".to_owned()], vec![]];
+    for (columns, line) in choices.iter().flat_map(|columns| [(columns, nested), (columns, flat)]) {
+        let mut decoder = Format::Json.decoder(&schema, columns, UnknownFields::Ignore).unwrap();
         for end in 0..line.len() {
             let decoded = decoder.decode(&records(&[Some(&line.as_bytes()[..end])])).unwrap();
             assert_eq!(decoded.errors.len(), 1, "{columns:?} of {}", &line[..end]);
