@@ -274,8 +274,8 @@ impl Operator for SqlOperator {
         let Some(chains) = self.ports.get(port) else {
             return Err(self.failed(format!("it has no input port {port}")));
         };
-        let fans_out = chains.iter().filter_map(|c| self.plan.chains.get(c.chain)).flat_map(|chain| &chain.steps);
-        let fans_out = fans_out.into_iter().any(|step| matches!(step, Step::Join(_) | Step::Unnest(_)));
+        let mut steps = chains.iter().filter_map(|c| self.plan.chains.get(c.chain)).flat_map(|chain| &chain.steps);
+        let fans_out = steps.any(|step| matches!(step, Step::Join(_) | Step::Unnest(_)));
         let rows_at_once = if fans_out { FAN_OUT_ROWS } else { BATCH_ROWS };
         self.work = Some(Work { port, batch, next_row: 0, rows_at_once });
         self.drive(out)
