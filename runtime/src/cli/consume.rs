@@ -136,8 +136,15 @@ async fn print_all(
     drop(sender);
     let mut reached = starts.clone();
     let mut left = arguments.max.unwrap_or(u64::MAX);
+    let stop = tokio::signal::ctrl_c();
+    tokio::pin!(stop);
     while left > 0 {
-        let Some((partition, chunk)) = chunks.recv().await else { break };
+        // What was printed is still committed to the group.
+        let next = tokio::select! {
+            next = chunks.recv() => next,
+            _ = &mut stop => None,
+        };
+        let Some((partition, chunk)) = next else { break };
         let ChunkData::Records(records) = chunk?.data else { continue };
         let count = records.len().min(usize::try_from(left).unwrap_or(usize::MAX));
         let mut out = Vec::new();
