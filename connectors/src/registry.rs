@@ -341,3 +341,112 @@ fn config<T: DeserializeOwned>(keys: &Map<String, Value>) -> Result<T, Connector
 fn unknown(role: &str, name: &str) -> ConnectorError {
     ConnectorError::Config(format!("there is no {role} type `{name}`"))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+    use crate::conformance::decoder::records;
+    use crate::conformance::memory_log::{MemoryLog, MemoryTransaction};
+    use arrow::util::pretty::pretty_format_batches;
+
+    fn spec<T: DeserializeOwned>(yaml: &str) -> T {
+        let value: Value = serde_yaml::from_str(yaml).unwrap();
+        serde_json::from_value(value).unwrap()
+    }
+
+    async fn context(folder: &std::path::Path) -> ConnectorContext {
+        let log = Arc::new(MemoryLog::default());
+        let transaction = Arc::new(MemoryTransaction::begin(log.clone()).await.unwrap());
+        ConnectorContext { log, transaction, base_dir: folder.to_owned(), pipeline: "p".into() }
+    }
+
+    #[test]
+    fn the_catalog_makes_one_schema_of_all_connectors() {
+        let schema = logmill_pipelines::json_schema(&registry().catalog());
+        for name in ["source_file", "source_topic", "source_generate", "table_file", "sink_topic", "sink_object_store"]
+        {
+            assert!(schema["$defs"].get(name).is_some(), "no {name}");
+        }
+    }
+
+    #[test]
+    fn columns_are_declared_by_the_schema_or_the_format() {
+        for (yaml, expected) in [
+            ("{type: file, path: x, schema: {a: int32, b: string}}", Some("a,b")),
+            ("{type: file, path: x, schema: {a: int32}, unknown: keep}", Some("a,_unknown")),
+            ("{type: file, path: x, format: raw}", Some("value")),
+            ("{type: generate, columns: {id: {counter: 0}}}", Some("id")),
+            ("{type: file, path: x}", None),
+        ] {
+            let schema = registry().declared_schema(&spec(yaml));
+            let names = schema
+                .map(|schema| schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(","));
+            assert_eq!(names.as_deref(), expected, "{yaml}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_told_without_looking_at_files() {
+        for (yaml, expected) in [
+            (
+                "{type: file, path: a.gz, follow: true}",
+                "follow: compressed files cannot be followed, only read to their end",
+            ),
+            ("{type: file, path: x, unknown: error}", "unknown: needs a `schema` that says which fields are known"),
+            (
+                "{type: topic, topic: x, format: csv, schema: {a: string}, unknown: keep}",
+                "unknown: `keep` is for json; csv takes ignore or error",
+            ),
+            (
+                "{type: file, path: x, format: raw, schema: {a: int32}}",
+                "schema: the format raw has one column, of type string or binary",
+            ),
+            ("{type: file, path: x, rate: fast}", "`fast` is not a rate such as 500/s"),
+        ] {
+            let error = registry().check_source(&spec(yaml)).unwrap_err();
+            assert_eq!(error.to_string(), expected, "{yaml}");
+        }
+        let table = "{type: file, path: x, format: csv, unknown: keep}";
+        assert!(registry().check_table(&spec(table)).unwrap_err().to_string().contains("`keep` is for json"));
+    }
+
+    #[tokio::test]
+    async fn csv_means_the_same_from_its_file_and_through_a_topic() {
+        let folder = tempfile::TempDir::new().unwrap();
+        std::fs::write(folder.path().join("a.csv"), "n,name\n7,x\n").unwrap();
+        let context = context(folder.path()).await;
+        let source: SourceSpec = spec("{type: file, path: a.csv, format: csv, schema: {name: string, n: int32}}");
+        let file = registry().open_source("a", &source, None, &context).await.unwrap();
+        let ends = tokio::sync::watch::channel(None).1;
+        let topic = registry().open_topic_source("t", &source, file.schema.clone(), ends, &context).await.unwrap();
+        assert!(!file.inferred && !file.reads_rows());
+        for handle in [file, topic] {
+            let mut decoder = handle.decoder(&["name".into(), "n".into(), "_offset".into()]).unwrap().unwrap();
+            let rows = decoder.decode(&records(&[Some(b"7,x")])).unwrap().rows;
+            let expected = "\
++------+---+---------+
+| name | n | _offset |
++------+---+---------+
+| x    | 7 | 0       |
++------+---+---------+";
+            assert_eq!(pretty_format_batches(&[rows]).unwrap().to_string(), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn columns_are_inferred_unless_they_are_pinned() {
+        let folder = tempfile::TempDir::new().unwrap();
+        std::fs::write(folder.path().join("a.ndjson"), "{\"a\":1}\n").unwrap();
+        let context = context(folder.path()).await;
+        let source: SourceSpec = spec("{type: file, path: a.ndjson}");
+        let first = registry().open_source("a", &source, None, &context).await.unwrap();
+        assert!(first.inferred);
+        // The file has more by now; the columns stay what they were.
+        std::fs::write(folder.path().join("a.ndjson"), "{\"a\":1,\"b\":2}\n").unwrap();
+        let second = registry().open_source("a", &source, Some(first.schema.clone()), &context).await.unwrap();
+        assert_eq!((second.inferred, second.schema), (false, first.schema));
+        let error = registry().open_source("t", &spec("{type: topic, topic: nothing}"), None, &context).await;
+        assert!(error.err().unwrap().to_string().contains("topic `nothing` does not exist"));
+    }
+}

@@ -166,6 +166,9 @@ impl Builder<'_> {
         for (name, table) in &self.pipeline.spec.tables {
             let schema = schemas.get(name).cloned().or_else(|| self.registry.declared_table_schema(table));
             self.known.insert(name.clone(), schema);
+            if let Err(error) = self.registry.check_table(table) {
+                self.found.push(self.pipeline.error_at(&["tables", name], &error.to_string()));
+            }
         }
     }
 
