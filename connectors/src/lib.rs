@@ -14,6 +14,7 @@ pub mod generate;
 pub mod lines;
 pub mod log;
 pub mod object_store;
+pub mod problem;
 pub mod registry;
 pub mod sink;
 pub mod source;

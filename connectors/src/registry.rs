@@ -15,6 +15,7 @@ use crate::file::{self, FileSource, Files};
 use crate::format::{self, Format};
 use crate::lines::{TextFormat, TextLines};
 use crate::log::{Isolation, Log, OffsetAt};
+use crate::problem::Problem;
 use crate::sink::Sink;
 use crate::source::{Chunk, ChunkData, Records, Source};
 use crate::table::{self, LoadedTable};
@@ -144,25 +145,25 @@ impl Registry {
     }
 
     /// What is wrong with a sink for rows of these columns, as far as can be told without I/O.
-    pub fn check_sink(&self, spec: &SinkSpec, schema: Option<&SchemaRef>) -> Result<(), ConnectorError> {
-        let format = Format::of(spec.format.as_ref(), &Format::Json)?;
-        match (spec.r#type.as_str(), schema) {
-            ("object_store", schema) => {
-                let config: object_store::Config = config(&spec.rest)?;
-                let name = spec.format.as_ref().map_or("parquet", |format| format.r#type.as_str());
-                let problems = config.check(name, schema.map(AsRef::as_ref)).into_iter();
-                all(problems.map(|problem| format!("{}: {}", problem.key, problem.message)))
-            }
-            (_, None) => Ok(()),
-            ("topic", Some(schema)) => {
-                format.encoder(schema)?;
-                let problems = topic::check_sink(&config(&spec.rest)?, schema).into_iter();
-                all(problems.map(|(key, problem)| format!("{key}: {problem}")))
-            }
-            ("stdout", Some(schema)) => format.encoder(schema).map(drop),
-            ("blackhole", Some(_)) => Ok(()),
-            (other, _) => Err(unknown("sink", other)),
-        }
+    pub fn check_sink(&self, spec: &SinkSpec, schema: Option<&SchemaRef>) -> Vec<Problem> {
+        let check = || {
+            let format = Format::of(spec.format.as_ref(), &Format::Json)?;
+            Ok(match (spec.r#type.as_str(), schema) {
+                ("object_store", schema) => {
+                    let config: object_store::Config = config(&spec.rest)?;
+                    let name = spec.format.as_ref().map_or("parquet", |format| format.r#type.as_str());
+                    config.check(name, schema.map(AsRef::as_ref))
+                }
+                (_, None) | ("blackhole", _) => Vec::new(),
+                ("topic", Some(schema)) => {
+                    format.encoder(schema)?;
+                    topic::check_sink(&config(&spec.rest)?, schema)
+                }
+                ("stdout", Some(schema)) => format.encoder(schema).map(|_| Vec::new())?,
+                (other, _) => return Err(unknown("sink", other)),
+            })
+        };
+        check().unwrap_or_else(|error: ConnectorError| vec![Problem::new("", error.to_string())])
     }
 
     /// Opens a source. Its columns are those that are pinned, or declared, or else inferred from a sample.

@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::store::open_s3;
+use crate::problem::Problem;
 
 /// Files on an object store or in a local folder, rolled by size and time, optionally in hive partitions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -149,21 +150,12 @@ impl Location {
     }
 }
 
-/// Something wrong with a configuration.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// The key, such as `roll.every`.
-    pub key: String,
-    /// What is wrong with it.
-    pub message: String,
-}
-
 impl Config {
     /// Everything wrong with the configuration, given the format and, where known, the columns of the input.
     /// Does no I/O.
     pub fn check(&self, format: &str, schema: Option<&Schema>) -> Vec<Problem> {
         let mut problems = Vec::new();
-        let mut add = |key: &str, message: String| problems.push(Problem { key: key.into(), message });
+        let mut add = |key: &str, message: String| problems.push(Problem::new(key, message));
         match Location::parse(&self.url, Path::new("")) {
             Err(message) => add("url", message),
             Ok(Location::S3 { bucket, .. }) => {
@@ -188,42 +180,41 @@ impl Config {
         }
         for (index, name) in self.partition_by.iter().enumerate() {
             if self.partition_by.iter().take(index).any(|earlier| earlier == name) {
-                add("partition_by", format!("`{name}` is named twice"));
+                add(&format!("partition_by.{index}"), format!("`{name}` is named twice"));
             }
         }
         if let Some(schema) = schema {
-            for message in check_partition_columns(&self.partition_by, schema) {
-                add("partition_by", message);
-            }
             if format == "parquet"
                 && let Err(error) = ArrowSchemaConverter::new().convert(schema)
             {
                 add("input", format!("has a column that Parquet cannot hold, cast it in the query before: {error}"));
             }
+            problems.extend(check_partition_columns(&self.partition_by, schema));
         }
         problems
     }
 }
 
-fn check_partition_columns(names: &[String], schema: &Schema) -> Vec<String> {
-    let mut messages = Vec::new();
-    for name in names {
+fn check_partition_columns(names: &[String], schema: &Schema) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (index, name) in names.iter().enumerate() {
+        let key = format!("partition_by.{index}");
         match schema.field_with_name(name) {
-            Err(_) => {
-                let columns: Vec<_> = schema.fields().iter().map(|field| field.name().as_str()).collect();
-                messages.push(format!("there is no column `{name}`; the input has {}", columns.join(", ")));
-            }
-            Ok(field) if !can_partition_by(field.data_type()) => messages.push(format!(
-                "`{name}` is of type {}; partition by a string, an integer, a date or a boolean",
-                field.data_type()
+            Err(_) => problems.push(Problem::no_column(key, name, schema)),
+            Ok(field) if !can_partition_by(field.data_type()) => problems.push(Problem::new(
+                key,
+                format!(
+                    "`{name}` is of type {}; partition by a string, an integer, a date or a boolean",
+                    field.data_type()
+                ),
             )),
             Ok(_) => {}
         }
     }
-    if messages.is_empty() && !names.is_empty() && names.len() >= schema.fields().len() {
-        messages.push("leaves no column for the files; partition by fewer columns".into());
+    if problems.is_empty() && !names.is_empty() && names.len() >= schema.fields().len() {
+        problems.push(Problem::new("partition_by", "leaves no column for the files; partition by fewer columns"));
     }
-    messages
+    problems
 }
 
 /// Whether values of the type can be folders.

@@ -29,7 +29,7 @@ mod writer;
 mod tests;
 
 pub use crate::lines::{TextFormat, TextLines};
-pub use config::{Compression, Config, Location, OptionValue, Problem, Roll};
+pub use config::{Compression, Config, Location, OptionValue, Roll};
 pub use encode::FileFormat;
 pub use files::Clock;
 pub use sink::{SinkContext, kind, sink, sink_on, system_clock};

@@ -19,6 +19,7 @@ use super::uploads::{Store, UploadTarget};
 use super::writer::ObjectWriter;
 use crate::blocking::blocking;
 use crate::error::ConnectorError;
+use crate::problem::in_one_line;
 use crate::sink::{Accepts, Attempt, Committed, OpenWriter, Sink, Token, Writer};
 
 /// The object_store sink, as the catalog lists it.
@@ -102,8 +103,7 @@ fn check(config: &Config, format: &FileFormat, context: &SinkContext) -> Result<
     if problems.is_empty() {
         return Ok(());
     }
-    let lines: Vec<_> = problems.iter().map(|problem| format!("{}: {}", problem.key, problem.message)).collect();
-    Err(ConnectorError::Config(format!("sink `{}`: {}", context.sink, lines.join("; "))))
+    Err(ConnectorError::Config(in_one_line(&problems)))
 }
 
 fn spec(config: &Config, format: FileFormat, context: &SinkContext) -> Arc<FileSpec> {

@@ -19,6 +19,7 @@ use crate::blocking::blocking;
 use crate::decode::Encoder;
 use crate::error::{ConnectorError, LogError};
 use crate::log::Log;
+use crate::problem::{Problem, in_one_line};
 use crate::sink::{Accepts, Attempt, Committed, OpenWriter, Prepared, Sink, Token, Writer, Written};
 use crate::transaction::Transaction;
 
@@ -40,31 +41,30 @@ pub fn sink_kind() -> ConnectorKind {
     }
 }
 
-/// What is wrong with a sink's configuration for rows of these columns: key and message. Does no I/O.
-pub fn check_sink(config: &SinkConfig, schema: &Schema) -> Vec<(&'static str, String)> {
+/// What is wrong with a sink's configuration for rows of these columns. Does no I/O.
+pub fn check_sink(config: &SinkConfig, schema: &Schema) -> Vec<Problem> {
     let mut problems = Vec::new();
-    let mut column = |key, name: &str, wanted: &str, fits: fn(&DataType) -> bool| match schema.field_with_name(name) {
-        Err(_) => {
-            let columns: Vec<_> = schema.fields().iter().map(|field| field.name().as_str()).collect();
-            problems.push((key, format!("there is no column `{name}`; the input has {}", columns.join(", "))));
-        }
-        Ok(field) if !fits(field.data_type()) => {
-            problems.push((key, format!("`{name}` is of type {}; it must be {wanted}", field.data_type())));
-        }
-        Ok(_) => {}
-    };
+    let mut column =
+        |key: String, name: &str, wanted: &str, fits: fn(&DataType) -> bool| match schema.field_with_name(name) {
+            Err(_) => problems.push(Problem::no_column(key, name, schema)),
+            Ok(field) if !fits(field.data_type()) => {
+                let message = format!("`{name}` is of type {}; it must be {wanted}", field.data_type());
+                problems.push(Problem::new(key, message));
+            }
+            Ok(_) => {}
+        };
     let scalar = "a string, binary, a number, a boolean, a date or a timestamp";
     if let Some(name) = &config.key {
-        column("key", name, scalar, |kind| !kind.is_nested());
+        column("key".into(), name, scalar, |kind| !kind.is_nested());
     }
     if let Some(name) = &config.timestamp {
-        column("timestamp", name, "a timestamp", |kind| matches!(kind, DataType::Timestamp(..)));
+        column("timestamp".into(), name, "a timestamp", |kind| matches!(kind, DataType::Timestamp(..)));
     }
-    for name in config.headers.values() {
-        column("headers", name, scalar, |kind| !kind.is_nested());
+    for (header, name) in &config.headers {
+        column(format!("headers.{header}"), name, scalar, |kind| !kind.is_nested());
     }
     if config.batch_bytes.bytes() == 0 {
-        problems.push(("batch_bytes", "must be more than nothing".into()));
+        problems.push(Problem::new("batch_bytes", "must be more than nothing"));
     }
     problems
 }
@@ -84,8 +84,7 @@ pub fn sink(
     if problems.is_empty() {
         return Ok(Arc::new(TopicSink { log, transaction, config, schema, encoder }));
     }
-    let lines: Vec<_> = problems.iter().map(|(key, message)| format!("{key}: {message}")).collect();
-    Err(ConnectorError::Config(lines.join("; ")))
+    Err(ConnectorError::Config(in_one_line(&problems)))
 }
 
 struct TopicSink {

@@ -359,8 +359,9 @@ fn mistakes_of_a_sinks_configuration_are_told_together() {
     let yaml = "{ topic: flights, key: m, timestamp: v, headers: { a: b }, batch_bytes: 0 }";
     let config: SinkConfig = serde_yaml::from_str(yaml).unwrap();
     let told = check_sink(&config, &sink_schema());
-    let keys: Vec<_> = told.iter().map(|(key, _)| *key).collect();
-    assert_eq!(keys, ["key", "timestamp", "headers", "batch_bytes"]);
-    assert_eq!(told[0].1, "there is no column `m`; the input has n, v, t");
+    let keys: Vec<_> = told.iter().map(|problem| problem.key.as_str()).collect();
+    assert_eq!(keys, ["key", "timestamp", "headers.a", "batch_bytes"]);
+    assert_eq!(told[0].message, "there is no column `m`; the input has n, v, t");
+    assert_eq!(told[0].hint.as_deref(), Some("did you mean `n`?"));
     assert!(serde_yaml::from_str::<SinkConfig>("{ topic: flights, keys: n }").is_err());
 }

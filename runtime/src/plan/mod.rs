@@ -210,8 +210,10 @@ impl Builder<'_> {
         let mut planned = Vec::new();
         for (name, sink) in &self.pipeline.spec.sinks {
             let schema = self.known.get(&sink.input).and_then(Clone::clone);
-            if let Err(error) = self.registry.check_sink(sink, schema.as_ref()) {
-                self.found.push(self.pipeline.error_at(&["sinks", name], &error.to_string()));
+            for problem in self.registry.check_sink(sink, schema.as_ref()) {
+                let keys = problem.key.split('.').filter(|key| !key.is_empty());
+                let path: Vec<&str> = ["sinks", name].into_iter().chain(keys).collect();
+                self.found.push(self.pipeline.error_at(&path, &problem.message).with_hint_opt(problem.hint));
             }
             let spec = sink.clone();
             planned.push(PlannedSink { name: name.clone(), input: sink.input.clone(), spec, schema });

@@ -487,7 +487,7 @@ fn every_mistake_of_a_configuration_is_told() {
     config.partition_by = vec!["grup".into(), "id".into(), "id".into()];
     config.compression = Some(Compression::Snappy);
     let told: Vec<_> = config.check("ndjson", Some(&schema())).into_iter().map(|problem| problem.key).collect();
-    let expected = ["url", "roll.every", "roll.bytes", "roll.rows", "compression", "partition_by", "partition_by"];
+    let expected = ["url", "roll.every", "roll.bytes", "roll.rows", "compression", "partition_by.2", "partition_by.0"];
     assert_eq!(told, expected);
 }
 
