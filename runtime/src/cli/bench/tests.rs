@@ -1,3 +1,4 @@
+//! Small benchmarks run to their end, and a report says what was measured.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::time::Duration;
