@@ -300,7 +300,7 @@ fn is_whole(rest: &[u8]) -> bool {
     !members.is_empty()
         && memchr3(b'\\', b'{', b'[', members).is_none()
         && memchr2(b'}', b']', members).is_none()
-        && memchr_iter(b'"', members).count() % 2 == 0
+        && memchr_iter(b'"', members).count().is_multiple_of(2)
 }
 
 /// The schema with the column of unknown fields, if those are kept.
