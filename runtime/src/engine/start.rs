@@ -155,10 +155,7 @@ impl Run {
         });
 
         let attempt = Attempt(Uuid::new_v4().simple().to_string());
-        for handle in &sinks {
-            let swept = handle.sink.collect(&[], &attempt).await;
-            swept.map_err(|error| EngineError::sink(&handle.name, error))?;
-        }
+        sweep_sinks(&sinks, &attempt).await?;
         store.sweep(manifest.references()).await?;
         (self.on_start)(&takeover);
         let wiring = Wiring {
@@ -176,18 +173,28 @@ impl Run {
             stop: self.stop.clone(),
             rows_before: rows_read,
         };
-        let ending = wire::run(wiring, opened, sinks).await;
-        match ending {
+        match wire::run(wiring, opened, sinks).await {
             Ok(ending) => Ok(Outcome { ending, takeover }),
-            Err(error) => {
-                // The next run's first act does the same; this lets readers of the topics go on at once.
-                if let Err(second) = transaction.abort().await {
-                    tracing::debug!("could not abort the transaction of the failed epoch: {second}");
-                }
-                Err(error.into())
-            }
+            Err(error) => Err(give_up(&transaction, error).await),
         }
     }
+}
+
+/// Deletes what runs that died had staged and no manifest names.
+async fn sweep_sinks(sinks: &[SinkHandle], attempt: &Attempt) -> Result<(), EngineError> {
+    for handle in sinks {
+        let swept = handle.sink.collect(&[], attempt).await;
+        swept.map_err(|error| EngineError::sink(&handle.name, error))?;
+    }
+    Ok(())
+}
+
+/// Aborts the epoch that failed. The next run's first act does the same; this lets readers of the topics go on at once.
+async fn give_up(transaction: &EpochTransaction, error: EngineError) -> RunError {
+    if let Err(second) = transaction.abort().await {
+        tracing::debug!("could not abort the transaction of the failed epoch: {second}");
+    }
+    error.into()
 }
 
 /// Whether the pipeline fits the state that earlier runs left, and what it takes over.
