@@ -64,6 +64,11 @@ async fn run(
             }
         }),
     };
+    if arguments.fresh && !arguments.quiet {
+        progress.printer().line(
+            "starting anew: what earlier runs wrote stays where it is, so the same rows will be there again",
+        );
+    }
     let result = run.execute().await;
     progress.finish();
     match result {
