@@ -65,9 +65,9 @@ async fn run(
         }),
     };
     if arguments.fresh && !arguments.quiet {
-        progress.printer().line(
-            "starting anew: what earlier runs wrote stays where it is, so the same rows will be there again",
-        );
+        progress
+            .printer()
+            .line("starting anew: what earlier runs wrote stays where it is, so the same rows will be there again");
     }
     let result = run.execute().await;
     progress.finish();
