@@ -184,7 +184,7 @@ impl JsonDecoder {
         *seen = self.record;
         let start = cursor.at;
         column.append_json(cursor, &mut self.scratch)?;
-        if self.careful && std::str::from_utf8(cursor.since(start)).is_err() {
+        if self.careful && simdutf8::basic::from_utf8(cursor.since(start)).is_err() {
             return Err(Problem("is not UTF-8".into()));
         }
         Ok(true)
