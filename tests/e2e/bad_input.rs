@@ -51,6 +51,8 @@ fn all_mistakes_are_told_in_one_run() {
     let many =
         PIPELINE.replace("input: all", "input: al").replace("type: file", "type: fiel").replace("int64", "int63");
     refuses(&many, &["fiel", "`file`", "`al`", "int63"]);
+    let many = PIPELINE.replace("input: all", "input: al").replace("SELECT a, b", "SELECT a, c");
+    refuses(&many, &["`al`", "p.yaml:6:20"]);
 }
 
 #[test]

@@ -100,19 +100,12 @@ pub fn plan(pipeline: Pipeline, registry: &Registry, schemas: &Schemas) -> Resul
             Err(errors) => found.extend(errors.iter().map(|error| at_place(&pipeline, name, error))),
         }
     }
-    let graph = match Graph::build(&pipeline, &|name| references.get(name).cloned().unwrap_or_default()) {
-        Ok(graph) => graph,
-        Err(more) => {
-            found.extend(more.items().iter().cloned());
-            return Err(found);
-        }
-    };
-    if found.has_errors() {
-        return Err(found);
-    }
+    let (graph, more) = Graph::follow(&pipeline, &|name| references.get(name).cloned().unwrap_or_default());
+    found.extend(more.items().iter().cloned());
     let mut builder = Builder { pipeline: &pipeline, registry, known: BTreeMap::new(), found };
     builder.leaves(schemas);
-    let operators = builder.operators(&graph);
+    // What a mistake reaches would only repeat it; everything else is typed all the same.
+    let operators = builder.operators(&graph, |name| references.contains_key(name) && !graph.incomplete.contains(name));
     let sinks = builder.sinks();
     let Builder { known, mut found, .. } = builder;
     if found.has_errors() {
@@ -172,7 +165,7 @@ impl Builder<'_> {
         }
     }
 
-    fn operators(&mut self, graph: &Graph) -> Vec<PlannedOperator> {
+    fn operators(&mut self, graph: &Graph, sound: impl Fn(&str) -> bool) -> Vec<PlannedOperator> {
         let mut planned = Vec::new();
         for (name, node) in &graph.nodes {
             let (NodeKind::Operator, Some(OperatorSpec::Sql(text))) =
@@ -180,7 +173,7 @@ impl Builder<'_> {
             else {
                 continue;
             };
-            let relations = self.relations(&node.inputs);
+            let relations = self.relations(&node.inputs).filter(|_| sound(name));
             let sql = relations.and_then(|relations| match sql::plan(name, text, &relations) {
                 Ok(sql) => Some(sql),
                 Err(errors) => {
