@@ -61,6 +61,11 @@ fn a_pipeline_without_mistakes_checks() {
     site.write("p.yaml", PIPELINE);
     site.run(&["check", "p.yaml"]).ok();
     site.run(&["check", "."]).ok();
+    let early = PIPELINE.replace("b: string }", "b: string, t: timestamp }, event_time: { column: t }");
+    site.write("p.yaml", early);
+    let checked = site.run(&["check", "p.yaml"]);
+    assert!(checked.stderr.contains("p.yaml:3:") && checked.stderr.contains("no effect yet"), "{checked:?}");
+    checked.ok();
 }
 
 fn site_with(pipeline: &str, input: &str) -> Site {

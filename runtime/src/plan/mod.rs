@@ -104,6 +104,10 @@ pub fn plan(pipeline: Pipeline, registry: &Registry, schemas: &Schemas) -> Resul
     found.extend(more.items().iter().cloned());
     let mut builder = Builder { pipeline: &pipeline, registry, known: BTreeMap::new(), found };
     builder.leaves(schemas);
+    if !pipeline.spec.tests.is_empty() {
+        let message = "tests are checked for their form; nothing runs them yet";
+        builder.found.push(Diagnostic::warning(pipeline.spans.key(&["tests"]), message));
+    }
     // What a mistake reaches would only repeat it; everything else is typed all the same.
     let operators = builder.operators(&graph, |name| references.contains_key(name) && !graph.incomplete.contains(name));
     let sinks = builder.sinks();
@@ -152,6 +156,11 @@ impl Builder<'_> {
         for (name, source) in &self.pipeline.spec.sources {
             let schema = schemas.get(name).cloned().or_else(|| self.registry.declared_schema(source));
             self.known.insert(name.clone(), schema);
+            if source.event_time.is_some() {
+                let span = self.pipeline.spans.key(&["sources", name, "event_time"]);
+                let message = "event time has no effect yet: nothing that runs today depends on it";
+                self.found.push(Diagnostic::warning(span, message));
+            }
             if let Err(error) = self.registry.check_source(source) {
                 self.found.push(self.pipeline.error_at(&["sources", name], &error.to_string()));
             }
