@@ -220,12 +220,14 @@ fn died_at_each_point_of_the_commit() {
 fn died_at_each_point_of_a_commit_to_s3() {
     let expected = undisturbed(&flights_of_the_week(), 500);
     let input = &flights_of_the_week();
-    for point in S3_POINTS {
-        let s3 = S3::start();
-        let mut site = Site::new();
-        let lake = s3_lake(&s3, "{ every: 100ms }");
-        pipeline(&site, &Shape { input, rate: Some("20000/s"), lake: &lake, through: false, every: "50ms" });
-        die_at(&mut site, point, 1);
-        finish_s3(&site, &s3, &expected);
+    for roll in ["{ rows: 100 }", "{ every: 100ms }", "{ every: 60s }"] {
+        for point in S3_POINTS {
+            let s3 = S3::start();
+            let mut site = Site::new();
+            let lake = s3_lake(&s3, roll);
+            pipeline(&site, &Shape { input, rate: Some("20000/s"), lake: &lake, through: false, every: "50ms" });
+            die_at(&mut site, point, 1);
+            finish_s3(&site, &s3, &expected);
+        }
     }
 }
