@@ -38,8 +38,8 @@ use crate::metrics::Metrics;
 const FIRST_EPOCH: Duration = Duration::from_millis(100);
 /// A sink's carried state is merged into one object once it lies in this many.
 const MAX_CARRIED_OBJECTS: usize = 64;
-/// The manifest is written whole and its topic trimmed after this many commits.
-const MANIFEST_REWRITE_COMMITS: u64 = 5_000;
+/// The manifest is written whole and its topic trimmed at the first commit of a run, and again after this many.
+pub(crate) const MANIFEST_REWRITE_COMMITS: u64 = 5_000;
 
 /// A feed as the coordinator sees it.
 pub(crate) struct FeedState {

@@ -16,7 +16,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::coordinator::{Coordinator, Ending, Ends, FeedState, SinkHandle};
+use super::coordinator::{Coordinator, Ending, Ends, FeedState, MANIFEST_REWRITE_COMMITS, SinkHandle};
 use super::dead_letter::Provenance;
 use super::error::EngineError;
 use super::event::{Barrier, Event, FeedId, WriterId};
@@ -149,7 +149,7 @@ pub(crate) async fn run(wiring: Wiring<'_>, opened: Opened, sinks: Vec<SinkHandl
         changes: Default::default(),
         confirmed: Default::default(),
         rows_before: wiring.rows_before,
-        commits_since_rewrite: 0,
+        commits_since_rewrite: MANIFEST_REWRITE_COMMITS,
         metrics: wiring.metrics,
     };
     let ending = coordinator.run().await;
