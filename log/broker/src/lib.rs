@@ -57,6 +57,7 @@ mod internal;
 pub mod metadata;
 mod names;
 mod partition;
+pub mod server;
 mod topic_config;
 mod topics;
 pub mod transactions;

@@ -83,6 +83,12 @@ impl Inner {
     }
 }
 
+impl std::fmt::Debug for Broker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Broker").field("data_dir", &self.inner.config.data_dir).finish_non_exhaustive()
+    }
+}
+
 impl Broker {
     /// Makes a topic.
     ///

@@ -1,0 +1,49 @@
+//! How the server listens, what it tells clients about itself, and its bounds.
+
+/// Where clients find this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Advertised {
+    /// A host name or address that clients can resolve.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
+
+/// Options of a [`Server`](crate::server::Server). The defaults suit one node on one machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerConfig {
+    /// Addresses to listen on, `host:port`; port 0 takes any free one.
+    pub listen: Vec<String>,
+    /// What clients are told to connect to (`advertised.listeners`); the first address listened on if it is not set.
+    pub advertise: Option<Advertised>,
+    /// This node's id (`node.id`).
+    pub node_id: i32,
+    /// Whether a topic that a client asks for is made (`auto.create.topics.enable`), if the client allows it too.
+    pub auto_create_topics: bool,
+    /// Partitions of a topic whose creator does not say (`num.partitions`).
+    pub default_partitions: i32,
+    /// Most connections at a time; more are closed at once (`max.connections`).
+    pub max_connections: usize,
+    /// Largest request in bytes (`socket.request.max.bytes`).
+    pub max_frame_bytes: usize,
+    /// Most requests of one connection that are begun and not answered.
+    pub max_in_flight: usize,
+    /// A connection without a request for so long is closed, in milliseconds (`connections.max.idle.ms`).
+    pub max_idle_ms: u64,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            listen: vec!["127.0.0.1:9092".to_owned()],
+            advertise: None,
+            node_id: 1,
+            auto_create_topics: true,
+            default_partitions: 1,
+            max_connections: 10_000,
+            max_frame_bytes: 100 << 20,
+            max_in_flight: 32,
+            max_idle_ms: 600_000,
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! The broker's front door: Kafka's protocol over TCP.
+//!
+//! ```text
+//!  listener ──accept──▶ connection ──frame──▶ api (decode, dispatch) ──▶ handlers ──▶ Broker
+//!                           │  reads ahead                                  │
+//!                           └◀── replies, in the order of the requests ◀────┘
+//! ```
+//!
+//! What holds:
+//! 1. A connection's requests take effect in the order they were sent, and are answered in that order. A Produce is done
+//!    with once its batches are appended: the next request starts while its acknowledgement waits for the disk.
+//! 2. What one client sends, or does not read, costs the others nothing: frames, requests in flight and memory a
+//!    connection are bounded.
+//! 3. A malformed request ends its connection, never the server.
+
+mod api;
+mod config;
+mod connection;
+mod context;
+mod errors;
+mod fetch;
+mod listener;
+mod metadata;
+mod produce;
+mod reply;
+
+pub use config::{Advertised, ServerConfig};
+pub use listener::Server;

@@ -1,0 +1,64 @@
+//! A response as the connection sends it: bytes first, so that what is large can follow from where it lies.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use kafka_protocol::messages::ApiKey;
+use kafka_protocol::protocol::{Encodable, HeaderVersion};
+
+/// A part of a response.
+#[derive(Debug)]
+pub(super) enum Chunk {
+    /// Bytes in memory.
+    Bytes(Bytes),
+}
+
+impl Chunk {
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.len(),
+        }
+    }
+}
+
+/// A response after its header.
+#[derive(Debug, Default)]
+pub(super) struct Reply {
+    /// One after another, the message's bytes.
+    pub(super) chunks: Vec<Chunk>,
+}
+
+/// A response that could not be put into its version's bytes: a mistake of ours.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot encode the response to {api:?} version {version}: {reason}")]
+pub(super) struct Unencodable {
+    api: ApiKey,
+    version: i16,
+    reason: String,
+}
+
+impl Reply {
+    /// A response in the encoding of `version`.
+    pub(super) fn encode<R: Encodable + HeaderVersion>(
+        api: ApiKey,
+        version: i16,
+        response: &R,
+    ) -> Result<Self, Unencodable> {
+        let fail = |error: anyhow::Error| Unencodable { api, version, reason: error.to_string() };
+        let mut body = BytesMut::with_capacity(response.compute_size(version).map_err(fail)?);
+        response.encode(&mut body, version).map_err(fail)?;
+        Ok(Self { chunks: vec![Chunk::Bytes(body.freeze())] })
+    }
+
+    /// The size and the header that precede the response on the wire.
+    pub(super) fn prefix(&self, correlation_id: i32, header_version: i16) -> Bytes {
+        // Header version 1 adds tagged fields, of which there are none.
+        let header_len = if header_version >= 1 { 5 } else { 4 };
+        let body: usize = self.chunks.iter().map(Chunk::len).sum();
+        let mut out = BytesMut::with_capacity(4 + header_len);
+        out.put_u32(u32::try_from(header_len + body).unwrap_or(u32::MAX));
+        out.put_i32(correlation_id);
+        if header_version >= 1 {
+            out.put_u8(0);
+        }
+        out.freeze()
+    }
+}
