@@ -6,15 +6,51 @@ use std::pin::Pin;
 use bytes::BytesMut;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::api_versions_response::ApiVersion;
-use kafka_protocol::messages::{ApiKey, ApiVersionsRequest, ApiVersionsResponse, MetadataRequest, RequestHeader};
+use kafka_protocol::messages::{ApiKey, ApiVersionsRequest, ApiVersionsResponse, RequestHeader};
 use kafka_protocol::protocol::{Decodable, StrBytes};
 
 use crate::server::context::RequestContext;
 use crate::server::reply::{Reply, Unencodable};
 use crate::server::{fetch, metadata, produce};
 
-/// The APIs that are served. Their versions are those of Kafka 4.1, the release whose messages we are built with.
-const SERVED: &[ApiKey] = &[ApiKey::Produce, ApiKey::Fetch, ApiKey::Metadata, ApiKey::ApiVersions];
+/// Defines [`SERVED`] and [`begin`] from one table: an API to a line, and who handles it.
+macro_rules! serve {
+    (
+        raw { $($raw:ident => $begin:path,)* }
+        decoded { $($api:ident => $handle:path,)* }
+    ) => {
+        /// The APIs that are served. Their versions are those of Kafka 4.1, the release whose messages we are built with.
+        const SERVED: &[ApiKey] = &[$(ApiKey::$raw,)* $(ApiKey::$api,)*];
+
+        /// Lets a request take effect.
+        pub(super) async fn begin(context: &RequestContext, header: &Header, body: BytesMut) -> Result<Begun, Refused> {
+            let version = header.version;
+            match header.api {
+                $(ApiKey::$raw => $begin(context, version, body).await.map(Begun::from),)*
+                $(ApiKey::$api => {
+                    let request = decode(body, version)?;
+                    // On the heap, so that idle connections do not reserve room for every handler.
+                    let response = Box::pin($handle(context, version, request)).await;
+                    Ok(Begun::Done(Reply::encode(header.api, version, &response)?))
+                })*
+                api => Err(Refused::UnsupportedVersion { api, version }),
+            }
+        }
+    };
+}
+
+serve! {
+    // async fn(&RequestContext, version: i16, body: BytesMut) -> Result<Begun or Reply, Refused>
+    raw {
+        Produce => produce::begin,
+        Fetch => fetch::fetch,
+        ApiVersions => api_versions,
+    }
+    // async fn(&RequestContext, version: i16, Request) -> Response
+    decoded {
+        Metadata => metadata::metadata,
+    }
+}
 
 /// A request that took effect.
 pub(super) enum Begun {
@@ -24,6 +60,12 @@ pub(super) enum Begun {
     Later(Pin<Box<dyn Future<Output = Result<Reply, Unencodable>> + Send>>),
     /// The client wants no reply (`acks=0`).
     Unanswered,
+}
+
+impl From<Reply> for Begun {
+    fn from(reply: Reply) -> Self {
+        Self::Done(reply)
+    }
 }
 
 /// Why a request cannot be answered at all: its connection is closed.
@@ -79,32 +121,13 @@ pub(super) fn header(frame: &mut BytesMut) -> Result<Header, Refused> {
     Ok(Header { api, version, correlation_id: header.correlation_id, client_id })
 }
 
-/// Lets a request take effect.
-pub(super) async fn begin(context: &RequestContext, header: &Header, body: BytesMut) -> Result<Begun, Refused> {
-    let version = header.version;
-    /// Decodes the request, has it handled, and encodes the response.
-    macro_rules! answer {
-        ($request:ty, $handle:path) => {{
-            let request = decode::<$request>(body, version)?;
-            Begun::Done(Reply::encode(header.api, version, &$handle(context, version, request).await)?)
-        }};
-    }
-    Ok(match header.api {
-        ApiKey::Produce => produce::begin(context, version, body).await?,
-        ApiKey::Fetch => Begun::Done(fetch::fetch(context, version, body).await?),
-        ApiKey::Metadata => answer!(MetadataRequest, metadata::metadata),
-        ApiKey::ApiVersions => Begun::Done(api_versions(version, body)?),
-        api => return Err(Refused::UnsupportedVersion { api, version }),
-    })
-}
-
 /// Decodes a request's body.
 pub(super) fn decode<R: Decodable>(body: BytesMut, version: i16) -> Result<R, Refused> {
     R::decode(&mut body.freeze(), version).map_err(malformed)
 }
 
 /// Answers in version 0 if the version is unknown, as Kafka does, so that the client can try again with a lower one.
-fn api_versions(version: i16, body: BytesMut) -> Result<Reply, Refused> {
+async fn api_versions(_: &RequestContext, version: i16, body: BytesMut) -> Result<Reply, Refused> {
     let versions = ApiKey::ApiVersions.valid_versions();
     let keys = SERVED.iter().map(|api| {
         let served = api.valid_versions();
