@@ -1,7 +1,7 @@
 //! The data dir: who may use it, which format it has, and writing a small file so that a crash leaves old or new.
 //!
 //! ```text
-//! <data>/meta.json                             format and the version that wrote it
+//! <data>/meta.json                             format, the version that wrote it, and the cluster's id
 //! <data>/lock                                  held while a broker is open; names its holder
 //! <data>/metadata/                             the command log and its snapshot
 //! <data>/topics/<topic>-<id>/<partition>/      one partition's log
@@ -11,6 +11,7 @@ use std::fs::{self, File};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +27,7 @@ const MAX_NAME_IN_DIR: usize = 200;
 #[derive(Debug)]
 pub(crate) struct DataDir {
     path: PathBuf,
+    cluster_id: String,
     _lock: File,
 }
 
@@ -33,6 +35,9 @@ pub(crate) struct DataDir {
 struct Meta {
     format: u32,
     written_by: String,
+    /// Which cluster's data this is; data dirs made before there was such an id get one when they are opened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cluster_id: Option<String>,
 }
 
 impl DataDir {
@@ -40,12 +45,21 @@ impl DataDir {
     pub(crate) fn open(path: &Path, holder: &str) -> Result<Self> {
         fs::create_dir_all(path).map_err(|e| BrokerError::io(format!("create data dir {}", path.display()), e))?;
         let lock = lock(path, holder)?;
-        let dir = Self { path: path.to_owned(), _lock: lock };
+        let mut dir = Self { path: path.to_owned(), cluster_id: String::new(), _lock: lock };
         for folder in [dir.topics(), dir.metadata()] {
             fs::create_dir_all(&folder).map_err(|e| BrokerError::io(format!("create {}", folder.display()), e))?;
         }
-        dir.check_format()?;
+        let meta = match dir.read_meta()? {
+            Some(meta) if meta.cluster_id.is_some() => meta,
+            found => dir.write_meta(found)?,
+        };
+        dir.cluster_id = meta.cluster_id.unwrap_or_default();
         Ok(dir)
+    }
+
+    /// The id of the cluster that this data belongs to: 22 characters, as Kafka writes its own.
+    pub(crate) fn cluster_id(&self) -> &str {
+        &self.cluster_id
     }
 
     pub(crate) fn metadata(&self) -> PathBuf {
@@ -78,14 +92,15 @@ impl DataDir {
         }
     }
 
-    fn check_format(&self) -> Result<()> {
+    /// What the data dir says of itself, if it is not new.
+    fn read_meta(&self) -> Result<Option<Meta>> {
         let path = self.path.join("meta.json");
         match fs::read(&path) {
             Ok(bytes) => {
                 let meta: Meta = serde_json::from_slice(&bytes)
                     .map_err(|error| BrokerError::corrupt(format!("{} is damaged", path.display()), error))?;
                 if meta.format <= FORMAT {
-                    return Ok(());
+                    return Ok(Some(meta));
                 }
                 let written_by = meta.written_by;
                 Err(BrokerError::NewerFormat {
@@ -95,13 +110,13 @@ impl DataDir {
                     written_by,
                 })
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => self.write_format(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => self.check_empty().map(|()| None),
             Err(error) => Err(BrokerError::io(format!("read {}", path.display()), error)),
         }
     }
 
-    /// A data dir that has topics but no format is a damaged one, not a new one. The sync covers the folders, too.
-    fn write_format(&self) -> Result<()> {
+    /// A data dir that has topics but no format is a damaged one, not a new one.
+    fn check_empty(&self) -> Result<()> {
         for folder in [self.topics(), self.metadata()] {
             let mut entries =
                 fs::read_dir(&folder).map_err(|e| BrokerError::io(format!("list {}", folder.display()), e))?;
@@ -110,10 +125,28 @@ impl DataDir {
                 return Err(BrokerError::corrupt(context, "it holds topics, but its meta.json is missing"));
             }
         }
-        let meta = Meta { format: FORMAT, written_by: env!("CARGO_PKG_VERSION").to_owned() };
+        Ok(())
+    }
+
+    /// Notes format and cluster id. The sync covers the folders, too.
+    fn write_meta(&self, found: Option<Meta>) -> Result<Meta> {
+        let new = || Meta { format: FORMAT, written_by: env!("CARGO_PKG_VERSION").to_owned(), cluster_id: None };
+        let meta = Meta { cluster_id: Some(new_cluster_id()), ..found.unwrap_or_else(new) };
         let json = serde_json::to_vec_pretty(&meta)
             .map_err(|error| BrokerError::corrupt("meta.json cannot be encoded", error))?;
-        write_durably(&self.path, "meta.json", &json)
+        write_durably(&self.path, "meta.json", &json)?;
+        Ok(meta)
+    }
+}
+
+/// A random id in Kafka's form: URL-safe base64 of 16 bytes. Like Kafka's, it does not begin with a dash, so that it can
+/// stand in a command line.
+fn new_cluster_id() -> String {
+    loop {
+        let id = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(uuid::Uuid::new_v4().as_bytes());
+        if !id.starts_with('-') {
+            return id;
+        }
     }
 }
 
@@ -200,6 +233,20 @@ mod tests {
             env!("CARGO_PKG_VERSION")
         );
         assert_eq!(error, expected);
+    }
+
+    #[test]
+    fn the_cluster_id_stays_and_older_data_dirs_get_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || DataDir::open(dir.path(), "x").unwrap().cluster_id().to_owned();
+        let id = open();
+        assert_eq!((id.len(), open()), (22, id.clone()));
+        fs::write(dir.path().join("meta.json"), r#"{"format": 1, "written_by": "0.1.0"}"#).unwrap();
+        let given = open();
+        assert_ne!(given, id);
+        assert_eq!((given.len(), open()), (22, given.clone()));
+        let meta = fs::read_to_string(dir.path().join("meta.json")).unwrap();
+        assert!(meta.contains(r#""written_by": "0.1.0""#), "who wrote the format is kept: {meta}");
     }
 
     #[test]

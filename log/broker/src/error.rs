@@ -19,6 +19,9 @@ pub enum BrokerError {
     /// No topic of this name.
     #[error("topic `{0}` does not exist")]
     UnknownTopic(String),
+    /// No topic of this id.
+    #[error("there is no topic of the id {0}")]
+    UnknownTopicId(uuid::Uuid),
     /// The topic has no such partition.
     #[error("topic `{topic}` has no partition {partition}")]
     UnknownPartition {

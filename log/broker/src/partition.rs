@@ -15,7 +15,7 @@ use crate::topic_config::TopicConfig;
 use crate::types::{Isolation, OffsetAt, TopicPartition};
 
 /// The only leader there has been: leaders change when replication does.
-const LEADER_EPOCH: LeaderEpoch = LeaderEpoch(0);
+pub(crate) const LEADER_EPOCH: LeaderEpoch = LeaderEpoch(0);
 /// Epoch of the transaction coordinator, which has never moved either.
 const COORDINATOR_EPOCH: i32 = 0;
 

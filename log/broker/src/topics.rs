@@ -14,6 +14,7 @@ use std::sync::Arc;
 use logmill_protocol::{Offset, Timestamp};
 use logmill_storage::{CutTail, Recovery};
 use parking_lot::{Mutex, RwLock};
+use uuid::Uuid;
 
 use crate::blocking;
 use crate::data_dir::{DataDir, sync_dir};
@@ -26,15 +27,47 @@ use crate::types::{ConfigChange, NewTopic, TopicInfo, TopicPartition};
 /// A topic and its open partitions. Replaced as a whole when it changes.
 #[derive(Debug)]
 pub(crate) struct OpenTopic {
+    pub(crate) name: String,
+    pub(crate) id: Uuid,
+    pub(crate) internal: bool,
     pub(crate) config: TopicConfig,
     pub(crate) partitions: Vec<Arc<Partition>>,
+}
+
+impl OpenTopic {
+    /// One of its partitions.
+    pub(crate) fn partition(&self, index: i32) -> Result<&Arc<Partition>> {
+        let partition = usize::try_from(index).ok().and_then(|index| self.partitions.get(index));
+        partition.ok_or_else(|| BrokerError::UnknownPartition { topic: self.name.clone(), partition: index })
+    }
+}
+
+/// The open topics, by what they are asked for.
+#[derive(Debug, Default)]
+struct Open {
+    by_name: HashMap<String, Arc<OpenTopic>>,
+    by_id: HashMap<Uuid, Arc<OpenTopic>>,
+}
+
+impl Open {
+    fn insert(&mut self, topic: OpenTopic) {
+        let topic = Arc::new(topic);
+        self.by_id.insert(topic.id, Arc::clone(&topic));
+        self.by_name.insert(topic.name.clone(), topic);
+    }
+
+    fn remove(&mut self, name: &str) -> Option<Arc<OpenTopic>> {
+        let topic = self.by_name.remove(name)?;
+        self.by_id.remove(&topic.id);
+        Some(topic)
+    }
 }
 
 /// All topics.
 pub(crate) struct Topics {
     dir: Arc<DataDir>,
     metadata: MetadataLog,
-    open: RwLock<HashMap<String, Arc<OpenTopic>>>,
+    open: RwLock<Open>,
     /// One change of topics at a time, from the command to the folders.
     changing: Mutex<()>,
 }
@@ -101,7 +134,7 @@ impl Topics {
         let _changing = self.changing.lock();
         let metadata = self.metadata.current();
         let is_missing = |(name, topic): &(&String, &Topic)| {
-            let open = self.open.read().get(*name).map_or(0, |open| open.partitions.len());
+            let open = self.open.read().by_name.get(*name).map_or(0, |open| open.partitions.len());
             i32::try_from(open).is_ok_and(|open| open < topic.partitions)
         };
         let missing: Vec<_> = metadata.topics().iter().filter(is_missing).collect();
@@ -164,23 +197,35 @@ impl Topics {
     }
 
     pub(crate) fn topic(&self, name: &str) -> Result<Arc<OpenTopic>> {
-        self.open.read().get(name).cloned().ok_or_else(|| BrokerError::UnknownTopic(name.to_owned()))
+        self.open.read().by_name.get(name).cloned().ok_or_else(|| BrokerError::UnknownTopic(name.to_owned()))
+    }
+
+    pub(crate) fn topic_by_id(&self, id: Uuid) -> Result<Arc<OpenTopic>> {
+        self.open.read().by_id.get(&id).cloned().ok_or(BrokerError::UnknownTopicId(id))
+    }
+
+    /// Every open topic, by name.
+    pub(crate) fn all(&self) -> Vec<Arc<OpenTopic>> {
+        let mut topics: Vec<_> = self.open.read().by_name.values().cloned().collect();
+        topics.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        topics
     }
 
     pub(crate) fn partition(&self, name: &TopicPartition) -> Result<Arc<Partition>> {
-        let topic = self.topic(&name.topic)?;
-        let index = usize::try_from(name.partition).ok();
-        let partition = index.and_then(|index| topic.partitions.get(index)).cloned();
-        partition.ok_or_else(|| BrokerError::UnknownPartition { topic: name.topic.clone(), partition: name.partition })
+        self.topic(&name.topic)?.partition(name.partition).cloned()
     }
 
     /// Every open partition.
     pub(crate) fn partitions(&self) -> Vec<Arc<Partition>> {
-        self.open.read().values().flat_map(|topic| topic.partitions.iter().cloned()).collect()
+        self.open.read().by_name.values().flat_map(|topic| topic.partitions.iter().cloned()).collect()
     }
 
     pub(crate) fn describe(&self, name: &str) -> Option<TopicInfo> {
         self.metadata.current().topic(name).map(|topic| info(name, topic))
+    }
+
+    pub(crate) fn cluster_id(&self) -> &str {
+        self.dir.cluster_id()
     }
 
     pub(crate) fn list(&self) -> Vec<TopicInfo> {
@@ -216,7 +261,7 @@ impl Topics {
             let config = parse(&topic.configs, topic.internal)?;
             let path = self.dir.topic(name, &topic.id);
             std::fs::create_dir_all(&path).map_err(|e| BrokerError::io(format!("create {}", path.display()), e))?;
-            let partitions = self.open.read().get(name).map(|open| open.partitions.clone()).unwrap_or_default();
+            let partitions = self.open.read().by_name.get(name).map(|open| open.partitions.clone()).unwrap_or_default();
             partitions.iter().try_for_each(|partition| partition.reconfigure(&config))?;
             for partition in partitions.len() as i32..topic.partitions {
                 let path = path.join(partition.to_string());
@@ -226,7 +271,8 @@ impl Topics {
                 }
                 missing.push((opening.len(), name, path, config));
             }
-            opening.push((name, topic, OpenTopic { config, partitions }));
+            let (id, internal) = (topic.id.uuid()?, topic.internal);
+            opening.push((name, topic, OpenTopic { name: name.clone(), id, internal, config, partitions }));
         }
         let made = blocking::side_by_side(&missing, |(_, name, path, config)| {
             Partition::open(name.clone(), path, config.log_config(), Arc::clone(&self.dir))
@@ -239,7 +285,7 @@ impl Topics {
         }
         self.ready(opening.iter().map(|(name, topic, _)| (name.as_str(), *topic)), now)?;
         let mut all = self.open.write();
-        all.extend(opening.into_iter().map(|(name, _, open)| (name.clone(), Arc::new(open))));
+        opening.into_iter().for_each(|(_, _, open)| all.insert(open));
         Ok(())
     }
 

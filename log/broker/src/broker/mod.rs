@@ -15,13 +15,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use logmill_protocol::Timestamp;
 use logmill_storage::Flusher;
 use tokio::sync::Notify;
+use uuid::Uuid;
 
 pub use open::{BrokerConfig, StartReport};
 
 use crate::blocking;
 use crate::error::{BrokerError, Result};
 use crate::groups::GroupService;
-use crate::topics::Topics;
+use crate::topics::{OpenTopic, Topics};
 use crate::transactions::TransactionService;
 use crate::types::{ConfigChange, NewTopic, TopicInfo};
 
@@ -106,6 +107,36 @@ impl Broker {
     pub async fn topic(&self, name: &str) -> Result<Option<TopicInfo>> {
         let _call = self.inner.enter()?;
         Ok(self.inner.topics.describe(name))
+    }
+
+    /// What the topic of this id is; `None` where there is none, be it that it was deleted.
+    ///
+    /// # Errors
+    /// `Closed`.
+    pub async fn topic_by_id(&self, id: Uuid) -> Result<Option<TopicInfo>> {
+        let _call = self.inner.enter()?;
+        Ok(self.inner.topics.topic_by_id(id).ok().and_then(|topic| self.inner.topics.describe(&topic.name)))
+    }
+
+    /// The id of the cluster whose data this is: 22 characters of base64, as Kafka's own. It stays with the data dir.
+    #[must_use]
+    pub fn cluster_id(&self) -> &str {
+        self.inner.topics.cluster_id()
+    }
+
+    /// The topic with its partitions, as the server's handlers work on it.
+    pub(crate) fn open_topic(&self, name: &str) -> Result<Arc<OpenTopic>> {
+        self.inner.topics.topic(name)
+    }
+
+    /// The topic of this id.
+    pub(crate) fn open_topic_by_id(&self, id: Uuid) -> Result<Arc<OpenTopic>> {
+        self.inner.topics.topic_by_id(id)
+    }
+
+    /// Every topic, by name.
+    pub(crate) fn open_topics(&self) -> Vec<Arc<OpenTopic>> {
+        self.inner.topics.all()
     }
 
     /// All topics, internal ones included, by name.

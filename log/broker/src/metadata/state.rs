@@ -20,6 +20,14 @@ impl TopicId {
         Self(uuid::Uuid::new_v4().simple().to_string())
     }
 
+    /// The id as a number, as Kafka's protocol sends it.
+    ///
+    /// # Errors
+    /// `Rejected::Invalid` if it is malformed, which no id of a topic is.
+    pub fn uuid(&self) -> Result<uuid::Uuid, Rejected> {
+        uuid::Uuid::try_parse(&self.0).map_err(|_| Rejected::Invalid(format!("topic id `{}` is malformed", self.0)))
+    }
+
     fn is_valid(&self) -> bool {
         self.0.len() == 32 && self.0.bytes().all(|b| b.is_ascii_hexdigit())
     }

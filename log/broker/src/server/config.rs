@@ -18,6 +18,8 @@ pub struct ServerConfig {
     pub advertise: Option<Advertised>,
     /// This node's id (`node.id`).
     pub node_id: i32,
+    /// Where this node stands (`broker.rack`), for clients that prefer what is near.
+    pub rack: Option<String>,
     /// Whether a topic that a client asks for is made (`auto.create.topics.enable`), if the client allows it too.
     pub auto_create_topics: bool,
     /// Partitions of a topic whose creator does not say (`num.partitions`).
@@ -38,6 +40,7 @@ impl Default for ServerConfig {
             listen: vec!["127.0.0.1:9092".to_owned()],
             advertise: None,
             node_id: 1,
+            rack: None,
             auto_create_topics: true,
             default_partitions: 1,
             max_connections: 10_000,

@@ -12,6 +12,7 @@ pub(super) fn code(error: &BrokerError) -> i16 {
 fn response_error(error: &BrokerError) -> ResponseError {
     match error {
         BrokerError::UnknownTopic(_) | BrokerError::UnknownPartition { .. } => ResponseError::UnknownTopicOrPartition,
+        BrokerError::UnknownTopicId(_) => ResponseError::UnknownTopicId,
         BrokerError::TopicExists(_) => ResponseError::TopicAlreadyExists,
         BrokerError::Invalid(_) => ResponseError::InvalidRequest,
         BrokerError::OffsetOutOfRange { .. } => ResponseError::OffsetOutOfRange,

@@ -1,7 +1,8 @@
 //! Metadata: brokers, topics and where their partitions' leaders are.
 
+use std::collections::HashSet;
+
 use kafka_protocol::ResponseError;
-use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
 };
@@ -9,78 +10,162 @@ use kafka_protocol::messages::{BrokerId, MetadataRequest, MetadataResponse, Topi
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
-use crate::server::context::RequestContext;
+use crate::error::BrokerError;
+use crate::names::check_topic_name;
+use crate::server::admin::operations;
+use crate::server::context::{Node, RequestContext};
 use crate::server::errors;
-use crate::types::{NewTopic, TopicInfo};
+use crate::topics::OpenTopic;
+use crate::types::NewTopic;
+
+/// The first version in which a request may name topics by their ids alone.
+const BY_ID_VERSION: i16 = 12;
 
 /// Answers a Metadata request.
 pub(super) async fn metadata(context: &RequestContext, version: i16, request: MetadataRequest) -> MetadataResponse {
     let node = &context.node;
-    let id = BrokerId(node.config.node_id);
-    let broker = MetadataResponseBroker::default()
-        .with_node_id(id)
-        .with_host(StrBytes::from_string(node.advertised.host.clone()))
-        .with_port(node.advertised.port.into());
-    let topics = match request.topics {
-        // In version 0 an empty list means all.
-        Some(topics) if version > 0 || !topics.is_empty() => {
-            let mut found = Vec::with_capacity(topics.len());
-            for topic in topics {
-                found.push(named(context, version, topic, request.allow_auto_topic_creation || version < 4).await);
-            }
-            found
-        }
-        _ => match context.broker().topics().await {
-            Ok(all) => all.into_iter().map(|topic| describe(id, &topic, version)).collect(),
-            Err(_) => Vec::new(),
-        },
+    let describe = Describe {
+        node: BrokerId(node.config.node_id),
+        version,
+        operations: version >= 8 && request.include_topic_authorized_operations,
     };
-    MetadataResponse::default().with_brokers(vec![broker]).with_controller_id(id).with_topics(topics)
+    let topics = match &request.topics {
+        // In version 0 an empty list means all; it cannot be null.
+        Some(topics) if version > 0 || !topics.is_empty() => asked_for(context, &describe, &request).await,
+        _ => node.broker.open_topics().iter().map(|topic| describe.topic(topic)).collect(),
+    };
+    let mut response = MetadataResponse::default().with_brokers(vec![this_broker(node, version)]).with_topics(topics);
+    if version >= 1 {
+        response.controller_id = describe.node;
+    }
+    if version >= 2 {
+        response.cluster_id = Some(StrBytes::from_string(node.broker.cluster_id().to_owned()));
+    }
+    if (8..=10).contains(&version) && request.include_cluster_authorized_operations {
+        response.cluster_authorized_operations = operations::CLUSTER;
+    }
+    response
 }
 
-async fn named(
+fn this_broker(node: &Node, version: i16) -> MetadataResponseBroker {
+    let broker = MetadataResponseBroker::default()
+        .with_node_id(BrokerId(node.config.node_id))
+        .with_host(StrBytes::from_string(node.advertised.host.clone()))
+        .with_port(node.advertised.port.into());
+    match &node.config.rack {
+        Some(rack) if version >= 1 => broker.with_rack(Some(StrBytes::from_string(rack.clone()))),
+        _ => broker,
+    }
+}
+
+/// The topics that the request names, each once, in its order; those that are missing are made if that is allowed.
+async fn asked_for(
     context: &RequestContext,
-    version: i16,
-    topic: MetadataRequestTopic,
+    describe: &Describe,
+    request: &MetadataRequest,
+) -> Vec<MetadataResponseTopic> {
+    let topics = request.topics.as_deref().unwrap_or_default();
+    let is_allowed = describe.version < 4 || request.allow_auto_topic_creation;
+    let may_create = is_allowed && context.node.config.auto_create_topics;
+    let broker = context.broker();
+    let mut found = Vec::with_capacity(topics.len().min(1000));
+    let (mut names, mut ids) = (HashSet::new(), HashSet::new());
+    for topic in topics {
+        let by_id = topic.topic_id != Uuid::nil();
+        if describe.version < BY_ID_VERSION && (by_id || topic.name.is_none()) {
+            let name = topic.name.clone().unwrap_or_default();
+            found.push(failed(Some(name), ResponseError::InvalidRequest.code()));
+        } else if by_id {
+            if ids.insert(topic.topic_id) {
+                let open = broker.open_topic_by_id(topic.topic_id);
+                let unknown = || failed(None, ResponseError::UnknownTopicId.code()).with_topic_id(topic.topic_id);
+                found.push(open.map_or_else(|_| unknown(), |open| describe.topic(&open)));
+            }
+        } else if let Some(name) = &topic.name {
+            if names.insert(name.clone()) {
+                found.push(match broker.open_topic(name) {
+                    Ok(open) => describe.topic(&open),
+                    Err(_) => missing(context, describe, name, may_create).await,
+                });
+            }
+        } else {
+            // Neither name nor id.
+            found.push(failed(None, ResponseError::UnknownTopicId.code()));
+        }
+    }
+    found
+}
+
+async fn missing(
+    context: &RequestContext,
+    describe: &Describe,
+    name: &TopicName,
     may_create: bool,
 ) -> MetadataResponseTopic {
-    let id = BrokerId(context.node.config.node_id);
-    let error =
-        |name: Option<TopicName>, code: i16| MetadataResponseTopic::default().with_name(name).with_error_code(code);
-    let Some(name) = topic.name else {
-        return error(None, ResponseError::UnknownTopicId.code()).with_topic_id(topic.topic_id);
-    };
-    match context.broker().topic(&name).await {
-        Ok(Some(found)) => return describe(id, &found, version),
-        Ok(None) => {}
-        Err(failed) => return error(Some(name), errors::code(&failed)),
+    let error = |error: ResponseError| failed(Some(name.clone()), error.code());
+    if check_topic_name(name).is_err() {
+        return error(ResponseError::InvalidTopicException);
     }
-    if !(may_create && context.node.config.auto_create_topics) {
-        return error(Some(name), ResponseError::UnknownTopicOrPartition.code());
+    if !may_create {
+        return error(ResponseError::UnknownTopicOrPartition);
     }
     let partitions = context.node.config.default_partitions;
     let new = NewTopic { name: name.to_string(), partitions, configs: Vec::new() };
     match context.broker().create_topic(new).await {
-        Ok(()) => error(Some(name), ResponseError::LeaderNotAvailable.code()),
-        Err(failed) => error(Some(name), errors::code(&failed)),
+        Ok(()) => tracing::info!(topic = %name.0, client = ?context.client_id, "made a topic that a client asked for"),
+        // By another client, at the same time.
+        Err(BrokerError::TopicExists(_)) => {}
+        Err(BrokerError::Invalid(reason)) => {
+            tracing::debug!(topic = %name.0, reason, "a topic that a client asked for is not made");
+            return error(ResponseError::InvalidTopicException);
+        }
+        Err(other) => return failed(Some(name.clone()), errors::code(&other)),
+    }
+    match context.broker().open_topic(name) {
+        Ok(open) => describe.topic(&open),
+        Err(_) => error(ResponseError::LeaderNotAvailable),
     }
 }
 
-fn describe(node: BrokerId, topic: &TopicInfo, version: i16) -> MetadataResponseTopic {
-    let partition = |index: i32| {
+fn failed(name: Option<TopicName>, code: i16) -> MetadataResponseTopic {
+    MetadataResponseTopic::default().with_name(name).with_error_code(code)
+}
+
+/// How topics are described to a client: what its version can say, and what it asked for.
+struct Describe {
+    node: BrokerId,
+    version: i16,
+    operations: bool,
+}
+
+impl Describe {
+    fn topic(&self, topic: &OpenTopic) -> MetadataResponseTopic {
+        let partitions = (0..).zip(&topic.partitions).map(|(index, _)| self.partition(index)).collect();
+        let mut described = MetadataResponseTopic::default()
+            .with_name(Some(TopicName(StrBytes::from_string(topic.name.clone()))))
+            .with_partitions(partitions);
+        if self.version >= 1 {
+            described.is_internal = topic.internal;
+        }
+        if self.version >= 10 {
+            described.topic_id = topic.id;
+        }
+        if self.operations {
+            described.topic_authorized_operations = operations::TOPIC;
+        }
+        described
+    }
+
+    /// This node is every partition's leader and only replica.
+    fn partition(&self, index: i32) -> MetadataResponsePartition {
         let partition = MetadataResponsePartition::default()
             .with_partition_index(index)
-            .with_leader_id(node)
-            .with_replica_nodes(vec![node])
-            .with_isr_nodes(vec![node]);
-        if version >= 7 { partition.with_leader_epoch(0) } else { partition }
-    };
-    let described = MetadataResponseTopic::default()
-        .with_name(Some(TopicName(StrBytes::from_string(topic.name.clone()))))
-        .with_is_internal(topic.internal)
-        .with_partitions((0..topic.partitions).map(partition).collect());
-    match Uuid::try_parse(&topic.id) {
-        Ok(id) if version >= 10 => described.with_topic_id(id),
-        _ => described,
+            .with_leader_id(self.node)
+            .with_replica_nodes(vec![self.node])
+            .with_isr_nodes(vec![self.node]);
+        match self.version >= 7 {
+            true => partition.with_leader_epoch(crate::partition::LEADER_EPOCH.0),
+            false => partition,
+        }
     }
 }

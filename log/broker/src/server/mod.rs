@@ -13,6 +13,7 @@
 //!    connection are bounded.
 //! 3. A malformed request ends its connection, never the server.
 
+mod admin;
 mod api;
 mod config;
 mod connection;
