@@ -36,9 +36,8 @@ fn error(error: BrokerError) -> LogError {
         BrokerError::DiskFull(message) => LogError::DiskFull(message),
         BrokerError::Storage { context, source } => LogError::Storage { context, source },
         BrokerError::Closed => LogError::Closed,
-        other @ (BrokerError::DataDirLocked { .. } | BrokerError::NewerFormat { .. }) => {
-            LogError::Invalid(other.to_string())
-        }
+        // What a caller in this process can do nothing else about.
+        other => LogError::Invalid(other.to_string()),
     }
 }
 
