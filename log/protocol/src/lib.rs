@@ -49,6 +49,7 @@ mod patch;
 mod records;
 pub mod varint;
 mod view;
+pub mod wire;
 
 pub use builder::{BatchBuilder, BatchOptions, ProducerStamp};
 pub use compression::{Compression, UnknownCompression};
