@@ -6,10 +6,11 @@ use std::pin::Pin;
 use bytes::BytesMut;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::api_versions_response::ApiVersion;
-use kafka_protocol::messages::{ApiKey, ApiVersionsRequest, ApiVersionsResponse, RequestHeader};
-use kafka_protocol::protocol::{Decodable, StrBytes};
+use kafka_protocol::messages::{ApiKey, ApiVersionsRequest, ApiVersionsResponse};
+use kafka_protocol::protocol::Decodable;
 
 use crate::server::context::RequestContext;
+use crate::server::header::Header;
 use crate::server::reply::{Reply, Unencodable};
 use crate::server::{fetch, metadata, produce};
 
@@ -20,7 +21,7 @@ macro_rules! serve {
         decoded { $($api:ident => $handle:path,)* }
     ) => {
         /// The APIs that are served. Their versions are those of Kafka 4.1, the release whose messages we are built with.
-        const SERVED: &[ApiKey] = &[$(ApiKey::$raw,)* $(ApiKey::$api,)*];
+        pub(super) const SERVED: &[ApiKey] = &[$(ApiKey::$raw,)* $(ApiKey::$api,)*];
 
         /// Lets a request take effect.
         pub(super) async fn begin(context: &RequestContext, header: &Header, body: BytesMut) -> Result<Begun, Refused> {
@@ -81,44 +82,8 @@ pub(super) enum Refused {
     Unencodable(#[from] Unencodable),
 }
 
-fn malformed(error: impl std::fmt::Display) -> Refused {
+pub(super) fn malformed(error: impl std::fmt::Display) -> Refused {
     Refused::Malformed(error.to_string())
-}
-
-/// A request's header.
-#[derive(Clone, Debug)]
-pub(super) struct Header {
-    pub(super) api: ApiKey,
-    pub(super) version: i16,
-    pub(super) correlation_id: i32,
-    pub(super) client_id: Option<StrBytes>,
-}
-
-impl Header {
-    /// The version of the response's header. That of ApiVersions is 0 for ever: it is sent before versions are agreed.
-    pub(super) fn response_header_version(&self) -> i16 {
-        self.api.response_header_version(self.version)
-    }
-}
-
-/// Reads the header off a frame, which is the body from then on.
-pub(super) fn header(frame: &mut BytesMut) -> Result<Header, Refused> {
-    let field = |at: usize| Some(i16::from_be_bytes(frame.get(at..)?.first_chunk().copied()?));
-    let (Some(key), Some(version)) = (field(0), field(2)) else { return Err(malformed("it ends within its header")) };
-    let api = ApiKey::try_from(key).map_err(|()| Refused::UnknownApi(key))?;
-    if !SERVED.contains(&api) {
-        return Err(Refused::UnsupportedVersion { api, version });
-    }
-    let is_served = (api.valid_versions().min..=api.valid_versions().max).contains(&version);
-    if !is_served && api != ApiKey::ApiVersions {
-        return Err(Refused::UnsupportedVersion { api, version });
-    }
-    // Before versions are agreed a client may send any version of ApiVersions, in a header of the newest kind.
-    let header_version = if is_served { api.request_header_version(version) } else { 1 };
-    let header = RequestHeader::decode(frame, header_version).map_err(malformed)?;
-    // Copied, so that it does not keep the frame in memory.
-    let client_id = header.client_id.map(|id| StrBytes::from_string(id.to_string()));
-    Ok(Header { api, version, correlation_id: header.correlation_id, client_id })
 }
 
 /// Decodes a request's body.

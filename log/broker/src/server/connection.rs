@@ -1,19 +1,70 @@
-//! One connection: frames in, replies out in the same order.
+//! One connection, one task: frames in, requests begun one after another, replies out in the same order.
+//!
+//! ```text
+//!  socket ─▶ frames ─▶ queue ─▶ running ─▶ pending ─▶ outbox ─▶ socket
+//!            read ahead         one at     begun, and  replies that the
+//!            within bounds      a time     waiting     client has not read
+//! ```
+//! Every stage is bounded, and a full one holds up those before it, down to the client's own socket. Reading ahead is
+//! what notices that the client has gone while a request waits.
 
+use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use kafka_protocol::messages::ApiKey;
+use kafka_protocol::protocol::StrBytes;
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use crate::server::api::{self, Begun, Refused};
 use crate::server::context::{Node, Principal, RequestContext};
-use crate::server::reply::{Chunk, Reply};
+use crate::server::frames::{Frame, FrameError, Frames};
+use crate::server::header::Header;
+use crate::server::outbox::Outbox;
+use crate::server::reply::Unencodable;
+
+/// The next request of a connection is begun once less than this, in bytes, of its earlier replies is unread.
+const REPLY_BACKLOG_BYTES: usize = 1 << 20;
+/// The next request of a connection is read ahead while those that wait have less than this, in bytes.
+const READ_AHEAD_BYTES: usize = 1 << 20;
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("no request for too long")]
+    Idle,
+    #[error("a request that does not arrive whole")]
+    SlowRequest,
+    #[error("the client does not read its replies")]
+    SlowReader,
+    /// By the client between two requests.
+    #[error("closed")]
+    Closed,
+    #[error("the server stops")]
+    Stopping,
+}
+
+type Running = Pin<Box<dyn Future<Output = Result<Begun, Refused>> + Send>>;
+
+/// The request that is being begun.
+struct Current {
+    correlation_id: i32,
+    header_version: i16,
+    api: ApiKey,
+    running: Running,
+}
 
 /// A request that was begun, in the order of arrival.
 struct Pending {
@@ -22,118 +73,266 @@ struct Pending {
     begun: Begun,
 }
 
-/// Why a connection ended.
-#[derive(Debug, thiserror::Error)]
-enum Ended {
-    #[error("a frame of {bytes} bytes, more than the limit of {max}")]
-    FrameTooLarge { bytes: i64, max: usize },
-    #[error(transparent)]
-    Refused(#[from] Refused),
-    #[error(transparent)]
-    Io(#[from] io::Error),
-    #[error("no request for too long")]
-    Idle,
-    /// By the client between two requests, or by the server.
-    #[error("closed")]
-    Closed,
+struct Connection {
+    node: Arc<Node>,
+    peer: SocketAddr,
+    principal: Principal,
+    client_id: Option<StrBytes>,
+    queue: VecDeque<Frame>,
+    queued_bytes: usize,
+    current: Option<Current>,
+    pending: VecDeque<Pending>,
+    outbox: Outbox,
+    /// Why no more is read; what was begun is still answered.
+    ending: Option<Ended>,
+    /// When a request came, or an answer went out, last.
+    active: Instant,
+    /// When the outbox was filled, or the client last read of it.
+    writing: Option<Instant>,
+    /// When a frame that is not whole began to arrive.
+    reading: Option<Instant>,
 }
 
 /// Serves a connection until either end closes it.
-pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, node: Arc<Node>, mut stop: watch::Receiver<bool>) {
-    // Replies are written whole: waiting for more to send only delays them.
-    let _ = stream.set_nodelay(true);
-    let (read, write) = stream.into_split();
-    let (pending, replies) = mpsc::channel(node.config.max_in_flight.max(1));
-    let writer = tokio::spawn(write_replies(write, replies));
-    let ended = tokio::select! {
-        ended = read_requests(read, peer, node, pending) => ended,
-        _ = stop.wait_for(|stop| *stop) => Ended::Closed,
+pub(super) async fn serve(mut stream: TcpStream, peer: SocketAddr, principal: Principal, node: Arc<Node>) {
+    let mut connection = Connection {
+        node,
+        peer,
+        principal,
+        client_id: None,
+        queue: VecDeque::new(),
+        queued_bytes: 0,
+        current: None,
+        pending: VecDeque::new(),
+        outbox: Outbox::default(),
+        ending: None,
+        active: Instant::now(),
+        writing: None,
+        reading: None,
     };
-    match ended {
-        Ended::Closed | Ended::Idle => tracing::debug!(%peer, reason = %ended, "connection ended"),
-        Ended::Io(error) => tracing::debug!(%peer, %error, "connection lost"),
-        ended => tracing::warn!(%peer, reason = %ended, "closing a connection"),
+    match connection.run(&mut stream).await {
+        reason @ (Ended::Closed | Ended::Idle | Ended::Stopping | Ended::Io(_) | Ended::Frame(FrameError::Io(_))) => {
+            tracing::debug!(%peer, %reason, "connection ended");
+        }
+        reason => {
+            let client = connection.client_id.as_deref().unwrap_or_default();
+            tracing::warn!(%peer, client, %reason, "closing a connection");
+        }
     }
-    // What was begun is answered, if the client still reads.
-    let _ = writer.await;
 }
 
-async fn read_requests(
-    mut read: OwnedReadHalf,
-    peer: SocketAddr,
-    node: Arc<Node>,
-    pending: mpsc::Sender<Pending>,
-) -> Ended {
-    loop {
-        // Room for the reply first: a client that does not read its replies is not read from either.
-        let Ok(slot) = pending.reserve().await else { return Ended::Closed };
-        let mut frame = match read_frame(&mut read, &node).await {
-            Ok(frame) => frame,
-            Err(ended) => return ended,
-        };
-        let begun = async {
-            let header = api::header(&mut frame)?;
+impl Connection {
+    async fn run(&mut self, stream: &mut TcpStream) -> Ended {
+        let (mut read, mut write) = stream.split();
+        let node = Arc::clone(&self.node);
+        let mut frames = Frames::new(node.config.max_frame_bytes);
+        let mut drains = std::pin::pin!(node.drains());
+        let mut timer = std::pin::pin!(tokio::time::sleep_until(self.deadline()));
+        loop {
+            if self.ending.is_none() && *node.stopping.borrow() {
+                self.stop(Ended::Stopping);
+            }
+            self.begin_next();
+            self.answer();
+            if self.is_done()
+                && let Some(ended) = self.ending.take()
+            {
+                return ended;
+            }
+            let may_read = self.may_read();
+            let is_awaited = may_read && frames.is_within_frame();
+            self.reading = is_awaited.then(|| self.reading.unwrap_or_else(Instant::now));
+            self.writing = (!self.outbox.is_empty()).then(|| self.writing.unwrap_or_else(Instant::now));
+            if self.deadline() < timer.deadline() {
+                timer.as_mut().reset(self.deadline());
+            }
+            tokio::select! {
+                biased;
+                written = self.outbox.write_some(&mut write), if !self.outbox.is_empty() => match written {
+                    Ok(()) => (self.active, self.writing) = (Instant::now(), None),
+                    Err(error) => self.lose(error.into()),
+                },
+                begun = run(&mut self.current), if self.current.is_some() => self.begun(begun),
+                answered = answered(&mut self.pending), if !self.pending.is_empty() => {
+                    if let Err(error) = answered {
+                        self.lose(Refused::from(error).into());
+                    }
+                }
+                frame = frames.next(&mut read, &node.memory), if may_read => self.frame(frame),
+                () = &mut drains, if self.ending.is_none() => {}
+                () = &mut timer => {
+                    if let Err(ended) = self.check_time() {
+                        return ended;
+                    }
+                    timer.as_mut().reset(self.deadline());
+                }
+            }
+        }
+    }
+
+    fn may_read(&self) -> bool {
+        let requests = self.queue.len() + self.pending.len() + usize::from(self.current.is_some());
+        self.ending.is_none()
+            && requests < self.node.config.max_in_flight.max(1)
+            && self.queued_bytes < READ_AHEAD_BYTES
+    }
+
+    fn frame(&mut self, frame: Result<Option<Frame>, FrameError>) {
+        match frame {
+            Ok(Some(frame)) => {
+                (self.active, self.reading) = (Instant::now(), None);
+                self.queued_bytes += frame.bytes.len();
+                self.queue.push_back(frame);
+            }
+            Ok(None) => self.stop(Ended::Closed),
+            Err(FrameError::Io(error)) => self.lose(error.into()),
+            Err(error) => self.stop(error.into()),
+        }
+    }
+
+    /// Begins the next request, if none is being begun and the client reads its replies.
+    fn begin_next(&mut self) {
+        while self.current.is_none() && self.outbox.len() < REPLY_BACKLOG_BYTES {
+            let Some(Frame { bytes: mut body, room }) = self.queue.pop_front() else { return };
+            self.queued_bytes -= body.len();
+            let header = match Header::take(&mut body, self.client_id.as_ref()) {
+                Ok(header) => header,
+                Err(refused) => return self.refuse(refused),
+            };
+            self.client_id.clone_from(&header.client_id);
+            if waits(header.api) && self.ending.is_some() {
+                continue;
+            }
             let context = RequestContext {
-                node: Arc::clone(&node),
-                principal: Principal::Anonymous,
-                peer,
+                node: Arc::clone(&self.node),
+                principal: self.principal,
+                peer: self.peer,
                 client_id: header.client_id.clone(),
             };
-            let begun = api::begin(&context, &header, frame).await?;
-            let header_version = header.response_header_version();
-            Ok::<_, Refused>(Pending { correlation_id: header.correlation_id, header_version, begun })
-        };
-        match begun.await {
-            Ok(begun) => slot.send(begun),
-            Err(refused) => return refused.into(),
+            let (api, correlation_id, header_version) =
+                (header.api, header.correlation_id, header.response_header_version());
+            let running: Running = Box::pin(async move {
+                let begun = api::begin(&context, &header, body).await;
+                drop(room);
+                begun
+            });
+            self.current = Some(Current { api, correlation_id, header_version, running });
+        }
+    }
+
+    fn begun(&mut self, begun: Result<Begun, Refused>) {
+        let Some(Current { correlation_id, header_version, .. }) = self.current.take() else { return };
+        match begun {
+            Ok(Begun::Unanswered) => {}
+            Ok(begun) => self.pending.push_back(Pending { correlation_id, header_version, begun }),
+            Err(refused) => self.refuse(refused),
+        }
+    }
+
+    /// Sends the replies that are ready, in the order of their requests.
+    fn answer(&mut self) {
+        while let Some(Pending { begun: Begun::Done(reply), .. }) = self.pending.front_mut() {
+            let reply = std::mem::take(reply);
+            if let Some(Pending { correlation_id, header_version, .. }) = self.pending.pop_front() {
+                self.outbox.push(correlation_id, header_version, reply);
+            }
+        }
+    }
+
+    /// Reads no more because of a request that cannot be answered; those before it are.
+    fn refuse(&mut self, refused: Refused) {
+        self.queue.clear();
+        self.queued_bytes = 0;
+        self.ending = Some(refused.into());
+    }
+
+    /// Reads no more. What the client sent takes effect, but nothing waits for its sake any longer.
+    fn stop(&mut self, ended: Ended) {
+        if matches!(ended, Ended::Stopping) {
+            // Nothing of these has begun: the client may ask another node, or this one after its restart.
+            self.queue.clear();
+            self.queued_bytes = 0;
+        }
+        // A fetch answers a server that stops with what there is.
+        let answers = |api| api == ApiKey::Fetch && matches!(ended, Ended::Stopping);
+        self.current.take_if(|current| waits(current.api) && !answers(current.api));
+        self.ending.get_or_insert(ended);
+    }
+
+    /// Reads and writes no more: the client has gone.
+    fn lose(&mut self, ended: Ended) {
+        self.stop(ended);
+        self.pending.clear();
+        self.outbox.clear();
+    }
+
+    fn is_done(&self) -> bool {
+        self.ending.is_some()
+            && self.queue.is_empty()
+            && self.current.is_none()
+            && self.pending.is_empty()
+            && self.outbox.is_empty()
+    }
+
+    /// When to look at the time again.
+    fn deadline(&self) -> Instant {
+        let config = &self.node.config;
+        let after = |since: Option<Instant>, ms| since.map(|since| since + Duration::from_millis(ms));
+        let idle = self.active + Duration::from_millis(config.max_idle_ms);
+        // Beyond its idle time a connection is looked at as often, until what keeps it busy ends.
+        let idle =
+            if self.is_idle() { idle } else { idle.max(Instant::now() + Duration::from_millis(config.max_idle_ms)) };
+        let timeouts = [after(self.writing, config.write_timeout_ms), after(self.reading, config.frame_timeout_ms)];
+        timeouts.into_iter().flatten().fold(idle, Instant::min)
+    }
+
+    fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.current.is_none() && self.pending.is_empty()
+    }
+
+    fn check_time(&self) -> Result<(), Ended> {
+        let config = &self.node.config;
+        let is_over = |since: Instant, ms| since.elapsed() >= Duration::from_millis(ms);
+        if self.writing.is_some_and(|since| is_over(since, config.write_timeout_ms)) {
+            return Err(Ended::SlowReader);
+        }
+        if self.reading.is_some_and(|since| is_over(since, config.frame_timeout_ms)) {
+            return Err(Ended::SlowRequest);
+        }
+        match self.is_idle() && is_over(self.active, config.max_idle_ms) {
+            true => Err(Ended::Idle),
+            false => Ok(()),
         }
     }
 }
 
-async fn read_frame(read: &mut OwnedReadHalf, node: &Node) -> Result<BytesMut, Ended> {
-    let max = node.config.max_frame_bytes;
-    let mut size = [0; 4];
-    let idle = Duration::from_millis(node.config.max_idle_ms);
-    match tokio::time::timeout(idle, read.read_exact(&mut size)).await {
-        Err(_) => return Err(Ended::Idle),
-        Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(Ended::Closed),
-        Ok(result) => drop(result?),
-    }
-    let size = i32::from_be_bytes(size);
-    let Some(len) = usize::try_from(size).ok().filter(|len| *len <= max) else {
-        return Err(Ended::FrameTooLarge { bytes: size.into(), max });
-    };
-    let mut frame = BytesMut::zeroed(len);
-    read.read_exact(&mut frame).await?;
-    Ok(frame)
+/// Whether such a request may wait for something to happen, which no longer matters once the client has gone.
+fn waits(api: ApiKey) -> bool {
+    matches!(api, ApiKey::Fetch | ApiKey::JoinGroup | ApiKey::SyncGroup)
 }
 
-async fn write_replies(mut write: OwnedWriteHalf, mut replies: mpsc::Receiver<Pending>) {
-    while let Some(Pending { correlation_id, header_version, begun }) = replies.recv().await {
-        let reply = match begun {
-            Begun::Done(reply) => reply,
-            Begun::Later(reply) => match reply.await {
-                Ok(reply) => reply,
-                Err(error) => {
-                    tracing::error!(%error, "closing a connection");
-                    return;
+async fn run(current: &mut Option<Current>) -> Result<Begun, Refused> {
+    match current {
+        Some(current) => current.running.as_mut().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for the first reply; takes those after it that are ready, too.
+async fn answered(pending: &mut VecDeque<Pending>) -> Result<(), Unencodable> {
+    poll_fn(|context| {
+        let mut is_any = false;
+        for Pending { begun, .. } in pending.iter_mut() {
+            if let Begun::Later(reply) = begun {
+                match reply.as_mut().poll(context) {
+                    Poll::Ready(Ok(reply)) => *begun = Begun::Done(reply),
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Pending => break,
                 }
-            },
-            Begun::Unanswered => continue,
-        };
-        let prefix = reply.prefix(correlation_id, header_version);
-        if write_reply(&mut write, prefix, reply).await.is_err() {
-            return;
+            }
+            is_any = true;
         }
-    }
-}
-
-async fn write_reply(write: &mut OwnedWriteHalf, prefix: Bytes, reply: Reply) -> io::Result<()> {
-    write.write_all(&prefix).await?;
-    for chunk in reply.chunks {
-        match chunk {
-            Chunk::Bytes(bytes) => write.write_all(&bytes).await?,
-        }
-    }
-    Ok(())
+        if is_any { Poll::Ready(Ok(())) } else { Poll::Pending }
+    })
+    .await
 }

@@ -4,9 +4,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use kafka_protocol::protocol::StrBytes;
+use tokio::sync::watch;
 
 use crate::broker::Broker;
 use crate::server::config::{Advertised, ServerConfig};
+use crate::server::limits::RequestMemory;
+pub(super) use crate::server::security::Principal;
 
 /// What all connections share.
 #[derive(Debug)]
@@ -15,13 +18,17 @@ pub(super) struct Node {
     pub(super) config: ServerConfig,
     /// Where clients are told to find this node.
     pub(super) advertised: Advertised,
+    pub(super) memory: RequestMemory,
+    /// True once the server drains.
+    pub(super) stopping: watch::Receiver<bool>,
 }
 
-/// On whose behalf a request is made.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Principal {
-    /// Nobody in particular: the listener asks for no proof.
-    Anonymous,
+impl Node {
+    /// Returns when the server drains: what waits for something to happen is to answer with what it has.
+    pub(super) async fn drains(&self) {
+        // An error means that the server is gone altogether.
+        let _ = self.stopping.clone().wait_for(|stopping| *stopping).await;
+    }
 }
 
 /// The circumstances of one request.

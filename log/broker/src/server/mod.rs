@@ -20,10 +20,15 @@ mod connection;
 mod context;
 mod errors;
 mod fetch;
+mod frames;
+mod header;
+mod limits;
 mod listener;
 mod metadata;
+mod outbox;
 mod produce;
 mod reply;
+mod security;
 
 pub use config::{Advertised, ServerConfig};
 pub use listener::Server;

@@ -49,16 +49,27 @@ impl Reply {
     }
 
     /// The size and the header that precede the response on the wire.
-    pub(super) fn prefix(&self, correlation_id: i32, header_version: i16) -> Bytes {
+    pub(super) fn prefix(&self, correlation_id: i32, header_version: i16) -> Prefix {
         // Header version 1 adds tagged fields, of which there are none.
         let header_len = if header_version >= 1 { 5 } else { 4 };
         let body: usize = self.chunks.iter().map(Chunk::len).sum();
-        let mut out = BytesMut::with_capacity(4 + header_len);
-        out.put_u32(u32::try_from(header_len + body).unwrap_or(u32::MAX));
-        out.put_i32(correlation_id);
-        if header_version >= 1 {
-            out.put_u8(0);
-        }
-        out.freeze()
+        let mut bytes = [0; 9];
+        let size = u32::try_from(header_len + body).unwrap_or(u32::MAX);
+        (&mut bytes[..]).put_u32(size);
+        (&mut bytes[4..]).put_i32(correlation_id);
+        Prefix { bytes, len: 4 + header_len }
+    }
+}
+
+/// A response's size and header, as they stand on the wire.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Prefix {
+    bytes: [u8; 9],
+    len: usize,
+}
+
+impl AsRef<[u8]> for Prefix {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
     }
 }

@@ -1,0 +1,129 @@
+//! Frames off the socket: a size, and as many bytes, read into the buffer that they are appended from.
+//!
+//! ```text
+//!   size │ frame          │ size │ frame …        one buffer, as large as the last frame was
+//!        └─ split off: its bytes are not copied, and belong to whoever handles it
+//! ```
+//! A connection without a request holds no buffer.
+
+use std::io;
+
+use bytes::{Buf, BytesMut};
+use tokio::io::AsyncReadExt;
+use tokio::net::tcp::ReadHalf;
+
+use crate::server::limits::{RequestMemory, Room, WaitForRoom};
+
+/// The least that is read at a time, in bytes: the batch size that clients use by default, and its header.
+const MIN_BUFFER_BYTES: usize = 17 << 10;
+/// The most that is read ahead of a frame's size, in bytes.
+const MAX_BUFFER_BYTES: usize = 1 << 20;
+
+/// A whole request, and its room in memory.
+#[derive(Debug)]
+pub(super) struct Frame {
+    pub(super) bytes: BytesMut,
+    pub(super) room: Room,
+}
+
+/// Why there is no next frame.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FrameError {
+    #[error("a frame of {bytes} bytes, the limit is 0 to {max}")]
+    Size { bytes: i32, max: usize },
+    #[error("the connection ended within a frame")]
+    Truncated,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Reads frames.
+pub(super) struct Frames {
+    buffer: BytesMut,
+    /// The size of the frame that is being read.
+    size: Option<usize>,
+    room: Option<Room>,
+    waiting: Option<WaitForRoom>,
+    last_size: usize,
+    max_bytes: usize,
+}
+
+impl Frames {
+    pub(super) fn new(max_bytes: usize) -> Self {
+        let buffer = BytesMut::new();
+        Self { buffer, size: None, room: None, waiting: None, last_size: 0, max_bytes }
+    }
+
+    /// Whether part of a frame has arrived, and the client is the one to go on.
+    pub(super) fn is_within_frame(&self) -> bool {
+        (self.size.is_some() || !self.buffer.is_empty()) && self.waiting.is_none()
+    }
+
+    /// The next frame; `None` if the connection ends before it. Cancel-safe.
+    pub(super) async fn next(
+        &mut self,
+        read: &mut ReadHalf<'_>,
+        memory: &RequestMemory,
+    ) -> Result<Option<Frame>, FrameError> {
+        loop {
+            if self.size.is_none() {
+                self.size = self.take_size()?;
+            }
+            if let Some(size) = self.size {
+                self.make_room(size, memory).await;
+                if self.buffer.len() >= size
+                    && let Some(room) = self.room.take()
+                {
+                    return Ok(Some(self.split(size, room)));
+                }
+            }
+            // Memory only once there is something to put there.
+            read.readable().await?;
+            match self.size {
+                Some(size) => self.buffer.reserve(size - self.buffer.len()),
+                None => self.buffer.reserve((self.last_size + 4).clamp(MIN_BUFFER_BYTES, MAX_BUFFER_BYTES)),
+            }
+            if read.read_buf(&mut self.buffer).await? == 0 {
+                let between = self.size.is_none() && self.buffer.is_empty();
+                return if between { Ok(None) } else { Err(FrameError::Truncated) };
+            }
+        }
+    }
+
+    fn take_size(&mut self) -> Result<Option<usize>, FrameError> {
+        let Some(size) = self.buffer.first_chunk::<4>() else { return Ok(None) };
+        let bytes = i32::from_be_bytes(*size);
+        self.buffer.advance(4);
+        let size = usize::try_from(bytes).ok().filter(|size| *size <= self.max_bytes);
+        size.map(Some).ok_or(FrameError::Size { bytes, max: self.max_bytes })
+    }
+
+    async fn make_room(&mut self, size: usize, memory: &RequestMemory) {
+        if self.room.is_some() {
+            return;
+        }
+        if self.waiting.is_none() {
+            match memory.room(size) {
+                Ok(room) => {
+                    self.room = Some(room);
+                    return;
+                }
+                Err(waiting) => self.waiting = Some(waiting),
+            }
+        }
+        if let Some(waiting) = &mut self.waiting {
+            self.room = Some(waiting.await);
+            self.waiting = None;
+        }
+    }
+
+    fn split(&mut self, size: usize, room: Room) -> Frame {
+        let bytes = self.buffer.split_to(size);
+        if self.buffer.is_empty() {
+            self.buffer = BytesMut::new();
+        }
+        self.size = None;
+        self.last_size = size;
+        Frame { bytes, room }
+    }
+}
