@@ -63,13 +63,6 @@ impl<'a> Fields<'a> {
         // Each element takes a byte at least: what the record claims must not size an allocation.
         if count > self.0.len() { Err(WireError::Short(name)) } else { Ok(count) }
     }
-
-    pub(crate) fn skip_bytes(&mut self, name: &'static str) -> Result<(), WireError> {
-        let len = usize::try_from(self.i32(name)?).unwrap_or(0);
-        let (_, rest) = self.0.split_at_checked(len).ok_or(WireError::Short(name))?;
-        self.0 = rest;
-        Ok(())
-    }
 }
 
 /// Writes a string. Longer ones than Kafka's format can hold are refused before they get here.

@@ -2,57 +2,41 @@
 
 use std::sync::atomic::Ordering;
 
-use logmill_protocol::Offset;
+use logmill_protocol::{Offset, Timestamp};
 use uuid::Uuid;
 
-use crate::broker::Broker;
+use crate::broker::{Broker, Call};
 use crate::error::Result;
-use crate::groups::JoinRequest;
+use crate::groups::{GroupService, Groups};
 use crate::names::check_id;
 use crate::types::{GroupInfo, Membership, TopicPartition};
 
+/// The group coordinator, for the length of a call of a Kafka client's.
+pub(crate) struct Coordinator<'a> {
+    pub(crate) service: &'a GroupService,
+    pub(crate) now: Timestamp,
+    _call: Call<'a>,
+}
+
 impl Broker {
+    /// The group coordinator, to which the server's handlers speak.
+    pub(crate) fn coordinator(&self) -> Result<Coordinator<'_>> {
+        let _call = self.inner.enter()?;
+        Ok(Coordinator { service: &self.inner.groups, now: self.inner.now(), _call })
+    }
+
     /// Joins a group as its only member of this instance name and returns the new generation; an earlier member of the
     /// same instance is fenced by it. The membership lasts until it is left, fenced, or the process ends.
     ///
     /// # Errors
-    /// `Invalid` for empty names; `DiskFull`, `Storage`.
+    /// `Invalid` for empty names, and for a group that Kafka clients are members of; `DiskFull`, `Storage`.
     pub async fn join_group(&self, group: &str, instance: &str) -> Result<Membership> {
-        self.join(group, Some(instance), None).await
-    }
-
-    /// Joins a group as a member that must call [`Broker::heartbeat`] within `session_timeout_ms`, or is expelled.
-    ///
-    /// # Errors
-    /// As [`Broker::join_group`].
-    pub async fn join_group_with_session(
-        &self,
-        group: &str,
-        instance: Option<&str>,
-        session_timeout_ms: u64,
-    ) -> Result<Membership> {
-        self.join(group, instance, Some(session_timeout_ms)).await
-    }
-
-    async fn join(&self, group: &str, instance: Option<&str>, session_timeout_ms: Option<u64>) -> Result<Membership> {
         let _call = self.inner.enter()?;
         check_id("group", group)?;
-        if let Some(instance) = instance {
-            check_id("instance name", instance)?;
-        }
+        check_id("instance name", instance)?;
         // Kafka's member ids: what the client calls itself, and something nobody else has.
-        let member = format!("{}-{}", short(instance.unwrap_or("member")), Uuid::new_v4());
-        let request = JoinRequest { group, instance, session_timeout_ms, member };
-        self.inner.groups.join(request, self.inner.now()).await
-    }
-
-    /// Notes that a member lives.
-    ///
-    /// # Errors
-    /// `IllegalGeneration` if it is no member of the current generation any more.
-    pub async fn heartbeat(&self, membership: &Membership) -> Result<()> {
-        let _call = self.inner.enter()?;
-        self.inner.groups.heartbeat(membership, self.inner.now())
+        let member = format!("{}-{}", short(instance), Uuid::new_v4());
+        self.inner.groups.join_local(group, instance, member, self.inner.now()).await
     }
 
     /// Leaves the group, which begins a new generation.
@@ -61,7 +45,7 @@ impl Broker {
     /// `IllegalGeneration` if it is no member of the current generation any more.
     pub async fn leave_group(&self, membership: &Membership) -> Result<()> {
         let _call = self.inner.enter()?;
-        self.inner.groups.leave(membership, self.inner.now()).await
+        self.inner.groups.leave_local(membership, self.inner.now()).await
     }
 
     /// The offsets a group has committed; partitions without one are left out. Waits until no offset of an open
@@ -86,7 +70,7 @@ impl Broker {
         let _call = self.inner.enter()?;
         check_id("group", group)?;
         self.check_partitions(offsets)?;
-        self.inner.groups.commit(group, None, offsets, self.inner.now()).await
+        self.inner.groups.commit_local(group, None, offsets, self.inner.now()).await
     }
 
     /// Commits the offsets of a member's group outside of a transaction, fenced by its generation.
@@ -97,7 +81,7 @@ impl Broker {
     pub async fn commit_offsets_as(&self, membership: &Membership, offsets: &[(TopicPartition, Offset)]) -> Result<()> {
         let _call = self.inner.enter()?;
         self.check_partitions(offsets)?;
-        self.inner.groups.commit(&membership.group, Some(membership), offsets, self.inner.now()).await
+        self.inner.groups.commit_local(&membership.group, Some(membership), offsets, self.inner.now()).await
     }
 
     /// Offsets are kept of what exists only, as in Kafka: a deleted topic takes its offsets along.
@@ -111,7 +95,7 @@ impl Broker {
     /// `Closed`.
     pub async fn groups(&self) -> Result<Vec<String>> {
         let _call = self.inner.enter()?;
-        Ok(self.inner.groups.names())
+        Ok(self.inner.groups.read(Groups::names))
     }
 
     /// What a group is; `None` if it has never been heard of.
@@ -120,7 +104,7 @@ impl Broker {
     /// `Closed`.
     pub async fn group(&self, group: &str) -> Result<Option<GroupInfo>> {
         let _call = self.inner.enter()?;
-        Ok(self.inner.groups.describe(group))
+        Ok(self.inner.groups.read(|groups| groups.info(group)))
     }
 }
 

@@ -12,7 +12,7 @@ use crate::broker::{Broker, Inner, maintenance};
 use crate::clock::{Clock, SystemClock};
 use crate::data_dir::{DataDir, this_process};
 use crate::error::{BrokerError, Result};
-use crate::groups::GroupService;
+use crate::groups::{GroupConfig, GroupService};
 use crate::names::{OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
 use crate::topics::{Opened, Topics};
 use crate::transactions::TransactionService;
@@ -35,6 +35,8 @@ pub struct BrokerConfig {
     /// Partitions of each internal topic, when they are made. One is enough for one node: all transactions share its
     /// syncs.
     pub internal_partitions: i32,
+    /// What Kafka clients may ask of their groups.
+    pub groups: GroupConfig,
 }
 
 impl BrokerConfig {
@@ -48,6 +50,7 @@ impl BrokerConfig {
             retention_check_interval_ms: 300_000,
             transaction_max_timeout_ms: 900_000,
             internal_partitions: 1,
+            groups: GroupConfig::default(),
         }
     }
 }
@@ -84,6 +87,7 @@ impl Broker {
         let at = config.clone();
         let (topics, flusher, groups, transactions, opened) = blocking::run(move || open_all(&at)).await?;
         let recovered = transactions.recover().await?;
+        groups.start_timer(Arc::clone(&config.clock));
         let report = StartReport {
             topics: topics.list().len(),
             partitions: topics.partitions().len(),
@@ -131,7 +135,7 @@ fn open_all(config: &BrokerConfig) -> Result<Parts> {
     let flusher = Flusher::start().map_err(|error| BrokerError::corrupt("cannot start the log's flusher", error))?;
     let flusher = Arc::new(flusher);
     let groups = topics.topic(OFFSETS_TOPIC)?.partitions.clone();
-    let groups = Arc::new(GroupService::open(groups, Arc::clone(&flusher), now)?);
+    let groups = Arc::new(GroupService::open(groups, Arc::clone(&flusher), config.groups.clone(), now)?);
     for topic in groups.topics() {
         // Deleted just before a crash.
         if topics.describe(&topic).is_none() {

@@ -1,33 +1,60 @@
-//! The group coordinator: the state machine, and the topic that it is written to.
+//! The group coordinator's shell: the state machine, the topic that it is written to, and the calls that wait.
+//!
+//! One lock is held from an event to the answers that come of it, and while records are appended to the page cache, so
+//! that the log and the state have the same order. Waiting for the disk, for other members or for time is done without.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use logmill_protocol::{ControlKind, Offset, ProducerEpoch, ProducerId, Timestamp};
 use logmill_storage::Flusher;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 use crate::batches::Stamp;
+use crate::clock::Clock;
 use crate::error::{BrokerError, Result};
-use crate::groups::{CommittedOffset, GroupError, GroupRecord, Groups, JoinRequest};
+use crate::groups::{
+    Commit, CommittedOffset, Effects, GroupConfig, GroupError, GroupRecord, Groups, JoinRequest, Leaver, OffsetChanges,
+    Reply, SyncRequest, Waiter,
+};
 use crate::internal::{self, Entry};
 use crate::partition::Partition;
-use crate::types::{GroupInfo, Membership, TopicPartition};
+use crate::types::{Membership, TopicPartition};
 
 /// Groups, and where they are kept.
 pub(crate) struct GroupService {
     partitions: Vec<Arc<Partition>>,
     /// Held while a record is appended, so that the log and the state have the same order.
-    state: Mutex<Groups>,
+    state: Mutex<State>,
     /// Told when pending offsets are pending no more.
     settled: Notify,
+    /// Told when a deadline comes before the one that the timer waits for.
+    earlier: Arc<Notify>,
     flusher: Arc<Flusher>,
+}
+
+struct State {
+    groups: Groups,
+    /// The calls that wait for others.
+    waiting: HashMap<Waiter, oneshot::Sender<Reply>>,
+    last_waiter: u64,
+    /// What the timer waits for.
+    armed: Option<Timestamp>,
+    /// No call may wait any more.
+    closed: bool,
 }
 
 impl GroupService {
     /// Replays the topic.
-    pub(crate) fn open(partitions: Vec<Arc<Partition>>, flusher: Arc<Flusher>, now: Timestamp) -> Result<Self> {
-        let mut groups = Groups::default();
+    pub(crate) fn open(
+        partitions: Vec<Arc<Partition>>,
+        flusher: Arc<Flusher>,
+        config: GroupConfig,
+        now: Timestamp,
+    ) -> Result<Self> {
+        let mut groups = Groups::new(config);
         for partition in &partitions {
             internal::replay(partition, |entry| {
                 match entry {
@@ -41,9 +68,15 @@ impl GroupService {
                 Ok::<_, crate::wire::WireError>(())
             })?;
         }
-        groups.forget_local_members();
-        groups.renew_sessions(now);
-        Ok(Self { partitions, state: Mutex::new(groups), settled: Notify::new(), flusher })
+        groups.start(now);
+        let state = State { groups, waiting: HashMap::new(), last_waiter: 0, armed: None, closed: false };
+        let (settled, earlier) = (Notify::new(), Arc::new(Notify::new()));
+        Ok(Self { partitions, state: Mutex::new(state), settled, earlier, flusher })
+    }
+
+    /// Starts the task that does what is due. It holds no handle: it ends with the broker.
+    pub(crate) fn start_timer(self: &Arc<Self>, clock: Arc<dyn Clock>) {
+        tokio::spawn(run_timer(Arc::downgrade(self), Arc::clone(&self.earlier), clock));
     }
 
     /// The partition of the topic that holds a group.
@@ -51,65 +84,235 @@ impl GroupService {
         internal::partition_of(group, &self.partitions)
     }
 
-    pub(crate) async fn join(&self, request: JoinRequest<'_>, now: Timestamp) -> Result<Membership> {
-        let partition = self.partition(request.group)?;
+    /// Whether the partition is of the topic.
+    pub(crate) fn owns(&self, partition: &TopicPartition) -> bool {
+        self.partitions.iter().any(|own| own.name() == partition)
+    }
+
+    /// Looks at the groups as they are.
+    pub(crate) fn read<T>(&self, read: impl FnOnce(&Groups) -> T) -> T {
+        read(&self.state.lock().groups)
+    }
+
+    /// A client joins; waits for the others.
+    pub(crate) async fn join(&self, mut request: JoinRequest, now: Timestamp) -> Result<Reply> {
+        self.wait_for_reply(&request.group.clone(), now, move |groups, waiter| {
+            request.waiter = waiter;
+            groups.join(request, now)
+        })
+        .await
+    }
+
+    /// A client asks for its assignment; waits for the leader.
+    pub(crate) async fn sync(&self, mut request: SyncRequest, now: Timestamp) -> Result<Reply> {
+        self.wait_for_reply(&request.group.clone(), now, move |groups, waiter| {
+            request.waiter = waiter;
+            groups.sync(request, now)
+        })
+        .await
+    }
+
+    /// Dropping the future leaves the member in its group, as a lost connection does in Kafka.
+    async fn wait_for_reply(
+        &self,
+        group: &str,
+        now: Timestamp,
+        event: impl FnOnce(&mut Groups, Waiter) -> Effects,
+    ) -> Result<Reply> {
+        let partition = self.partition(group)?;
+        let receive = {
+            let mut state = self.state.lock();
+            if state.closed {
+                return Err(BrokerError::Closed);
+            }
+            let (send, receive) = oneshot::channel();
+            state.last_waiter += 1;
+            let waiter = Waiter(state.last_waiter);
+            state.waiting.insert(waiter, send);
+            let effects = event(&mut state.groups, waiter);
+            self.carry_out(&mut state, effects, now);
+            receive
+        };
+        let reply = receive.await.map_err(|_| BrokerError::Closed)?;
+        // What a member is told of its generation must not be forgotten. Joins lead to no record, but for static
+        // members' new ids.
+        if !matches!(&reply, Reply::Join(Err(_)) | Reply::Sync(Err(_))) {
+            partition.flush(&self.flusher).await?;
+        }
+        Ok(reply)
+    }
+
+    /// A client lives.
+    pub(crate) fn heartbeat(
+        &self,
+        group: &str,
+        member: &str,
+        instance: Option<&str>,
+        generation: i32,
+        now: Timestamp,
+    ) -> Result<(), GroupError> {
+        let mut state = self.state.lock();
+        let result = state.groups.heartbeat(group, member, instance, generation, now);
+        self.arm(&state);
+        result
+    }
+
+    /// Clients leave. Says of each whether it was a member.
+    pub(crate) fn leave(
+        &self,
+        group: &str,
+        leavers: &[Leaver],
+        now: Timestamp,
+    ) -> Result<Vec<Result<(), GroupError>>, GroupError> {
+        let mut state = self.state.lock();
+        let (results, effects) = state.groups.leave(group, leavers, now)?;
+        self.carry_out(&mut state, effects, now);
+        Ok(results)
+    }
+
+    /// Does what is due: sessions, joining phases, assignments nobody asked for.
+    pub(crate) fn expire(&self, now: Timestamp) {
+        loop {
+            // Not one long hold of the lock when many groups are due.
+            let mut state = self.state.lock();
+            let Some(effects) = state.groups.expire(now) else { return };
+            self.carry_out(&mut state, effects, now);
+        }
+    }
+
+    /// Writes what must be written, and answers.
+    fn carry_out(&self, state: &mut State, effects: Effects, now: Timestamp) {
+        let mut replies = effects.replies;
+        let mut writes = std::collections::VecDeque::from(effects.writes);
+        while let Some(write) = writes.pop_front() {
+            let appended = self.append(std::slice::from_ref(&write.record), None, now);
+            if let Err(error) = &appended {
+                tracing::warn!(group = write.record.group(), %error, "cannot write down a group's generation");
+            }
+            let more = state.groups.written(write, appended.is_ok(), now);
+            replies.extend(more.replies);
+            writes.extend(more.writes);
+        }
+        for (waiter, reply) in replies {
+            if let Some(send) = state.waiting.remove(&waiter) {
+                // Whoever does not listen any more has lost its connection.
+                drop(send.send(reply));
+            }
+        }
+        self.arm(state);
+    }
+
+    fn arm(&self, state: &State) {
+        let next = state.groups.next_deadline();
+        if next.is_some_and(|next| state.armed.is_none_or(|armed| next < armed)) {
+            self.earlier.notify_one();
+        }
+    }
+
+    /// Joins a group as one of the engine's, at once.
+    pub(crate) async fn join_local(
+        &self,
+        group: &str,
+        instance: &str,
+        member: String,
+        now: Timestamp,
+    ) -> Result<Membership> {
         let membership = {
             let mut state = self.state.lock();
-            let joined = state.plan_join(request, now);
-            write(partition, &mut state, &[joined.record], now)?;
+            let joined = state.groups.plan_local_join(group, instance, member, now).map_err(|error| match error {
+                GroupError::InconsistentProtocol => {
+                    BrokerError::Invalid(format!("group `{group}` is in use by Kafka clients; name another"))
+                }
+                other => other.into(),
+            })?;
+            self.write(&mut state, &[joined.record], now)?;
             joined.membership
         };
-        partition.flush(&self.flusher).await?;
+        self.partition(group)?.flush(&self.flusher).await?;
         Ok(membership)
     }
 
-    pub(crate) async fn leave(&self, membership: &Membership, now: Timestamp) -> Result<()> {
-        let partition = self.partition(&membership.group)?;
+    /// Leaves a group as one of the engine's.
+    pub(crate) async fn leave_local(&self, membership: &Membership, now: Timestamp) -> Result<()> {
         {
             let mut state = self.state.lock();
-            let record = state.plan_leave(membership, now)?;
-            write(partition, &mut state, &[record], now)?;
+            let record = state.groups.plan_local_leave(membership, now)?;
+            self.write(&mut state, &[record], now)?;
         }
-        partition.flush(&self.flusher).await
+        self.partition(&membership.group)?.flush(&self.flusher).await
     }
 
-    pub(crate) fn heartbeat(&self, membership: &Membership, now: Timestamp) -> Result<()> {
-        Ok(self.state.lock().heartbeat(membership, now)?)
+    /// Checks that the engine's member may commit now.
+    pub(crate) fn check_member(&self, membership: &Membership) -> Result<()> {
+        Ok(self.state.lock().groups.check_member(membership)?)
     }
 
-    /// Expels members that have been silent for too long.
-    pub(crate) fn expire(&self, now: Timestamp) -> Result<()> {
-        let mut state = self.state.lock();
-        for record in state.plan_expiry(now) {
-            tracing::info!(group = record.group(), "a member's session has expired");
-            let partition = self.partition(record.group())?;
-            write(partition, &mut state, &[record], now)?;
-        }
-        Ok(())
-    }
-
-    /// Commits offsets outside of a transaction; fenced by the member's generation if there is one.
-    pub(crate) async fn commit(
+    /// The engine commits offsets outside of a transaction; fenced by its member's generation if there is one.
+    pub(crate) async fn commit_local(
         &self,
         group: &str,
         membership: Option<&Membership>,
         offsets: &[(TopicPartition, Offset)],
         now: Timestamp,
     ) -> Result<()> {
-        let partition = self.partition(group)?;
         {
             let mut state = self.state.lock();
             if let Some(membership) = membership {
-                state.check_member(membership)?;
+                state.groups.check_member(membership)?;
             }
-            write(partition, &mut state, &offset_records(group, offsets, now), now)?;
+            self.write(&mut state, &offset_records(group, offsets, now), now)?;
         }
-        partition.flush(&self.flusher).await
+        self.partition(group)?.flush(&self.flusher).await
     }
 
-    /// Checks that the member may commit now.
-    pub(crate) fn check_member(&self, membership: &Membership) -> Result<()> {
-        Ok(self.state.lock().check_member(membership)?)
+    /// A client commits offsets. Says of each whether it was taken.
+    pub(crate) async fn commit(
+        &self,
+        commit: Commit,
+        now: Timestamp,
+    ) -> Result<Result<Vec<Result<(), GroupError>>, GroupError>> {
+        let group = commit.group.clone();
+        self.change_offsets(&group, now, |groups| groups.commit(commit, now)).await
+    }
+
+    /// Deletes committed offsets. Says of each whether it is gone.
+    pub(crate) async fn delete_offsets(
+        &self,
+        group: &str,
+        partitions: &[TopicPartition],
+        now: Timestamp,
+    ) -> Result<Result<Vec<Result<(), GroupError>>, GroupError>> {
+        self.change_offsets(group, now, |groups| groups.plan_delete_offsets(group, partitions)).await
+    }
+
+    /// Deletes a group that has no members, with its offsets.
+    pub(crate) async fn delete(&self, group: &str, now: Timestamp) -> Result<Result<(), GroupError>> {
+        let plan = |groups: &mut Groups| {
+            groups.plan_delete(group).map(|records| OffsetChanges { records, results: Vec::new() })
+        };
+        Ok(self.change_offsets(group, now, plan).await?.map(drop))
+    }
+
+    async fn change_offsets(
+        &self,
+        group: &str,
+        now: Timestamp,
+        plan: impl FnOnce(&mut Groups) -> Result<OffsetChanges, GroupError>,
+    ) -> Result<Result<Vec<Result<(), GroupError>>, GroupError>> {
+        let changes = {
+            let mut state = self.state.lock();
+            let changes = match plan(&mut state.groups) {
+                Ok(changes) => changes,
+                Err(error) => return Ok(Err(error)),
+            };
+            self.write(&mut state, &changes.records, now)?;
+            self.arm(&state);
+            changes
+        };
+        if !changes.records.is_empty() {
+            self.partition(group)?.flush(&self.flusher).await?;
+        }
+        Ok(Ok(changes.results))
     }
 
     /// Writes offsets as part of a transaction, fenced by the member's generation; pending until the marker.
@@ -120,18 +323,12 @@ impl GroupService {
         stamp: Stamp,
         now: Timestamp,
     ) -> Result<()> {
-        let partition = self.partition(&membership.group)?;
         let mut state = self.state.lock();
-        state.check_member(membership)?;
+        state.groups.check_member(membership)?;
         let records = offset_records(&membership.group, offsets, now);
-        internal::append(partition, records.iter().map(|r| (r.key(), r.value())), Some(stamp), now)?;
-        records.iter().for_each(|record| state.apply(record, Some(stamp.id)));
+        self.append(&records, Some(stamp), now)?;
+        records.iter().for_each(|record| state.groups.apply(record, Some(stamp.id)));
         Ok(())
-    }
-
-    /// Whether the partition is of the topic.
-    pub(crate) fn owns(&self, partition: &TopicPartition) -> bool {
-        self.partitions.iter().any(|own| own.name() == partition)
     }
 
     /// Appends a marker to a partition of the topic and settles what was pending.
@@ -145,7 +342,7 @@ impl GroupService {
     ) -> Result<()> {
         let mut state = self.state.lock();
         partition.append_marker(id, epoch, kind, now)?;
-        if state.end_transaction(id, kind == ControlKind::Commit) {
+        if state.groups.end_transaction(id, kind == ControlKind::Commit) {
             self.settled.notify_waiters();
         }
         Ok(())
@@ -163,7 +360,7 @@ impl GroupService {
             if is_closed() {
                 return Err(BrokerError::Closed);
             }
-            if let Some(offsets) = self.state.lock().stable_offsets(group, partitions) {
+            if let Some(offsets) = self.read(|groups| groups.stable_offsets(group, partitions)) {
                 return Ok(offsets);
             }
             settled.await;
@@ -173,43 +370,44 @@ impl GroupService {
     /// Removes a deleted topic's offsets.
     pub(crate) fn forget_topic(&self, topic: &str, now: Timestamp) -> Result<()> {
         let mut state = self.state.lock();
-        for record in state.plan_forget_topic(topic) {
-            let partition = self.partition(record.group())?;
-            write(partition, &mut state, &[record], now)?;
-        }
-        Ok(())
+        let records = state.groups.plan_forget_topic(topic);
+        self.write(&mut state, &records, now)
     }
 
     /// The topics that groups have offsets of.
     pub(crate) fn topics(&self) -> Vec<String> {
-        self.state.lock().topics().into_iter().map(str::to_owned).collect()
+        self.read(|groups| groups.topics().into_iter().map(str::to_owned).collect())
     }
 
-    pub(crate) fn names(&self) -> Vec<String> {
-        self.state.lock().names()
-    }
-
-    pub(crate) fn describe(&self, group: &str) -> Option<GroupInfo> {
-        self.state.lock().describe(group)
-    }
-
-    /// Wakes everyone who waits, to look again.
+    /// Wakes everyone who waits, as the broker closes: nobody may wait for other members any more.
     pub(crate) fn wake(&self) {
+        let waiting = {
+            let mut state = self.state.lock();
+            state.closed = true;
+            std::mem::take(&mut state.waiting)
+        };
+        drop(waiting);
         self.settled.notify_waiters();
     }
 
-    /// Rewrites partitions whose dead records far outnumber the live ones, and trims them. Waits for the disk.
+    /// Forgets offsets and groups that nobody has used for too long, then rewrites partitions whose dead records far
+    /// outnumber the live ones, and trims them. Waits for the disk.
     pub(crate) fn trim(&self, now: Timestamp) -> Result<()> {
+        {
+            let mut state = self.state.lock();
+            let expired = state.groups.plan_expiry(now);
+            self.write(&mut state, &expired, now)?;
+        }
         for partition in &self.partitions {
             let start = {
                 let state = self.state.lock();
                 // What is pending lies below the rewritten records and must not be trimmed.
-                if state.has_pending() || !internal::is_bloated(partition, state.live_records()) {
+                if state.groups.has_pending() || !internal::is_bloated(partition, state.groups.live_records()) {
                     continue;
                 }
                 let start = partition.log().log_end();
                 let is_here = |group: &str| self.partition(group).is_ok_and(|p| Arc::ptr_eq(p, partition));
-                let records = state.snapshot(is_here);
+                let records = state.groups.snapshot(is_here);
                 internal::append(partition, records.iter().map(|r| (r.key(), r.value())), None, now)?;
                 start
             };
@@ -218,28 +416,60 @@ impl GroupService {
         }
         Ok(())
     }
+
+    /// Appends records and applies them, group by group.
+    fn write(&self, state: &mut State, records: &[GroupRecord], now: Timestamp) -> Result<()> {
+        for records in records.chunk_by(|a, b| a.group() == b.group()) {
+            self.append(records, None, now)?;
+            records.iter().for_each(|record| state.groups.apply(record, None));
+        }
+        Ok(())
+    }
+
+    /// Appends records of one group.
+    fn append(&self, records: &[GroupRecord], stamp: Option<Stamp>, now: Timestamp) -> Result<()> {
+        let Some(first) = records.first() else { return Ok(()) };
+        let partition = self.partition(first.group())?;
+        internal::append(partition, records.iter().map(|r| (r.key(), r.value())), stamp, now)
+    }
 }
 
-/// Appends records and applies them.
-fn write(partition: &Partition, state: &mut Groups, records: &[GroupRecord], now: Timestamp) -> Result<()> {
-    internal::append(partition, records.iter().map(|r| (r.key(), r.value())), None, now)?;
-    records.iter().for_each(|record| state.apply(record, None));
-    Ok(())
+impl Drop for GroupService {
+    fn drop(&mut self) {
+        // The timer looks up, and finds nobody.
+        self.earlier.notify_one();
+    }
+}
+
+/// Waits for each deadline in turn. There is none while nobody is in a group.
+async fn run_timer(service: Weak<GroupService>, earlier: Arc<Notify>, clock: Arc<dyn Clock>) {
+    loop {
+        let next = {
+            let Some(service) = service.upgrade() else { return };
+            service.expire(clock.now());
+            let mut state = service.state.lock();
+            if state.closed {
+                return;
+            }
+            state.armed = state.groups.next_deadline();
+            state.armed
+        };
+        // A notice since the lock was let go of is kept.
+        match next {
+            Some(next) => {
+                let wait_ms = u64::try_from(next.0.saturating_sub(clock.now().0)).unwrap_or(0);
+                let _ = tokio::time::timeout(Duration::from_millis(wait_ms.max(1)), earlier.notified()).await;
+            }
+            None => earlier.notified().await,
+        }
+    }
 }
 
 fn offset_records(group: &str, offsets: &[(TopicPartition, Offset)], now: Timestamp) -> Vec<GroupRecord> {
     let record = |(partition, offset): &(TopicPartition, Offset)| GroupRecord::Offset {
         group: group.to_owned(),
         partition: partition.clone(),
-        value: Some(CommittedOffset { offset: *offset, committed_at: now }),
+        value: Some(CommittedOffset::new(*offset, now)),
     };
     offsets.iter().map(record).collect()
-}
-
-impl From<GroupError> for BrokerError {
-    fn from(error: GroupError) -> Self {
-        match error {
-            GroupError::IllegalGeneration { group, generation } => Self::IllegalGeneration { group, generation },
-        }
-    }
 }

@@ -1,201 +1,319 @@
-//! The group coordinator's state machine: no clock, no I/O, no randomness.
-//!
-//! A transaction's offsets are *pending* from the moment they are written until the transaction's marker. They are
-//! fenced by generation when they are written (KIP-447); a reader who must not miss them waits until none is pending.
+//! All groups: the events that reach them, and what the log says of them. No clock, no I/O, no randomness.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use logmill_protocol::{Offset, ProducerId, Timestamp};
 
+use crate::groups::config::GroupConfig;
+use crate::groups::effects::{Effects, Then, Write};
+use crate::groups::error::GroupError;
+use crate::groups::group::{Group, GroupState};
+use crate::groups::join::JoinRequest;
+use crate::groups::leave::Leaver;
+use crate::groups::local::{LocalJoin, illegal};
+use crate::groups::offsets::{Commit, OffsetChanges, OffsetFound};
 use crate::groups::records::GroupRecord;
-use crate::types::{GroupInfo, Membership, TopicPartition};
-
-/// An offset that a group has committed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CommittedOffset {
-    /// Where to read on.
-    pub offset: Offset,
-    /// When it was committed.
-    pub committed_at: Timestamp,
-}
-
-/// A member of a group.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Member {
-    /// Its instance name, which at most one member of the group bears (KIP-345).
-    pub instance: Option<String>,
-    /// It is expelled when not heard of for this long; `None` lives as long as the broker.
-    pub session_timeout_ms: Option<u64>,
-    /// When it was last heard of.
-    pub heard_at: Timestamp,
-}
-
-/// A group's generation and members.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct GroupMeta {
-    /// Counts the changes of membership.
-    pub generation: i32,
-    /// When it changed last.
-    pub changed_at: Timestamp,
-    /// The members by id.
-    pub members: BTreeMap<String, Member>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Group {
-    meta: GroupMeta,
-    offsets: BTreeMap<TopicPartition, CommittedOffset>,
-    /// Offsets of open transactions.
-    pending: HashMap<ProducerId, BTreeMap<TopicPartition, Option<CommittedOffset>>>,
-}
-
-/// Who wants to join.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct JoinRequest<'a> {
-    /// The group.
-    pub group: &'a str,
-    /// The instance name: whoever bore it before is fenced.
-    pub instance: Option<&'a str>,
-    /// When to expel the member if it is not heard of.
-    pub session_timeout_ms: Option<u64>,
-    /// The id the member will have; the caller draws it.
-    pub member: String,
-}
-
-/// What a join comes to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Joined {
-    /// The new membership.
-    pub membership: Membership,
-    /// To be appended and applied.
-    pub record: GroupRecord,
-}
-
-/// Why the coordinator refuses.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum GroupError {
-    /// The member is none, or not of the current generation.
-    #[error("generation {generation} of group `{group}` is not the current one")]
-    IllegalGeneration {
-        /// The group.
-        group: String,
-        /// The generation claimed.
-        generation: i32,
-    },
-}
+use crate::groups::sync::SyncRequest;
+use crate::types::{Membership, TopicPartition};
 
 /// All groups.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Groups {
-    groups: HashMap<String, Group>,
+    config: GroupConfig,
+    pub(super) groups: HashMap<String, Group>,
     /// Which groups have offsets pending for a producer.
     pending_in: HashMap<ProducerId, BTreeSet<String>>,
+    /// When groups must be looked at. No later than their deadlines, and as early only where members have been heard
+    /// of since.
+    deadlines: BTreeSet<(Timestamp, String)>,
+    /// The entry of each group above.
+    scheduled: HashMap<String, Timestamp>,
 }
 
 impl Groups {
-    /// Plans a join: a new generation that the earlier bearer of the instance name is no longer part of.
+    /// No groups, within the limits of the configuration.
     #[must_use]
-    pub fn plan_join(&self, request: JoinRequest<'_>, now: Timestamp) -> Joined {
-        let mut meta = self.groups.get(request.group).map(|group| group.meta.clone()).unwrap_or_default();
-        if request.instance.is_some() {
-            meta.members.retain(|_, member| member.instance.as_deref() != request.instance);
-        }
-        let instance = request.instance.map(str::to_owned);
-        let member = Member { instance, session_timeout_ms: request.session_timeout_ms, heard_at: now };
-        meta.members.insert(request.member.clone(), member);
-        let record = next_generation(request.group, meta, now);
-        let generation = match &record {
-            GroupRecord::Group { value: Some(meta), .. } => meta.generation,
-            _ => 0,
-        };
-        let membership = Membership { group: request.group.to_owned(), member: request.member, generation };
-        Joined { membership, record }
+    pub fn new(config: GroupConfig) -> Self {
+        Self { config, ..Self::default() }
     }
 
-    /// Plans a leave.
+    /// A member asks to join. Its waiter is answered with these effects or later ones.
+    pub fn join(&mut self, join: JoinRequest, now: Timestamp) -> Effects {
+        let mut effects = Effects::default();
+        if let Err(error) = self.check_join(&join) {
+            effects.refuse_join(join.waiter, &join.member, error);
+            return effects;
+        }
+        let name = join.group.clone();
+        let group = self.groups.entry(name.clone()).or_insert_with(|| Group::new(&name));
+        group.join(join, &self.config, now, &mut effects);
+        self.settle(&name);
+        effects
+    }
+
+    fn check_join(&self, join: &JoinRequest) -> Result<(), GroupError> {
+        if join.group.is_empty() {
+            return Err(GroupError::InvalidGroup);
+        }
+        let allowed = self.config.min_session_timeout_ms..=self.config.max_session_timeout_ms;
+        if !allowed.contains(&join.session_timeout_ms) {
+            return Err(GroupError::InvalidSessionTimeout);
+        }
+        match join.member.is_empty() || self.groups.contains_key(&join.group) {
+            true => Ok(()),
+            false => Err(GroupError::UnknownMember),
+        }
+    }
+
+    /// A member asks for its assignment. Its waiter is answered with these effects or later ones.
+    pub fn sync(&mut self, sync: SyncRequest, now: Timestamp) -> Effects {
+        let mut effects = Effects::default();
+        if sync.group.is_empty() {
+            effects.sync(sync.waiter, Err(GroupError::InvalidGroup));
+            return effects;
+        }
+        let name = sync.group.clone();
+        match self.groups.get_mut(&name) {
+            Some(group) => group.sync(sync, now, &mut effects),
+            None => effects.sync(sync.waiter, Err(GroupError::UnknownMember)),
+        }
+        self.settle(&name);
+        effects
+    }
+
+    /// Goes on after a record of [`Effects::writes`] was written, or could not be.
+    pub fn written(&mut self, write: Write, is_written: bool, now: Timestamp) -> Effects {
+        let mut effects = Effects::default();
+        let (name, meta) = match write.record {
+            GroupRecord::Group { group, value } => (group, value),
+            GroupRecord::Offset { .. } => return effects,
+        };
+        let Some(group) = self.groups.get_mut(&name) else { return effects };
+        match write.then {
+            Then::Nothing => {}
+            Then::Assign(assignments) => group.assigned(assignments, is_written, &self.config, now, &mut effects),
+            Then::Replace { group: next, waiter, reply, fenced } if is_written => {
+                group.replaced(*next, (waiter, *reply), fenced, &mut effects);
+            }
+            Then::Replace { waiter, .. } => effects.refuse_join(waiter, "", GroupError::NotWritten),
+        }
+        if is_written {
+            group.written = meta;
+        }
+        self.settle(&name);
+        effects
+    }
+
+    /// A member lives.
+    ///
+    /// # Errors
+    /// If it is none of the current generation, or must rejoin.
+    pub fn heartbeat(
+        &mut self,
+        group: &str,
+        member: &str,
+        instance: Option<&str>,
+        generation: i32,
+        now: Timestamp,
+    ) -> Result<(), GroupError> {
+        if group.is_empty() {
+            return Err(GroupError::InvalidGroup);
+        }
+        let found = self.groups.get_mut(group).ok_or(GroupError::UnknownMember)?;
+        let result = found.heartbeat(member, instance, generation, now);
+        self.heard_of(group, member);
+        result
+    }
+
+    /// A session that begins anew ends later, and whoever finds nothing due at its earlier end looks for the next one.
+    /// So nothing is noted here, unless the earlier end has been passed over.
+    fn heard_of(&mut self, group: &str, member: &str) {
+        let found = self.groups.get(group).and_then(|group| group.members.get(member));
+        let expires_at = found.and_then(|member| member.expires_at);
+        let scheduled = self.scheduled.get(group);
+        if expires_at.is_some_and(|at| scheduled.is_none_or(|scheduled| *scheduled > at)) {
+            self.settle(group);
+        }
+    }
+
+    /// Members leave. Says of each whether it was one.
+    ///
+    /// # Errors
+    /// If the group's name is empty.
+    pub fn leave(
+        &mut self,
+        group: &str,
+        leavers: &[Leaver],
+        now: Timestamp,
+    ) -> Result<(Vec<Result<(), GroupError>>, Effects), GroupError> {
+        if group.is_empty() {
+            return Err(GroupError::InvalidGroup);
+        }
+        let mut effects = Effects::default();
+        let Some(found) = self.groups.get_mut(group) else {
+            return Ok((leavers.iter().map(|_| Err(GroupError::UnknownMember)).collect(), effects));
+        };
+        let results = found.leave(leavers, &self.config, now, &mut effects);
+        self.settle(group);
+        Ok((results, effects))
+    }
+
+    /// When [`Groups::expire`] has something to do, at the earliest.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    /// Does what is due in the group whose deadline is the earliest; `None` if none is due.
+    pub fn expire(&mut self, now: Timestamp) -> Option<Effects> {
+        let (_, name) = self.deadlines.first().filter(|(at, _)| *at <= now)?.clone();
+        let mut effects = Effects::default();
+        if let Some(group) = self.groups.get_mut(&name) {
+            group.expire(&self.config, now, &mut effects);
+        }
+        self.settle(&name);
+        Some(effects)
+    }
+
+    /// After an event: forgets a group of which nothing is left, and notes when it must be looked at again.
+    fn settle(&mut self, name: &str) {
+        if self.groups.get(name).is_some_and(Group::is_nothing) {
+            self.groups.remove(name);
+        }
+        let deadline = self.groups.get(name).and_then(Group::deadline);
+        if self.scheduled.get(name).copied() == deadline {
+            return;
+        }
+        if let Some(at) = self.scheduled.remove(name) {
+            self.deadlines.remove(&(at, name.to_owned()));
+        }
+        if let Some(at) = deadline {
+            self.deadlines.insert((at, name.to_owned()));
+            self.scheduled.insert(name.to_owned(), at);
+        }
+    }
+
+    /// Plans a join of the engine's.
+    ///
+    /// # Errors
+    /// If the group's members are others.
+    pub fn plan_local_join(
+        &self,
+        group: &str,
+        instance: &str,
+        member: String,
+        now: Timestamp,
+    ) -> Result<LocalJoin, GroupError> {
+        match self.groups.get(group) {
+            Some(group) => group.plan_local_join(instance, member, now),
+            None => Group::new(group).plan_local_join(instance, member, now),
+        }
+    }
+
+    /// Plans a leave of the engine's.
     ///
     /// # Errors
     /// If the member is none of the current generation.
-    pub fn plan_leave(&self, membership: &Membership, now: Timestamp) -> Result<GroupRecord, GroupError> {
-        let mut meta = self.check(membership)?.meta.clone();
-        meta.members.remove(&membership.member);
-        Ok(next_generation(&membership.group, meta, now))
+    pub fn plan_local_leave(&self, membership: &Membership, now: Timestamp) -> Result<GroupRecord, GroupError> {
+        let group = self.groups.get(&membership.group).ok_or_else(|| illegal(membership))?;
+        group.check_membership(membership)?;
+        Ok(group.plan_local_leave(&membership.member, now))
     }
 
-    /// Plans the expulsion of all members that have not been heard of within their session timeout. One record for
-    /// each group that loses some.
-    #[must_use]
-    pub fn plan_expiry(&self, now: Timestamp) -> Vec<GroupRecord> {
-        let mut records = Vec::new();
-        for (name, group) in &self.groups {
-            let mut meta = group.meta.clone();
-            meta.members.retain(|_, member| !is_expired(member, now));
-            if meta.members.len() < group.meta.members.len() {
-                records.push(next_generation(name, meta, now));
-            }
-        }
-        records
-    }
-
-    /// Notes that a member lives.
-    ///
-    /// # Errors
-    /// If the member is none of the current generation: it must join again.
-    pub fn heartbeat(&mut self, membership: &Membership, now: Timestamp) -> Result<(), GroupError> {
-        self.check(membership)?;
-        let group = self.groups.get_mut(&membership.group);
-        if let Some(member) = group.and_then(|group| group.meta.members.get_mut(&membership.member)) {
-            member.heard_at = member.heard_at.max(now);
-        }
-        Ok(())
-    }
-
-    /// Checks that the member may commit.
+    /// Checks that a member of the engine's may commit.
     ///
     /// # Errors
     /// If it is none of the current generation.
     pub fn check_member(&self, membership: &Membership) -> Result<(), GroupError> {
-        self.check(membership).map(|_| ())
+        self.groups.get(&membership.group).ok_or_else(|| illegal(membership))?.check_membership(membership)
     }
 
-    fn check(&self, membership: &Membership) -> Result<&Group, GroupError> {
-        self.groups
-            .get(&membership.group)
-            .filter(|group| group.meta.generation == membership.generation)
-            .filter(|group| group.meta.members.contains_key(&membership.member))
-            .ok_or_else(|| GroupError::IllegalGeneration {
-                group: membership.group.clone(),
-                generation: membership.generation,
-            })
+    /// Plans a commit of a client's, and takes it for a sign of life.
+    ///
+    /// # Errors
+    /// If such a member may not commit.
+    pub fn commit(&mut self, commit: Commit, now: Timestamp) -> Result<OffsetChanges, GroupError> {
+        match self.groups.get_mut(&commit.group) {
+            Some(group) => {
+                group.check_commit(&commit.member, commit.instance.as_deref(), commit.generation)?;
+                group.renew(&commit.member, now);
+                self.heard_of(&commit.group, &commit.member);
+            }
+            // Offsets are kept for those who use no membership.
+            None if commit.generation < 0 => {}
+            None if commit.knows_unknown_group => return Err(GroupError::GroupNotFound(commit.group)),
+            None => {
+                return Err(GroupError::IllegalGeneration { group: commit.group, generation: commit.generation });
+            }
+        }
+        let mut changes = OffsetChanges::default();
+        for (partition, value) in commit.offsets {
+            if value.metadata.encode_utf16().count() > self.config.offset_metadata_max_len {
+                changes.results.push(Err(GroupError::MetadataTooLarge));
+                continue;
+            }
+            changes.results.push(Ok(()));
+            let group = commit.group.clone();
+            changes.records.push(GroupRecord::Offset { group, partition, value: Some(value) });
+        }
+        Ok(changes)
+    }
+
+    /// Plans the deletion of offsets.
+    ///
+    /// # Errors
+    /// If the group does not exist, or is in use by others than consumers.
+    pub fn plan_delete_offsets(&self, name: &str, partitions: &[TopicPartition]) -> Result<OffsetChanges, GroupError> {
+        if name.is_empty() {
+            return Err(GroupError::InvalidGroup);
+        }
+        self.found(name)?.plan_delete_offsets(partitions)
+    }
+
+    /// Plans the deletion of a group.
+    ///
+    /// # Errors
+    /// If it does not exist or has members.
+    pub fn plan_delete(&self, name: &str) -> Result<Vec<GroupRecord>, GroupError> {
+        self.found(name)?.plan_delete()
+    }
+
+    fn found(&self, name: &str) -> Result<&Group, GroupError> {
+        self.groups.get(name).ok_or_else(|| GroupError::GroupNotFound(name.to_owned()))
+    }
+
+    /// Plans the removal of offsets that nobody has used for too long, and of groups of which nothing is left.
+    #[must_use]
+    pub fn plan_expiry(&self, now: Timestamp) -> Vec<GroupRecord> {
+        self.groups.values().flat_map(|group| group.plan_expiry(&self.config, now)).collect()
+    }
+
+    /// Records for the removal of all offsets of a topic.
+    #[must_use]
+    pub fn plan_forget_topic(&self, topic: &str) -> Vec<GroupRecord> {
+        self.groups.values().flat_map(|group| group.plan_forget(|partition| partition.topic == topic)).collect()
     }
 
     /// Applies a record, which is part of `producer`'s open transaction if there is one.
     pub fn apply(&mut self, record: &GroupRecord, producer: Option<ProducerId>) {
-        match record {
-            GroupRecord::Group { group, value: Some(meta) } => {
-                self.groups.entry(group.clone()).or_default().meta.clone_from(meta);
+        let name = record.group();
+        let group = self.groups.entry(name.to_owned()).or_insert_with(|| Group::new(name));
+        match (record, producer) {
+            (GroupRecord::Group { value: Some(meta), .. }, _) => group.load(meta),
+            (GroupRecord::Group { value: None, .. }, _) => group.unload(),
+            (GroupRecord::Offset { partition, value, .. }, Some(producer)) => {
+                group.in_transactions.entry(producer).or_default().insert(partition.clone(), value.clone());
+                self.pending_in.entry(producer).or_default().insert(name.to_owned());
             }
-            GroupRecord::Group { group, value: None } => {
-                if let Some(group) = self.groups.get_mut(group) {
-                    group.meta = GroupMeta::default();
-                }
+            (GroupRecord::Offset { partition, value: Some(value), .. }, None) => {
+                group.offsets.insert(partition.clone(), value.clone());
             }
-            GroupRecord::Offset { group, partition, value } => {
-                let state = self.groups.entry(group.clone()).or_default();
-                match (producer, value) {
-                    (Some(producer), value) => {
-                        state.pending.entry(producer).or_default().insert(partition.clone(), *value);
-                        self.pending_in.entry(producer).or_default().insert(group.clone());
-                    }
-                    (None, Some(value)) => {
-                        state.offsets.insert(partition.clone(), *value);
-                    }
-                    (None, None) => {
-                        state.offsets.remove(partition);
-                    }
-                }
+            (GroupRecord::Offset { partition, value: None, .. }, None) => {
+                group.offsets.remove(partition);
+                group.in_transactions.values_mut().for_each(|pending| drop(pending.remove(partition)));
             }
         }
+        self.settle(name);
     }
 
     /// Applies the marker that ends `producer`'s transaction. Returns whether any offset was pending.
@@ -203,16 +321,14 @@ impl Groups {
         let Some(groups) = self.pending_in.remove(&producer) else { return false };
         for name in groups {
             let Some(group) = self.groups.get_mut(&name) else { continue };
-            let pending = group.pending.remove(&producer).unwrap_or_default();
-            if !commit {
-                continue;
-            }
-            for (partition, value) in pending {
+            let pending = group.in_transactions.remove(&producer).unwrap_or_default();
+            for (partition, value) in pending.into_iter().filter(|_| commit) {
                 match value {
                     Some(value) => group.offsets.insert(partition, value),
                     None => group.offsets.remove(&partition),
                 };
             }
+            self.settle(&name);
         }
         true
     }
@@ -221,24 +337,37 @@ impl Groups {
     #[must_use]
     pub fn stable_offsets(&self, group: &str, partitions: &[TopicPartition]) -> Option<Vec<(TopicPartition, Offset)>> {
         let Some(group) = self.groups.get(group) else { return Some(Vec::new()) };
-        if group.pending.values().any(|pending| partitions.iter().any(|p| pending.contains_key(p))) {
+        if partitions.iter().any(|partition| group.is_unstable(partition)) {
             return None;
         }
         let committed = |p: &TopicPartition| Some((p.clone(), group.offsets.get(p)?.offset));
         Some(partitions.iter().filter_map(committed).collect())
     }
 
-    /// Drops the members that cannot have survived this process: those without a session.
-    pub fn forget_local_members(&mut self) {
-        for group in self.groups.values_mut() {
-            group.meta.members.retain(|_, member| member.session_timeout_ms.is_some());
-        }
+    /// What is committed of the partitions, in their order.
+    #[must_use]
+    pub fn offsets(&self, group: &str, partitions: &[TopicPartition], must_be_stable: bool) -> Vec<OffsetFound> {
+        let group = self.groups.get(group);
+        let find = |p| group.map_or(OffsetFound::None, |group| group.offset(p, must_be_stable));
+        partitions.iter().map(find).collect()
     }
 
-    /// Gives every member a full session from `now` on: the broker was away, not they.
-    pub fn renew_sessions(&mut self, now: Timestamp) {
-        for member in self.groups.values_mut().flat_map(|group| group.meta.members.values_mut()) {
-            member.heard_at = now;
+    /// The partitions that the group has committed an offset of, sorted.
+    #[must_use]
+    pub fn committed_partitions(&self, group: &str) -> Vec<TopicPartition> {
+        self.groups.get(group).map(|group| group.offsets.keys().cloned().collect()).unwrap_or_default()
+    }
+
+    /// After replay: drops the members that cannot have survived, and gives every other a full session from `now` on,
+    /// since it was the broker that was away, not they.
+    pub fn start(&mut self, now: Timestamp) {
+        let names: Vec<String> = self.groups.keys().cloned().collect();
+        for name in names {
+            if let Some(group) = self.groups.get_mut(&name) {
+                group.forget_local_members();
+                group.members.values_mut().for_each(|member| member.renew(now));
+            }
+            self.settle(&name);
         }
     }
 
@@ -248,33 +377,18 @@ impl Groups {
         !self.pending_in.is_empty()
     }
 
-    /// Records for the removal of all offsets of topics that `exists` denies.
-    #[must_use]
-    pub fn plan_forget_topic(&self, topic: &str) -> Vec<GroupRecord> {
-        let mut records = Vec::new();
-        for (name, group) in &self.groups {
-            let of_topic = group.offsets.keys().filter(|partition| partition.topic == topic);
-            records.extend(of_topic.map(|partition| GroupRecord::Offset {
-                group: name.clone(),
-                partition: partition.clone(),
-                value: None,
-            }));
-        }
-        records
-    }
-
     /// Records that say all there is to say about the groups that `select` picks.
     #[must_use]
     pub fn snapshot(&self, select: impl Fn(&str) -> bool) -> Vec<GroupRecord> {
         let mut records = Vec::new();
         for (name, group) in self.groups.iter().filter(|(name, _)| select(name)) {
-            if group.meta != GroupMeta::default() {
-                records.push(GroupRecord::Group { group: name.clone(), value: Some(group.meta.clone()) });
+            if let Some(meta) = &group.written {
+                records.push(GroupRecord::Group { group: name.clone(), value: Some(meta.clone()) });
             }
             records.extend(group.offsets.iter().map(|(partition, value)| GroupRecord::Offset {
                 group: name.clone(),
                 partition: partition.clone(),
-                value: Some(*value),
+                value: Some(value.clone()),
             }));
         }
         records
@@ -284,18 +398,6 @@ impl Groups {
     #[must_use]
     pub fn live_records(&self) -> usize {
         self.groups.values().map(|group| group.offsets.len() + 1).sum()
-    }
-
-    /// What a group is.
-    #[must_use]
-    pub fn describe(&self, name: &str) -> Option<GroupInfo> {
-        let group = self.groups.get(name)?;
-        Some(GroupInfo {
-            group: name.to_owned(),
-            generation: group.meta.generation,
-            members: group.meta.members.keys().cloned().collect(),
-            offsets: group.offsets.iter().map(|(partition, value)| (partition.clone(), value.offset)).collect(),
-        })
     }
 
     /// The names of all groups, sorted.
@@ -310,18 +412,12 @@ impl Groups {
     pub fn topics(&self) -> HashSet<&str> {
         self.groups.values().flat_map(|group| group.offsets.keys()).map(|p| p.topic.as_str()).collect()
     }
-}
 
-fn next_generation(group: &str, mut meta: GroupMeta, now: Timestamp) -> GroupRecord {
-    // Kafka starts over at i32::MAX as well; -1 and 0 mean "none" on the wire.
-    meta.generation = meta.generation.checked_add(1).unwrap_or(1);
-    meta.changed_at = now;
-    GroupRecord::Group { group: group.to_owned(), value: Some(meta) }
-}
-
-fn is_expired(member: &Member, now: Timestamp) -> bool {
-    let silent_ms = u64::try_from(now.0.saturating_sub(member.heard_at.0)).unwrap_or(0);
-    member.session_timeout_ms.is_some_and(|timeout| silent_ms > timeout)
+    /// The state a group is in, if there is one.
+    #[must_use]
+    pub fn state(&self, name: &str) -> Option<GroupState> {
+        self.groups.get(name).map(|group| group.state)
+    }
 }
 
 #[cfg(test)]

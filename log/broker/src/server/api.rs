@@ -12,7 +12,7 @@ use kafka_protocol::protocol::Decodable;
 use crate::server::context::RequestContext;
 use crate::server::header::Header;
 use crate::server::reply::{Reply, Unencodable};
-use crate::server::{fetch, metadata, produce};
+use crate::server::{fetch, groups, metadata, produce};
 
 /// Defines [`SERVED`] and [`begin`] from one table: an API to a line, and who handles it.
 macro_rules! serve {
@@ -50,6 +50,17 @@ serve! {
     // async fn(&RequestContext, version: i16, Request) -> Response
     decoded {
         Metadata => metadata::metadata,
+        OffsetCommit => groups::offset_commit,
+        OffsetFetch => groups::offset_fetch,
+        FindCoordinator => groups::find_coordinator,
+        JoinGroup => groups::join_group,
+        Heartbeat => groups::heartbeat,
+        LeaveGroup => groups::leave_group,
+        SyncGroup => groups::sync_group,
+        DescribeGroups => groups::describe_groups,
+        ListGroups => groups::list_groups,
+        DeleteGroups => groups::delete_groups,
+        OffsetDelete => groups::offset_delete,
     }
 }
 

@@ -21,6 +21,7 @@ mod context;
 mod errors;
 mod fetch;
 mod frames;
+mod groups;
 mod header;
 mod limits;
 mod listener;

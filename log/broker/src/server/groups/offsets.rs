@@ -1,0 +1,273 @@
+//! OffsetCommit, OffsetFetch and OffsetDelete.
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::offset_commit_request::OffsetCommitRequestPartition;
+use kafka_protocol::messages::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
+use kafka_protocol::messages::offset_delete_response::{OffsetDeleteResponsePartition, OffsetDeleteResponseTopic};
+use kafka_protocol::messages::offset_fetch_response::{
+    OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions, OffsetFetchResponseTopic,
+    OffsetFetchResponseTopics,
+};
+use kafka_protocol::messages::{
+    OffsetCommitRequest, OffsetCommitResponse, OffsetDeleteRequest, OffsetDeleteResponse, OffsetFetchRequest,
+    OffsetFetchResponse, TopicName,
+};
+use kafka_protocol::protocol::StrBytes;
+use logmill_protocol::{LeaderEpoch, Offset, Timestamp};
+
+use crate::groups::{Commit, CommittedOffset, GroupService, OffsetFound};
+use crate::server::context::RequestContext;
+use crate::server::groups::{code, owned, result_code, text};
+use crate::types::TopicPartition;
+
+/// The first version of OffsetCommit whose clients are told that a group does not exist.
+const UNKNOWN_GROUP_VERSION: i16 = 9;
+/// The first version of OffsetFetch that asks for many groups at once (KIP-709).
+const MANY_VERSION: i16 = 8;
+/// What a response says where no offset is committed.
+const NO_OFFSET: i64 = -1;
+
+/// Whether the partition exists.
+fn exists(context: &RequestContext, topic: &TopicName, partition: i32) -> bool {
+    let partitions = context.broker().open_topic(topic).map_or(0, |topic| topic.partitions.len());
+    usize::try_from(partition).is_ok_and(|partition| partition < partitions)
+}
+
+/// Answers an OffsetCommit request, once the offsets are on disk.
+pub(in crate::server) async fn offset_commit(
+    context: &RequestContext,
+    version: i16,
+    request: OffsetCommitRequest,
+) -> OffsetCommitResponse {
+    // Looked up once: topics come and go.
+    let known = known(context, &request);
+    let mut results = match commit(context, version, &request, &known).await {
+        Ok(results) => results.into_iter(),
+        Err(error_code) => vec![error_code; known.len()].into_iter(),
+    };
+    let mut known = known.into_iter();
+    let topics = request.topics.iter().map(|topic| {
+        let partitions = topic.partitions.iter().map(|partition| {
+            let result = if known.next().unwrap_or(false) { results.next() } else { None };
+            OffsetCommitResponsePartition::default()
+                .with_partition_index(partition.partition_index)
+                .with_error_code(result.unwrap_or(ResponseError::UnknownTopicOrPartition.code()))
+        });
+        let partitions = partitions.collect();
+        OffsetCommitResponseTopic::default().with_name(topic.name.clone()).with_partitions(partitions)
+    });
+    OffsetCommitResponse::default().with_topics(topics.collect())
+}
+
+/// Which of the request's partitions exist, in its order.
+fn known(context: &RequestContext, request: &OffsetCommitRequest) -> Vec<bool> {
+    let mut known = Vec::new();
+    for topic in &request.topics {
+        known.extend(topic.partitions.iter().map(|p| exists(context, &topic.name, p.partition_index)));
+    }
+    known
+}
+
+/// Commits the offsets of known partitions, and returns the code of each, or of all.
+async fn commit(
+    context: &RequestContext,
+    version: i16,
+    request: &OffsetCommitRequest,
+    known: &[bool],
+) -> Result<Vec<i16>, i16> {
+    let coordinator = context.broker().coordinator().map_err(|error| code(&error))?;
+    let mut known = known.iter();
+    let mut offsets = Vec::new();
+    for topic in &request.topics {
+        for partition in topic.partitions.iter().filter(|_| known.next() == Some(&true)) {
+            let name = TopicPartition::new(topic.name.as_str(), partition.partition_index);
+            offsets.push((name, committed(partition, request.retention_time_ms, coordinator.now)));
+        }
+    }
+    if offsets.is_empty() {
+        return Ok(Vec::new());
+    }
+    let commit = Commit {
+        group: request.group_id.as_str().to_owned(),
+        member: request.member_id.as_str().to_owned(),
+        instance: owned(request.group_instance_id.as_ref()),
+        generation: request.generation_id_or_member_epoch,
+        knows_unknown_group: version >= UNKNOWN_GROUP_VERSION,
+        offsets,
+    };
+    let results = coordinator.service.commit(commit, coordinator.now).await.map_err(|error| code(&error))?;
+    Ok(results.map_err(|error| error.code())?.iter().map(result_code).collect())
+}
+
+fn committed(partition: &OffsetCommitRequestPartition, retention_ms: i64, now: Timestamp) -> CommittedOffset {
+    CommittedOffset {
+        offset: Offset(partition.committed_offset),
+        leader_epoch: LeaderEpoch(partition.committed_leader_epoch),
+        metadata: owned(partition.committed_metadata.as_ref()).unwrap_or_default(),
+        committed_at: now,
+        // Old clients bring a retention time of their own.
+        expires_at: (retention_ms >= 0).then(|| Timestamp(now.0.saturating_add(retention_ms))),
+    }
+}
+
+/// What is committed of a partition, as both kinds of responses say it.
+struct Found {
+    topic: TopicName,
+    partition: i32,
+    offset: i64,
+    leader_epoch: i32,
+    metadata: StrBytes,
+    error_code: i16,
+}
+
+impl Found {
+    fn new(topic: TopicName, partition: i32, found: OffsetFound) -> Self {
+        let none = Self {
+            topic,
+            partition,
+            offset: NO_OFFSET,
+            leader_epoch: LeaderEpoch::NONE.0,
+            metadata: StrBytes::new(),
+            error_code: 0,
+        };
+        match found {
+            OffsetFound::None => none,
+            OffsetFound::Unstable => Self { error_code: ResponseError::UnstableOffsetCommit.code(), ..none },
+            OffsetFound::Committed(committed) => Self {
+                offset: committed.offset.0,
+                leader_epoch: committed.leader_epoch.0,
+                metadata: text(committed.metadata),
+                ..none
+            },
+        }
+    }
+}
+
+/// Answers an OffsetFetch request. A group that nobody knows has no offsets, which is no error.
+pub(in crate::server) async fn offset_fetch(
+    context: &RequestContext,
+    version: i16,
+    request: OffsetFetchRequest,
+) -> OffsetFetchResponse {
+    let coordinator = context.broker().coordinator();
+    let error_code = coordinator.as_ref().err().map_or(0, code);
+    let find = |group: &str, topics: Option<Vec<(TopicName, Vec<i32>)>>| match &coordinator {
+        Ok(coordinator) => find(coordinator.service, group, topics, request.require_stable),
+        Err(_) => Vec::new(),
+    };
+    if version >= MANY_VERSION {
+        let groups = request.groups.into_iter().map(|group| {
+            let topics = group.topics.map(|topics| topics.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
+            let topics = find(&group.group_id, topics).chunk_by(same_topic).map(topic_of_many).collect();
+            let response = OffsetFetchResponseGroup::default().with_group_id(group.group_id);
+            response.with_topics(topics).with_error_code(error_code)
+        });
+        return OffsetFetchResponse::default().with_groups(groups.collect());
+    }
+    // Version 1 has no code for the whole: each partition gets it.
+    let per_partition = if version < 2 { error_code } else { 0 };
+    let topics: Option<Vec<_>> =
+        request.topics.map(|topics| topics.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
+    let found = match (&coordinator, &topics) {
+        (Err(_), Some(topics)) if version < 2 => none(topics, per_partition),
+        _ => find(&request.group_id, topics),
+    };
+    let topics = found.chunk_by(same_topic).map(topic_of_one).collect();
+    let response = OffsetFetchResponse::default().with_topics(topics);
+    if version >= 2 { response.with_error_code(error_code) } else { response }
+}
+
+/// What a group has committed of the topics, or of all.
+fn find(
+    service: &GroupService,
+    group: &str,
+    topics: Option<Vec<(TopicName, Vec<i32>)>>,
+    must_be_stable: bool,
+) -> Vec<Found> {
+    let partitions: Option<Vec<_>> = topics.map(|topics| {
+        let partitions = |(topic, partitions): (TopicName, Vec<i32>)| {
+            partitions.into_iter().map(move |partition| TopicPartition::new(topic.as_str(), partition))
+        };
+        topics.into_iter().flat_map(partitions).collect()
+    });
+    service.read(|groups| {
+        let partitions = partitions.unwrap_or_else(|| groups.committed_partitions(group));
+        let offsets = groups.offsets(group, &partitions, must_be_stable);
+        let found = partitions.into_iter().zip(offsets);
+        found.map(|(place, offset)| Found::new(TopicName(text(place.topic)), place.partition, offset)).collect()
+    })
+}
+
+fn none(topics: &[(TopicName, Vec<i32>)], error_code: i16) -> Vec<Found> {
+    let places = topics.iter().flat_map(|(topic, partitions)| partitions.iter().map(move |p| (topic, *p)));
+    places.map(|(topic, p)| Found { error_code, ..Found::new(topic.clone(), p, OffsetFound::None) }).collect()
+}
+
+fn same_topic(a: &Found, b: &Found) -> bool {
+    a.topic == b.topic
+}
+
+fn topic_of_one(found: &[Found]) -> OffsetFetchResponseTopic {
+    let partitions = found.iter().map(|found| {
+        OffsetFetchResponsePartition::default()
+            .with_partition_index(found.partition)
+            .with_committed_offset(found.offset)
+            .with_committed_leader_epoch(found.leader_epoch)
+            .with_metadata(Some(found.metadata.clone()))
+            .with_error_code(found.error_code)
+    });
+    let name = found.first().map(|found| found.topic.clone()).unwrap_or_default();
+    OffsetFetchResponseTopic::default().with_name(name).with_partitions(partitions.collect())
+}
+
+fn topic_of_many(found: &[Found]) -> OffsetFetchResponseTopics {
+    let partitions = found.iter().map(|found| {
+        OffsetFetchResponsePartitions::default()
+            .with_partition_index(found.partition)
+            .with_committed_offset(found.offset)
+            .with_committed_leader_epoch(found.leader_epoch)
+            .with_metadata(Some(found.metadata.clone()))
+            .with_error_code(found.error_code)
+    });
+    let name = found.first().map(|found| found.topic.clone()).unwrap_or_default();
+    OffsetFetchResponseTopics::default().with_name(name).with_partitions(partitions.collect())
+}
+
+/// Answers an OffsetDelete request.
+pub(in crate::server) async fn offset_delete(
+    context: &RequestContext,
+    _version: i16,
+    request: OffsetDeleteRequest,
+) -> OffsetDeleteResponse {
+    let (mut known, mut existing) = (Vec::new(), Vec::new());
+    for topic in &request.topics {
+        for partition in topic.partitions.iter().map(|partition| partition.partition_index) {
+            let exists = exists(context, &topic.name, partition);
+            known.push(exists);
+            existing.extend(exists.then(|| TopicPartition::new(topic.name.as_str(), partition)));
+        }
+    }
+    let mut results = match delete(context, &request.group_id, &existing).await {
+        Ok(results) => results.into_iter(),
+        Err(error_code) => return OffsetDeleteResponse::default().with_error_code(error_code),
+    };
+    let mut known = known.into_iter();
+    let topics = request.topics.iter().map(|topic| {
+        let partitions = topic.partitions.iter().map(|partition| {
+            let result = if known.next().unwrap_or(false) { results.next() } else { None };
+            OffsetDeleteResponsePartition::default()
+                .with_partition_index(partition.partition_index)
+                .with_error_code(result.unwrap_or(ResponseError::UnknownTopicOrPartition.code()))
+        });
+        let partitions = partitions.collect();
+        OffsetDeleteResponseTopic::default().with_name(topic.name.clone()).with_partitions(partitions)
+    });
+    OffsetDeleteResponse::default().with_topics(topics.collect())
+}
+
+async fn delete(context: &RequestContext, group: &str, partitions: &[TopicPartition]) -> Result<Vec<i16>, i16> {
+    let coordinator = context.broker().coordinator().map_err(|error| code(&error))?;
+    let results = coordinator.service.delete_offsets(group, partitions, coordinator.now).await;
+    let results = results.map_err(|error| code(&error))?.map_err(|error| error.code())?;
+    Ok(results.iter().map(result_code).collect())
+}
