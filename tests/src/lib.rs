@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+pub mod checker;
 pub mod data;
 pub mod outcome;
 pub mod s3;
