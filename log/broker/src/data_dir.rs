@@ -76,19 +76,22 @@ impl DataDir {
         self.topics().join(format!("{name}-{}", id.0))
     }
 
-    /// Removes a deleted topic's files: renamed first, so that a crash leaves nothing that looks like a topic.
+    /// Removes a deleted topic's files: renamed first, so that a crash leaves nothing that looks like a topic. The caller
+    /// syncs the topics' folder.
     pub(crate) fn remove_topic(&self, name: &str, id: &TopicId) -> Result<()> {
         let live = self.topic(name, id);
         let doomed = live.with_file_name(format!("{}.deleted", id.0));
         match fs::rename(&live, &doomed) {
-            Ok(()) => sync_dir(&self.topics())?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(BrokerError::io(format!("rename {}", live.display()), error)),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(BrokerError::io(format!("rename {}", live.display()), error));
+            }
+            _ => {}
         }
         match fs::remove_dir_all(&doomed) {
-            Ok(()) => sync_dir(&self.topics()),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(BrokerError::io(format!("remove {}", doomed.display()), error)),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(BrokerError::io(format!("remove {}", doomed.display()), error))
+            }
+            _ => Ok(()),
         }
     }
 

@@ -33,6 +33,12 @@ pub enum BrokerError {
     /// The topic exists already.
     #[error("topic `{0}` exists already")]
     TopicExists(String),
+    /// The topic's name is too like that of another.
+    #[error("{0}")]
+    TopicCollides(String),
+    /// A record's timestamp is further from the clock than the topic allows.
+    #[error("{0}")]
+    InvalidTimestamp(String),
     /// A name, config, record batch or call that the broker refuses.
     #[error("{0}")]
     Invalid(String),
@@ -127,6 +133,7 @@ impl BrokerError {
             StorageError::Closed { .. } => Self::Closed,
             StorageError::InvalidBatch(error) => Self::batch(partition, &error),
             StorageError::ProducerFenced { producer_id, .. } => Self::Fenced(format!("producer id {producer_id}")),
+            StorageError::InvalidTimestamp { .. } => Self::InvalidTimestamp(format!("{partition}: {error}")),
             StorageError::Refused { .. }
             | StorageError::TooLarge { .. }
             | StorageError::OutOfOrderSequence { .. }

@@ -34,6 +34,12 @@ pub(crate) fn check_topic_name(name: &str) -> Result<()> {
     Ok(())
 }
 
+/// Whether the names differ in `.` and `_` only, which are the same in names of metrics.
+pub(crate) fn collide(a: &str, b: &str) -> bool {
+    let same = |a: u8, b: u8| a == b || (matches!(a, b'.' | b'_') && matches!(b, b'.' | b'_'));
+    a.len() == b.len() && a.bytes().zip(b.bytes()).all(|(a, b)| same(a, b))
+}
+
 /// Checks the name of a group or a transactional id.
 pub(crate) fn check_id(what: &str, id: &str) -> Result<()> {
     match id.len() {
@@ -46,6 +52,12 @@ pub(crate) fn check_id(what: &str, id: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_collide_where_their_metrics_would() {
+        assert!(collide("a.b_c", "a_b.c") && collide("a", "a"));
+        assert!(!collide("a.b", "a-b") && !collide("a.b", "a.bc"));
+    }
 
     #[test]
     fn topic_names_follow_kafkas_rules() {

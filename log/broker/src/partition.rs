@@ -2,11 +2,13 @@
 //!
 //! There is one replica, so the high watermark follows the log end at once.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use logmill_protocol::{ControlMarker, LeaderEpoch, Offset, ProducerEpoch, ProducerId, Timestamp};
-use logmill_storage::{Appended, EndTransaction, Flusher, LogConfig, PartitionLog, Recovery, StorageError};
+use logmill_storage::{Appended, EndTransaction, Flusher, PartitionLog, Recovery, StorageError};
 use tokio::sync::{Notify, oneshot};
 
 use crate::data_dir::DataDir;
@@ -27,6 +29,13 @@ pub(crate) struct Partition {
     /// Told whenever the HW or the LSO may have moved, or the partition is gone.
     changed: Notify,
     deleted: AtomicBool,
+    flusher: Arc<Flusher>,
+    /// `flush.messages`.
+    flush_messages: AtomicU64,
+    /// `flush.ms`.
+    flush_ms: AtomicU64,
+    /// A sync by the clock is due (`flush.ms`).
+    flush_due: Arc<AtomicBool>,
     /// Keeps the data dir locked while anyone may still write to it.
     _dir: Arc<DataDir>,
 }
@@ -36,13 +45,25 @@ impl Partition {
     pub(crate) fn open(
         name: TopicPartition,
         path: &std::path::Path,
-        config: LogConfig,
+        config: &TopicConfig,
+        flusher: &Arc<Flusher>,
         dir: Arc<DataDir>,
     ) -> Result<(Self, Recovery)> {
-        let (log, recovery) = PartitionLog::open(path, config).map_err(|e| BrokerError::storage(&name, e))?;
+        let log_config = config.log_config(jitter(&name));
+        let (log, recovery) = PartitionLog::open(path, log_config).map_err(|e| BrokerError::storage(&name, e))?;
         log.set_high_watermark(log.log_end());
-        let (changed, deleted) = (Notify::new(), AtomicBool::new(false));
-        Ok((Self { name, log: Arc::new(log), changed, deleted, _dir: dir }, recovery))
+        let this = Self {
+            name,
+            log: Arc::new(log),
+            changed: Notify::new(),
+            deleted: AtomicBool::new(false),
+            flusher: Arc::clone(flusher),
+            flush_messages: AtomicU64::new(config.flush_messages),
+            flush_ms: AtomicU64::new(config.flush_ms),
+            flush_due: Arc::default(),
+            _dir: dir,
+        };
+        Ok((this, recovery))
     }
 
     pub(crate) fn name(&self) -> &TopicPartition {
@@ -78,7 +99,40 @@ impl Partition {
 
     /// Applies the topic's configs from the next operation on.
     pub(crate) fn reconfigure(&self, config: &TopicConfig) -> Result<()> {
-        self.stored(self.log.reconfigure(config.log_config()))
+        self.stored(self.log.reconfigure(config.log_config(jitter(&self.name))))?;
+        self.flush_messages.store(config.flush_messages, Ordering::Relaxed);
+        self.flush_ms.store(config.flush_ms, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Whether so many records are not on disk yet that the topic wants them there before more are acknowledged
+    /// (`flush.messages`).
+    pub(crate) fn must_flush(&self) -> bool {
+        let unflushed = self.log.log_end().0 - self.log.durable().0;
+        u64::try_from(unflushed).is_ok_and(|records| records >= self.flush_messages.load(Ordering::Relaxed))
+    }
+
+    /// Sees to it that what was appended reaches the disk as the topic wants it, whatever the producer waits for.
+    fn flush_by_config(&self) {
+        if self.must_flush() {
+            // One that cannot be queued is asked for again by the next append.
+            let _ = self.flusher.request(&self.log, self.log.log_end(), drop);
+        }
+        let flush_ms = self.flush_ms.load(Ordering::Relaxed);
+        if flush_ms == i64::MAX as u64 || self.flush_due.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        // Neither is kept open for it: a partition that is closed has nothing to sync.
+        let (log, flusher) = (Arc::downgrade(&self.log), Arc::downgrade(&self.flusher));
+        let due = Arc::clone(&self.flush_due);
+        runtime.spawn(async move {
+            tokio::time::sleep(Duration::from_millis(flush_ms)).await;
+            due.store(false, Ordering::Release);
+            if let (Some(log), Some(flusher)) = (log.upgrade(), flusher.upgrade()) {
+                let _ = flusher.request(&log, log.log_end(), drop);
+            }
+        });
     }
 
     /// The end that a reader of the isolation sees, exclusive.
@@ -143,6 +197,7 @@ impl Partition {
     fn publish(&self) {
         self.log.set_high_watermark(self.log.log_end());
         self.wake();
+        self.flush_by_config();
     }
 
     fn check_exists(&self) -> Result<()> {
@@ -171,6 +226,13 @@ impl Partition {
             Err(_) => Err(BrokerError::Closed),
         }
     }
+}
+
+/// A number of the partition's own, for `segment.jitter.ms`.
+fn jitter(name: &TopicPartition) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    hasher.finish()
 }
 
 type FlushResult = Result<(), Arc<StorageError>>;

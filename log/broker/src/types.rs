@@ -60,6 +60,10 @@ pub enum ConfigChange {
     Set(String, String),
     /// Returns the config to its default.
     Reset(String),
+    /// Adds items to a config that is a list: they are given separated by commas.
+    Append(String, String),
+    /// Takes items away from a config that is a list.
+    Subtract(String, String),
 }
 
 /// A place in a partition, by kind.

@@ -10,6 +10,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use logmill_protocol::{
     BatchHeader, BatchLimits, ControlKind, ControlMarker, LeaderEpoch, Offset, ProducerEpoch, ProducerId, Timestamp,
@@ -22,6 +23,9 @@ use crate::log::{PartitionLog, Writer, store};
 use crate::producers::ProducerState;
 use crate::segment::Segment;
 use crate::txn_index::AbortedTxn;
+
+/// What a producer sends in place of a timestamp.
+const NO_TIMESTAMP: i64 = -1;
 
 /// What an append did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +66,9 @@ impl PartitionLog {
         let config = self.config();
         let mut headers = check_batches(batches, &config)?;
         let log_append_time = (config.timestamp_type == TimestampType::LogAppendTime).then_some(now);
+        if log_append_time.is_none() {
+            check_timestamps(batches, now, &config)?;
+        }
 
         let mut writer = self.writer.lock();
         self.check_leader(&writer, leader_epoch)?;
@@ -226,6 +233,30 @@ fn check_batches(bytes: &[u8], config: &LogConfig) -> Result<Vec<BatchHeader>> {
     Ok(headers)
 }
 
+/// Checks the producers' timestamps against the clock. A record without one is fine.
+fn check_timestamps(bytes: &[u8], now: Timestamp, config: &LogConfig) -> Result<()> {
+    if let Some(max) = config.timestamp_after_max {
+        for batch in batches(bytes) {
+            let found = batch?.header().max_timestamp.0;
+            if found.saturating_sub(now.0) > millis(max) {
+                return Err(StorageError::InvalidTimestamp { found, now: now.0, limit: "after", max_ms: millis(max) });
+            }
+        }
+    }
+    let Some(max) = config.timestamp_before_max else { return Ok(()) };
+    let mut scratch = Vec::new();
+    for batch in batches(bytes) {
+        // The header does not say what the earliest timestamp is.
+        for record in batch?.records(&mut scratch, &BatchLimits::PRODUCE)? {
+            let found = record?.timestamp.0;
+            if found != NO_TIMESTAMP && now.0.saturating_sub(found) > millis(max) {
+                return Err(StorageError::InvalidTimestamp { found, now: now.0, limit: "before", max_ms: millis(max) });
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Gives the headers their place in the log. Returns the offset of the last record.
 fn assign(
     headers: &mut [BatchHeader],
@@ -300,11 +331,15 @@ fn must_roll(
 ) -> bool {
     let full = segment.len() + bytes > config.segment_bytes;
     let unaddressable = last_offset.0 - segment.base.0 > i64::from(i32::MAX);
-    segment.len() > 0 && (full || unaddressable || is_aged(writer, now, config))
+    segment.len() > 0
+        && (full || unaddressable || is_aged(writer, now, config) || segment.is_index_full(config.segment_index_bytes))
 }
 
 /// Whether the active segment got its first append longer ago than `segment_age`.
 pub(crate) fn is_aged(writer: &Writer, now: Timestamp, config: &LogConfig) -> bool {
-    let age_ms = i64::try_from(config.segment_age.as_millis()).unwrap_or(i64::MAX);
-    writer.segment_since.is_some_and(|since| now.0.saturating_sub(since.0) >= age_ms)
+    writer.segment_since.is_some_and(|since| now.0.saturating_sub(since.0) >= millis(config.segment_age))
+}
+
+pub(crate) fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

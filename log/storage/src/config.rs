@@ -15,6 +15,8 @@ pub struct LogConfig {
     pub segment_age: Duration,
     /// At least as many bytes lie between two index entries (`index.interval.bytes`).
     pub index_interval_bytes: u64,
+    /// A segment one of whose indexes has reached this size rolls (`segment.index.bytes`).
+    pub segment_index_bytes: u64,
     /// Segments whose newest record is older than this are deleted (`retention.ms`; `None` keeps them).
     pub retention: Option<Duration>,
     /// Oldest segments are deleted while the rest still holds as much (`retention.bytes`; `None` keeps them).
@@ -25,6 +27,10 @@ pub struct LogConfig {
     pub max_batch_bytes: usize,
     /// Whose clock stamps the records (`message.timestamp.type`).
     pub timestamp_type: TimestampType,
+    /// Records stamped by their producers further behind the clock are refused (`message.timestamp.before.max.ms`).
+    pub timestamp_before_max: Option<Duration>,
+    /// Records stamped by their producers further ahead of the clock are refused (`message.timestamp.after.max.ms`).
+    pub timestamp_after_max: Option<Duration>,
     /// A producer without appends for this long, and without an open transaction, is forgotten
     /// (`producer.id.expiration.ms`).
     pub producer_id_expiry: Duration,
@@ -36,11 +42,14 @@ impl Default for LogConfig {
             segment_bytes: 256 << 20,
             segment_age: Duration::from_secs(7 * 24 * 3600),
             index_interval_bytes: 4096,
+            segment_index_bytes: 10 << 20,
             retention: Some(Duration::from_secs(7 * 24 * 3600)),
             retention_bytes: None,
             preallocate: true,
             max_batch_bytes: BatchLimits::DEFAULT_MAX_BATCH_BYTES,
             timestamp_type: TimestampType::CreateTime,
+            timestamp_before_max: None,
+            timestamp_after_max: None,
             producer_id_expiry: Duration::from_secs(24 * 3600),
         }
     }

@@ -75,6 +75,20 @@ pub enum StorageError {
         /// The limit.
         max_bytes: u64,
     },
+    /// A record's timestamp is too far from the log's clock.
+    #[error(
+        "timestamp {found} is further from the log's clock, {now}, than message.timestamp.{limit}.max.ms, {max_ms}, allows"
+    )]
+    InvalidTimestamp {
+        /// The record's timestamp.
+        found: i64,
+        /// The log's clock.
+        now: i64,
+        /// Which limit: `before` or `after`.
+        limit: &'static str,
+        /// How far away it may be.
+        max_ms: i64,
+    },
     /// A sequence number was skipped or repeated, so that records may be missing.
     #[error("producer {producer_id} sent sequence {found}, expected {expected}")]
     OutOfOrderSequence {

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use logmill_protocol::{Offset, Timestamp};
 
-use crate::append::is_aged;
+use crate::append::{is_aged, millis};
 use crate::config::LogConfig;
 use crate::error::{Result, StorageError};
 use crate::log::{PartitionLog, Writer, store};
@@ -146,8 +145,4 @@ fn is_expired(segment: &Segment, now: Timestamp, config: &LogConfig) -> bool {
     let newest = segment.max_timestamp();
     // Without any timestamp there is no age.
     newest.0 >= 0 && segment.len() > 0 && now.0.saturating_sub(newest.0) > millis(retention)
-}
-
-fn millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use logmill_protocol::{BatchHeader, Offset, Timestamp};
 use parking_lot::Mutex;
 
-use crate::entry_file::EntryFile;
+use crate::entry_file::{Entry as _, EntryFile};
 use crate::error::{Result, StorageError};
 use crate::index::{OffsetEntry, TimeEntry};
 use crate::scan::{Scan, Step};
@@ -181,6 +181,14 @@ impl Segment {
             *slot = (offset, position);
         }
         hints.next = next + 1;
+    }
+
+    /// Whether an index of this active segment has no room for another entry within `max_bytes`.
+    pub(crate) fn is_index_full(&self, max_bytes: u64) -> bool {
+        let indexes = self.indexes.lock();
+        let is_full = |entries: usize, size: usize| (entries * size + size) as u64 > max_bytes;
+        is_full(indexes.offsets.entries().len(), OffsetEntry::LEN)
+            || is_full(indexes.times.entries().len(), TimeEntry::LEN)
     }
 
     /// Walks the segment's batches from `position`.

@@ -3,6 +3,7 @@
 //! Calls check what they are given, then hand over to [topics](crate::topics), groups or transactions. A call that waits
 //! for the disk does so without holding up the runtime's threads.
 
+mod admin;
 mod groups;
 mod maintenance;
 mod open;
@@ -22,7 +23,7 @@ pub use open::{BrokerConfig, StartReport};
 use crate::blocking;
 use crate::error::{BrokerError, Result};
 use crate::groups::GroupService;
-use crate::topics::{OpenTopic, Topics};
+use crate::topics::{Alteration, OpenTopic, Topics};
 use crate::transactions::TransactionService;
 use crate::types::{ConfigChange, NewTopic, TopicInfo};
 
@@ -155,7 +156,7 @@ impl Broker {
     pub async fn create_partitions(&self, topic: &str, partitions: i32) -> Result<()> {
         let _call = self.inner.enter()?;
         let topic = topic.to_owned();
-        self.inner.change_topics(move |topics, now| topics.create_partitions(&topic, partitions, now)).await
+        self.inner.change_topics(move |topics, now| topics.create_partitions(&topic, partitions, false, now)).await
     }
 
     /// Changes configs of a topic: all of them, or none if one is refused.
@@ -164,8 +165,8 @@ impl Broker {
     /// `UnknownTopic`; `Invalid` with every mistake.
     pub async fn alter_configs(&self, topic: &str, changes: &[ConfigChange]) -> Result<()> {
         let _call = self.inner.enter()?;
-        let (topic, changes) = (topic.to_owned(), changes.to_vec());
-        self.inner.change_topics(move |topics, now| topics.alter_configs(&topic, &changes, now)).await
+        let (topic, changes) = (topic.to_owned(), Alteration::Change(changes.to_vec()));
+        self.inner.change_topics(move |topics, now| topics.alter_configs(&topic, &changes, false, now)).await
     }
 
     /// Deletes a topic with all its records and the offsets that groups have committed of it.

@@ -117,7 +117,9 @@ fn open_all(config: &BrokerConfig) -> Result<Parts> {
     let now = config.clock.now();
     let started = chrono::DateTime::from_timestamp_millis(now.0).unwrap_or_default().to_rfc3339();
     let dir = Arc::new(DataDir::open(&config.data_dir, &this_process(&started))?);
-    let (topics, opened) = Topics::open(dir, now)?;
+    let flusher = Flusher::start().map_err(|error| BrokerError::corrupt("cannot start the log's flusher", error))?;
+    let flusher = Arc::new(flusher);
+    let (topics, opened) = Topics::open(dir, Arc::clone(&flusher), now)?;
     let configs: Vec<_> = INTERNAL_CONFIGS.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
     let missing: Vec<_> = [OFFSETS_TOPIC, TRANSACTIONS_TOPIC]
         .into_iter()
@@ -132,8 +134,6 @@ fn open_all(config: &BrokerConfig) -> Result<Parts> {
         topics.create(&missing, true, now)?;
     }
     let topics = Arc::new(topics);
-    let flusher = Flusher::start().map_err(|error| BrokerError::corrupt("cannot start the log's flusher", error))?;
-    let flusher = Arc::new(flusher);
     let groups = topics.topic(OFFSETS_TOPIC)?.partitions.clone();
     let groups = Arc::new(GroupService::open(groups, Arc::clone(&flusher), config.groups.clone(), now)?);
     for topic in groups.topics() {

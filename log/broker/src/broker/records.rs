@@ -95,7 +95,7 @@ impl Broker {
         let (target, now, size) = (open.clone(), self.inner.now(), batch.len());
         let append = move || target.append(&mut batches::own(batch), now);
         let appended = blocking::unless_small(size, append).await?;
-        if self.inner.topics.topic(&partition.topic)?.config.flush == Flush::Sync {
+        if self.inner.topics.topic(&partition.topic)?.config.flush == Flush::Sync || open.must_flush() {
             open.flush(&self.inner.flusher).await?;
         }
         Ok(appended.base_offset)

@@ -9,6 +9,10 @@ use kafka_protocol::messages::api_versions_response::ApiVersion;
 use kafka_protocol::messages::{ApiKey, ApiVersionsRequest, ApiVersionsResponse};
 use kafka_protocol::protocol::Decodable;
 
+use crate::server::admin::{
+    alter_configs, cluster, create_partitions, create_topics, delete_topics, describe_configs, log_dirs, producers,
+    topic_partitions,
+};
 use crate::server::context::RequestContext;
 use crate::server::header::Header;
 use crate::server::reply::{Reply, Unencodable};
@@ -61,6 +65,16 @@ serve! {
         ListGroups => groups::list_groups,
         DeleteGroups => groups::delete_groups,
         OffsetDelete => groups::offset_delete,
+        CreateTopics => create_topics::create_topics,
+        DeleteTopics => delete_topics::delete_topics,
+        CreatePartitions => create_partitions::create_partitions,
+        DescribeConfigs => describe_configs::describe_configs,
+        AlterConfigs => alter_configs::alter_configs,
+        IncrementalAlterConfigs => alter_configs::incremental_alter_configs,
+        DescribeCluster => cluster::describe_cluster,
+        DescribeTopicPartitions => topic_partitions::describe_topic_partitions,
+        DescribeLogDirs => log_dirs::describe_log_dirs,
+        DescribeProducers => producers::describe_producers,
     }
 }
 

@@ -13,6 +13,8 @@ fn response_error(error: &BrokerError) -> ResponseError {
     match error {
         BrokerError::UnknownTopic(_) | BrokerError::UnknownPartition { .. } => ResponseError::UnknownTopicOrPartition,
         BrokerError::UnknownTopicId(_) => ResponseError::UnknownTopicId,
+        BrokerError::TopicCollides(_) => ResponseError::InvalidTopicException,
+        BrokerError::InvalidTimestamp(_) => ResponseError::InvalidTimestamp,
         BrokerError::TopicExists(_) => ResponseError::TopicAlreadyExists,
         BrokerError::Invalid(_) => ResponseError::InvalidRequest,
         BrokerError::OffsetOutOfRange { .. } => ResponseError::OffsetOutOfRange,

@@ -115,7 +115,7 @@ async fn missing(
         Ok(()) => tracing::info!(topic = %name.0, client = ?context.client_id, "made a topic that a client asked for"),
         // By another client, at the same time.
         Err(BrokerError::TopicExists(_)) => {}
-        Err(BrokerError::Invalid(reason)) => {
+        Err(BrokerError::Invalid(reason) | BrokerError::TopicCollides(reason)) => {
             tracing::debug!(topic = %name.0, reason, "a topic that a client asked for is not made");
             return error(ResponseError::InvalidTopicException);
         }

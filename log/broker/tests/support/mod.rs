@@ -1,6 +1,8 @@
 //! What the broker's tests share: batches of strings, and a reader that follows Kafka's rules.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, dead_code, unreachable_pub, missing_docs)]
 
+pub mod client;
+
 use std::collections::HashSet;
 use std::path::Path;
 

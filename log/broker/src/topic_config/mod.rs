@@ -1,11 +1,15 @@
 //! Topic configs: Kafka's names and values, parsed and checked before they are stored.
 
+mod table;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use logmill_protocol::{Compression, TimestampType};
 use logmill_storage::LogConfig;
 
+use self::table::Value;
+pub(crate) use self::table::{ConfigDef, ConfigType, TOPIC_CONFIGS, find};
 use crate::error::{BrokerError, Result};
 
 /// When `acks=all` is acknowledged (`flush`).
@@ -36,6 +40,24 @@ pub struct TopicConfig {
     pub max_message_bytes: u64,
     /// `flush`.
     pub flush: Flush,
+    /// `flush.messages`; the largest number for no limit.
+    pub flush_messages: u64,
+    /// `flush.ms`; the largest number for no limit.
+    pub flush_ms: u64,
+    /// `index.interval.bytes`.
+    pub index_interval_bytes: u64,
+    /// `segment.index.bytes`.
+    pub segment_index_bytes: u64,
+    /// `segment.jitter.ms`.
+    pub segment_jitter_ms: u64,
+    /// `message.timestamp.before.max.ms`.
+    pub timestamp_before_max_ms: u64,
+    /// `message.timestamp.after.max.ms`.
+    pub timestamp_after_max_ms: u64,
+    /// `min.insync.replicas`: with more than the one replica there is, `acks=all` is refused.
+    pub min_insync_replicas: i32,
+    /// `preallocate`.
+    pub preallocate: bool,
 }
 
 impl Default for TopicConfig {
@@ -49,42 +71,18 @@ impl Default for TopicConfig {
             timestamp_type: TimestampType::CreateTime,
             max_message_bytes: 1_048_588,
             flush: Flush::Sync,
+            flush_messages: i64::MAX as u64,
+            flush_ms: i64::MAX as u64,
+            index_interval_bytes: 4096,
+            segment_index_bytes: 10 << 20,
+            segment_jitter_ms: 0,
+            timestamp_before_max_ms: i64::MAX as u64,
+            timestamp_after_max_ms: 3_600_000,
+            min_insync_replicas: 1,
+            preallocate: true,
         }
     }
 }
-
-/// The configs that have an effect.
-const SUPPORTED: [&str; 9] = [
-    "cleanup.policy",
-    "compression.type",
-    "flush",
-    "max.message.bytes",
-    "message.timestamp.type",
-    "retention.bytes",
-    "retention.ms",
-    "segment.bytes",
-    "segment.ms",
-];
-
-/// Kafka's other configs: known, so that they are not taken for typing errors.
-const UNSUPPORTED: [&str; 16] = [
-    "delete.retention.ms",
-    "file.delete.delay.ms",
-    "flush.messages",
-    "flush.ms",
-    "follower.replication.throttled.replicas",
-    "index.interval.bytes",
-    "leader.replication.throttled.replicas",
-    "local.retention.bytes",
-    "local.retention.ms",
-    "max.compaction.lag.ms",
-    "min.cleanable.dirty.ratio",
-    "min.compaction.lag.ms",
-    "min.insync.replicas",
-    "preallocate",
-    "remote.storage.enable",
-    "unclean.leader.election.enable",
-];
 
 /// Smallest `segment.bytes` that Kafka accepts.
 const MIN_SEGMENT_BYTES: u64 = 14;
@@ -111,39 +109,9 @@ impl TopicConfig {
         }
     }
 
-    fn set(&mut self, name: &str, value: &str, internal: bool) -> Result<(), String> {
-        match name {
-            "retention.ms" => self.retention_ms = unlimited(name, value)?,
-            "retention.bytes" => self.retention_bytes = unlimited(name, value)?,
-            "segment.bytes" => self.segment_bytes = number(name, value, MIN_SEGMENT_BYTES, i32::MAX as u64)?,
-            "segment.ms" => self.segment_ms = number(name, value, 1, i64::MAX as u64)?,
-            "max.message.bytes" => self.max_message_bytes = number(name, value, 1, i32::MAX as u64)?,
-            "compression.type" => self.compression = codec(value)?,
-            "message.timestamp.type" => {
-                self.timestamp_type = match value {
-                    "CreateTime" => TimestampType::CreateTime,
-                    "LogAppendTime" => TimestampType::LogAppendTime,
-                    _ => return Err(choice(name, value, &["CreateTime", "LogAppendTime"])),
-                }
-            }
-            "flush" => {
-                self.flush = match value {
-                    "sync" => Flush::Sync,
-                    "os" => Flush::Os,
-                    _ => return Err(choice(name, value, &["sync", "os"])),
-                }
-            }
-            "cleanup.policy" => match value {
-                "delete" => {}
-                "compact" if internal => {}
-                "compact" | "compact,delete" | "delete,compact" => {
-                    return Err("config `cleanup.policy`: compaction is not supported yet, use `delete`".to_owned());
-                }
-                _ => return Err(choice(name, value, &["delete"])),
-            },
-            _ => return Err(unknown(name)),
-        }
-        Ok(())
+    fn set(&mut self, name: &str, text: &str, internal: bool) -> Result<(), String> {
+        let config = table::find(name).ok_or_else(|| unknown(name))?;
+        (config.set)(self, Value { name: config.name, text, internal })
     }
 
     /// Checks that there is a config of this name.
@@ -151,18 +119,26 @@ impl TopicConfig {
     /// # Errors
     /// `Invalid`, with the nearest name.
     pub fn check_name(name: &str) -> Result<()> {
-        match SUPPORTED.contains(&name) {
-            true => Ok(()),
-            false => Err(BrokerError::Invalid(unknown(name))),
+        match table::find(name) {
+            Some(_) => Ok(()),
+            None => Err(BrokerError::Invalid(unknown(name))),
         }
     }
 
-    /// What the partitions' logs need to know of it.
+    /// What a partition's log needs to know of it. `jitter` is the partition's own, any number, for `segment.jitter.ms`.
     #[must_use]
-    pub fn log_config(&self) -> LogConfig {
+    pub fn log_config(&self, jitter: u64) -> LogConfig {
+        // Modulo one more than the jitter, which is at most 2^63: all of it may be taken off.
+        let jitter_ms = jitter % (self.segment_jitter_ms + 1);
+        let limit = |ms: u64| (ms < i64::MAX as u64).then_some(Duration::from_millis(ms));
         LogConfig {
             segment_bytes: self.segment_bytes,
-            segment_age: Duration::from_millis(self.segment_ms),
+            segment_age: Duration::from_millis(self.segment_ms.saturating_sub(jitter_ms).max(1)),
+            index_interval_bytes: self.index_interval_bytes,
+            segment_index_bytes: self.segment_index_bytes,
+            preallocate: self.preallocate,
+            timestamp_before_max: limit(self.timestamp_before_max_ms),
+            timestamp_after_max: limit(self.timestamp_after_max_ms),
             retention: self.retention_ms.map(Duration::from_millis),
             retention_bytes: self.retention_bytes,
             max_batch_bytes: usize::try_from(self.max_message_bytes).unwrap_or(usize::MAX),
@@ -172,54 +148,23 @@ impl TopicConfig {
     }
 }
 
-fn number(name: &str, value: &str, min: u64, max: u64) -> Result<u64, String> {
-    match value.parse::<u64>() {
-        Ok(number) if (min..=max).contains(&number) => Ok(number),
-        _ => Err(format!("config `{name}` is `{value}`, it must be a number from {min} to {max}")),
-    }
-}
-
-/// A number where -1 means no limit.
-fn unlimited(name: &str, value: &str) -> Result<Option<u64>, String> {
-    match value.parse::<i64>() {
-        Ok(-1) => Ok(None),
-        Ok(number) if number >= 0 => Ok(Some(number.unsigned_abs())),
-        _ => Err(format!("config `{name}` is `{value}`, it must be -1 (no limit) or a number from 0 on")),
-    }
-}
-
-fn codec(value: &str) -> Result<Option<Compression>, String> {
-    Ok(Some(match value {
-        "producer" => return Ok(None),
-        "uncompressed" => Compression::None,
-        "gzip" => Compression::Gzip,
-        "snappy" => Compression::Snappy,
-        "lz4" => Compression::Lz4,
-        "zstd" => Compression::Zstd,
-        _ => {
-            let choices = ["producer", "uncompressed", "gzip", "snappy", "lz4", "zstd"];
-            return Err(choice("compression.type", value, &choices));
-        }
-    }))
-}
-
-fn choice(name: &str, value: &str, choices: &[&str]) -> String {
-    format!("config `{name}` is `{value}`, it must be one of: {}", choices.join(", "))
-}
-
 fn unknown(name: &str) -> String {
-    if UNSUPPORTED.contains(&name) {
-        return format!("config `{name}` is not supported yet");
+    if let Some((_, why)) = table::UNSUPPORTED.iter().find(|(unsupported, _)| *unsupported == name) {
+        return format!("config `{name}` is not supported: {why}");
     }
-    let nearest = SUPPORTED
-        .iter()
-        .map(|known| (strsim::jaro_winkler(known, name), known))
-        .filter(|(likeness, _)| *likeness > 0.8)
-        .max_by(|a, b| a.0.total_cmp(&b.0));
-    match nearest {
-        Some((_, known)) => format!("there is no config `{name}`, did you mean `{known}`?"),
-        None => format!("there is no config `{name}`; supported are {}", SUPPORTED.join(", ")),
+    match nearest(name, TOPIC_CONFIGS.iter().map(|config| config.name)) {
+        Some(known) => format!("there is no config `{name}`, did you mean `{known}`?"),
+        None => {
+            let names: Vec<_> = TOPIC_CONFIGS.iter().map(|config| config.name).collect();
+            format!("there is no config `{name}`; supported are {}", names.join(", "))
+        }
     }
+}
+
+/// The name that was most likely meant.
+pub(crate) fn nearest(name: &str, known: impl Iterator<Item = &'static str>) -> Option<&'static str> {
+    let near = known.map(|known| (strsim::jaro_winkler(known, name), known)).filter(|(likeness, _)| *likeness > 0.8);
+    near.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, known)| known)
 }
 
 #[cfg(test)]
@@ -248,7 +193,7 @@ mod tests {
             ..TopicConfig::default()
         };
         assert_eq!(TopicConfig::parse(configs, false).unwrap(), expected);
-        expected.log_config().validate().unwrap();
+        expected.log_config(7).validate().unwrap();
     }
 
     #[test]
@@ -258,7 +203,10 @@ mod tests {
             assert_eq!(error.to_string(), expected);
         };
         check(&[("retention.m", "1")], "there is no config `retention.m`, did you mean `retention.ms`?");
-        check(&[("min.insync.replicas", "1")], "config `min.insync.replicas` is not supported yet");
+        check(
+            &[("min.compaction.lag.ms", "1")],
+            "config `min.compaction.lag.ms` is not supported: compaction is not supported yet",
+        );
         check(
             &[("retention.ms", "-2")],
             "config `retention.ms` is `-2`, it must be -1 (no limit) or a number from 0 on",
@@ -273,6 +221,40 @@ mod tests {
              number from 14 to 2147483647",
         );
         check(&[("flush", "os"), ("flush", "sync")], "config `flush` is set twice");
+    }
+
+    #[test]
+    fn the_defaults_of_the_table_are_those_of_the_struct() {
+        let defaults = TOPIC_CONFIGS.iter().map(|config| (config.name, config.default));
+        assert_eq!(TopicConfig::parse(defaults, false).unwrap(), TopicConfig::default());
+        assert!(TOPIC_CONFIGS.is_sorted_by_key(|config| config.name));
+        for config in TOPIC_CONFIGS {
+            assert!(config.doc.ends_with('.') && !config.doc.contains("  "), "{}: {}", config.name, config.doc);
+        }
+    }
+
+    #[test]
+    fn every_config_but_those_with_one_value_changes_what_it_names() {
+        for config in TOPIC_CONFIGS {
+            let other = match (config.name, config.kind) {
+                ("cleanup.policy" | "unclean.leader.election.enable", _) => continue,
+                ("compression.type", _) => "lz4",
+                ("flush", _) => "os",
+                ("message.timestamp.type", _) => "LogAppendTime",
+                (_, ConfigType::Boolean) => "false",
+                _ => "12345",
+            };
+            let parsed = TopicConfig::parse([(config.name, other)], false).unwrap();
+            assert_ne!(parsed, TopicConfig::default(), "{}", config.name);
+        }
+    }
+
+    #[test]
+    fn jitter_spreads_the_age_at_which_segments_roll() {
+        let config = TopicConfig::parse([("segment.ms", "1000"), ("segment.jitter.ms", "999")], false).unwrap();
+        let ages = |jitter| config.log_config(jitter).segment_age.as_millis();
+        assert_eq!([ages(0), ages(1), ages(999), ages(1000)], [1000, 999, 1, 1000]);
+        assert_eq!(TopicConfig::default().log_config(77).segment_age, Duration::from_secs(7 * 24 * 3600));
     }
 
     #[test]

@@ -5,24 +5,27 @@
 //!  delete:  DeleteTopic durable ─▶ folder renamed, removed ─▶ TopicPurged                 … removes the rest
 //! ```
 //!
-//! Every call may wait for the disk, except those that look up.
+//! Every call may wait for the disk, except those that look up. What is made durable for one request is so together.
+
+mod change;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
 use logmill_protocol::{Offset, Timestamp};
-use logmill_storage::{CutTail, Recovery};
+use logmill_storage::{CutTail, Flusher, Recovery};
 use parking_lot::{Mutex, RwLock};
 use uuid::Uuid;
 
+pub(crate) use self::change::Alteration;
 use crate::blocking;
 use crate::data_dir::{DataDir, sync_dir};
 use crate::error::{BrokerError, Result};
 use crate::metadata::{Applied, Command, MetadataLog, Topic, TopicId};
 use crate::partition::Partition;
 use crate::topic_config::TopicConfig;
-use crate::types::{ConfigChange, NewTopic, TopicInfo, TopicPartition};
+use crate::types::{TopicInfo, TopicPartition};
 
 /// A topic and its open partitions. Replaced as a whole when it changes.
 #[derive(Debug)]
@@ -66,6 +69,7 @@ impl Open {
 /// All topics.
 pub(crate) struct Topics {
     dir: Arc<DataDir>,
+    flusher: Arc<Flusher>,
     metadata: MetadataLog,
     open: RwLock<Open>,
     /// One change of topics at a time, from the command to the folders.
@@ -89,44 +93,15 @@ impl Opened {
 
 impl Topics {
     /// Opens the metadata and every partition it knows, and removes what was being deleted.
-    pub(crate) fn open(dir: Arc<DataDir>, now: Timestamp) -> Result<(Self, Opened)> {
+    pub(crate) fn open(dir: Arc<DataDir>, flusher: Arc<Flusher>, now: Timestamp) -> Result<(Self, Opened)> {
         let (metadata, recovery) = MetadataLog::open(&dir.metadata())?;
         let mut opened = Opened::default();
         opened.add(recovery);
-        let topics = Self { dir, metadata, open: RwLock::default(), changing: Mutex::new(()) };
+        let topics = Self { dir, flusher, metadata, open: RwLock::default(), changing: Mutex::new(()) };
         let state = topics.metadata.current();
         topics.open_topics(state.topics().iter(), &mut opened, now)?;
-        for (id, name) in state.deleted() {
-            topics.purge(name, id, now)?;
-        }
+        topics.purge(state.deleted().iter().map(|(id, name)| (name.as_str(), id)), now)?;
         Ok((topics, opened))
-    }
-
-    /// Makes topics: all of them, or none if one is refused.
-    pub(crate) fn create(&self, topics: &[NewTopic], internal: bool, now: Timestamp) -> Result<()> {
-        let mut commands = Vec::with_capacity(topics.len());
-        for topic in topics {
-            let configs = topic.configs.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-            TopicConfig::parse(configs, internal)?;
-            let trimmed = |(name, value): &(String, String)| (name.clone(), value.trim().to_owned());
-            let configs = topic.configs.iter().map(trimmed).collect();
-            let (name, partitions, id) = (topic.name.clone(), topic.partitions, TopicId::random());
-            commands.push(Command::CreateTopic { name, id, partitions, internal, configs });
-        }
-        let _changing = self.changing.lock();
-        self.metadata.propose_with(now, |_| Ok(commands))?;
-        let metadata = self.metadata.current();
-        let made = topics.iter().filter_map(|topic| metadata.topics().get_key_value(&topic.name));
-        let opened = self.open_topics(made, &mut Opened::default(), now);
-        if opened.is_err() {
-            // Most likely the disk is full. If not even this can be noted, maintenance makes the rest later.
-            for topic in topics {
-                if let Err(error) = self.remove(&topic.name, now) {
-                    tracing::warn!(topic = topic.name, %error, "a topic is half made");
-                }
-            }
-        }
-        opened
     }
 
     /// Makes what the metadata knows and an earlier error kept from being made.
@@ -142,50 +117,6 @@ impl Topics {
             true => Ok(()),
             false => self.open_topics(missing.into_iter(), &mut Opened::default(), now),
         }
-    }
-
-    pub(crate) fn create_partitions(&self, name: &str, partitions: i32, now: Timestamp) -> Result<()> {
-        let _changing = self.changing.lock();
-        self.metadata.propose(Command::CreatePartitions { name: name.to_owned(), partitions }, now)?;
-        self.reopen(name, now)
-    }
-
-    pub(crate) fn alter_configs(&self, name: &str, changes: &[ConfigChange], now: Timestamp) -> Result<()> {
-        let _changing = self.changing.lock();
-        self.metadata.propose_with(now, |metadata| {
-            let topic = metadata.topic(name).ok_or_else(|| BrokerError::UnknownTopic(name.to_owned()))?;
-            let mut configs = topic.configs.clone();
-            for change in changes {
-                match change {
-                    ConfigChange::Set(config, value) => configs.insert(config.clone(), value.trim().to_owned()),
-                    // Only what exists can be reset: a misspelt name must not pass for done.
-                    ConfigChange::Reset(config) => {
-                        TopicConfig::check_name(config)?;
-                        configs.remove(config)
-                    }
-                };
-            }
-            parse(&configs, topic.internal)?;
-            Ok(vec![Command::AlterConfigs { name: name.to_owned(), configs }])
-        })?;
-        self.reopen(name, now)
-    }
-
-    pub(crate) fn delete(&self, name: &str, now: Timestamp) -> Result<()> {
-        let _changing = self.changing.lock();
-        if self.metadata.current().topic(name).is_some_and(|topic| topic.internal) {
-            return Err(BrokerError::Invalid(format!("topic `{name}` is the broker's own and cannot be deleted")));
-        }
-        self.remove(name, now)
-    }
-
-    fn remove(&self, name: &str, now: Timestamp) -> Result<()> {
-        let metadata = self.metadata.current();
-        self.metadata.propose(Command::DeleteTopic { name: name.to_owned() }, now)?;
-        if let Some(open) = self.open.write().remove(name) {
-            open.partitions.iter().for_each(|partition| partition.mark_deleted());
-        }
-        metadata.topic(name).map_or(Ok(()), |topic| self.purge(name, &topic.id, now))
     }
 
     /// Hands out producer ids: the first of `count`.
@@ -218,6 +149,12 @@ impl Topics {
     /// Every open partition.
     pub(crate) fn partitions(&self) -> Vec<Arc<Partition>> {
         self.open.read().by_name.values().flat_map(|topic| topic.partitions.iter().cloned()).collect()
+    }
+
+    /// The configs of a topic that differ from their defaults, as they were set.
+    pub(crate) fn configs(&self, name: &str) -> Result<BTreeMap<String, String>> {
+        let topic = self.metadata.current().topic(name).map(|topic| topic.configs.clone());
+        topic.ok_or_else(|| BrokerError::UnknownTopic(name.to_owned()))
     }
 
     pub(crate) fn describe(&self, name: &str) -> Option<TopicInfo> {
@@ -260,7 +197,6 @@ impl Topics {
         for (name, topic) in topics {
             let config = parse(&topic.configs, topic.internal)?;
             let path = self.dir.topic(name, &topic.id);
-            std::fs::create_dir_all(&path).map_err(|e| BrokerError::io(format!("create {}", path.display()), e))?;
             let partitions = self.open.read().by_name.get(name).map(|open| open.partitions.clone()).unwrap_or_default();
             partitions.iter().try_for_each(|partition| partition.reconfigure(&config))?;
             for partition in partitions.len() as i32..topic.partitions {
@@ -269,13 +205,15 @@ impl Topics {
                 if partition < topic.ready_partitions && !path.exists() {
                     return Err(lost(&name, &path));
                 }
+                // Not durable before `ready` has synced the folders above.
+                std::fs::create_dir_all(&path).map_err(|e| BrokerError::io(format!("create {}", path.display()), e))?;
                 missing.push((opening.len(), name, path, config));
             }
             let (id, internal) = (topic.id.uuid()?, topic.internal);
             opening.push((name, topic, OpenTopic { name: name.clone(), id, internal, config, partitions }));
         }
         let made = blocking::side_by_side(&missing, |(_, name, path, config)| {
-            Partition::open(name.clone(), path, config.log_config(), Arc::clone(&self.dir))
+            Partition::open(name.clone(), path, config, &self.flusher, Arc::clone(&self.dir))
         })?;
         for ((of, ..), (partition, recovery)) in missing.iter().zip(made) {
             opened.add(recovery);
@@ -304,9 +242,16 @@ impl Topics {
         self.metadata.note(&notes, now)
     }
 
-    fn purge(&self, name: &str, id: &TopicId, now: Timestamp) -> Result<()> {
-        self.dir.remove_topic(name, id)?;
-        self.metadata.note(&[Command::TopicPurged { id: id.clone() }], now)
+    /// Removes the files of deleted topics.
+    fn purge<'a>(&self, topics: impl Iterator<Item = (&'a str, &'a TopicId)>, now: Timestamp) -> Result<()> {
+        let topics: Vec<_> = topics.collect();
+        if topics.is_empty() {
+            return Ok(());
+        }
+        blocking::side_by_side(&topics, |(name, id)| self.dir.remove_topic(name, id))?;
+        sync_dir(&self.dir.topics())?;
+        let purged: Vec<_> = topics.iter().map(|(_, id)| Command::TopicPurged { id: (*id).clone() }).collect();
+        self.metadata.note(&purged, now)
     }
 }
 
