@@ -44,23 +44,23 @@ pub(crate) fn is_transactional(batches: &[u8]) -> Result<bool, BatchError> {
     Ok(false)
 }
 
-/// Builds the batches anew with another codec, if they have not got it already (`compression.type`).
-pub(crate) fn recompress(batches: Bytes, codec: Compression) -> Result<Bytes, BatchError> {
+/// Builds the batches anew with another codec (`compression.type`); `None` if they have it already.
+pub(crate) fn recompress(batches: &[u8], codec: Compression) -> Result<Option<BytesMut>, BatchError> {
     let mut done = true;
-    for batch in logmill_protocol::batches(&batches) {
+    for batch in logmill_protocol::batches(batches) {
         done &= batch?.header().compression()? == codec;
     }
     if done {
-        return Ok(batches);
+        return Ok(None);
     }
     let mut out = BytesMut::with_capacity(batches.len());
     let mut scratch = Vec::new();
-    for batch in logmill_protocol::batches(&batches) {
+    for batch in logmill_protocol::batches(batches) {
         let batch = batch?;
         batch.verify_crc()?;
         out.extend_from_slice(&rebuild(&batch, codec, &mut scratch)?);
     }
-    Ok(out.freeze())
+    Ok(Some(out))
 }
 
 fn rebuild(batch: &BatchView<'_>, codec: Compression, scratch: &mut Vec<u8>) -> Result<Bytes, BatchError> {
@@ -111,9 +111,9 @@ mod tests {
     #[test]
     fn recompressed_batches_hold_the_same_records() {
         let plain = batch(50, Compression::None);
-        let zstd = recompress(plain.clone(), Compression::Zstd).unwrap();
+        let zstd = recompress(&plain, Compression::Zstd).unwrap().unwrap();
         assert!(zstd.len() < plain.len());
-        assert_eq!(recompress(zstd.clone(), Compression::None).unwrap(), plain);
-        assert_eq!(recompress(zstd.clone(), Compression::Zstd).unwrap().as_ptr(), zstd.as_ptr(), "nothing to do");
+        assert_eq!(recompress(&zstd, Compression::None).unwrap().unwrap(), plain);
+        assert_eq!(recompress(&zstd, Compression::Zstd).unwrap(), None, "nothing to do");
     }
 }

@@ -13,6 +13,35 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// Result of a broker operation.
 pub type Result<T, E = BrokerError> = std::result::Result<T, E>;
 
+/// Why a producer is refused: one kind for each of Kafka's error codes that tell producers apart what to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The bytes were damaged on their way: sending them again may help.
+    CorruptMessage,
+    /// The batch is larger than the topic allows.
+    MessageTooLarge,
+    /// The batch or one of its records breaks a rule.
+    InvalidRecord,
+    /// A codec that does not exist, or not for this version of the request.
+    UnsupportedCompression,
+    /// A timestamp, or kind of timestamp, that the topic does not take.
+    InvalidTimestamp,
+    /// A sequence number was skipped: records may be missing.
+    OutOfOrderSequence,
+    /// A plain batch inside an open transaction of the same producer.
+    InvalidTransactionState,
+    /// A topic that only the broker writes.
+    InvalidTopic,
+    /// Fewer replicas than the topic wants to hear from.
+    NotEnoughReplicas,
+    /// A number of acknowledgements that is none.
+    InvalidRequiredAcks,
+    /// Transactions, which are not served to clients.
+    Transactions,
+    /// The disk did not confirm in the time that the producer allows.
+    TimedOut,
+}
+
 /// What the broker refused or failed to do.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
@@ -36,12 +65,19 @@ pub enum BrokerError {
     /// The topic's name is too like that of another.
     #[error("{0}")]
     TopicCollides(String),
-    /// A record's timestamp is further from the clock than the topic allows.
-    #[error("{0}")]
-    InvalidTimestamp(String),
     /// A name, config, record batch or call that the broker refuses.
     #[error("{0}")]
     Invalid(String),
+    /// Record batches, or a request of a producer, that the broker refuses; the kind tells what the producer can do.
+    #[error("{message}")]
+    Refused {
+        /// What the producer can do about it.
+        kind: Refusal,
+        /// What is wrong, of which partition.
+        message: String,
+        /// Which record of the batch is at fault, counted from 0, if it is one.
+        record: Option<i32>,
+    },
     /// The offset is below the log start or above the log end.
     #[error("offset {offset} of {topic}-{partition} is out of range: the log holds {log_start} to {log_end}")]
     OffsetOutOfRange {
@@ -133,19 +169,37 @@ impl BrokerError {
             StorageError::Closed { .. } => Self::Closed,
             StorageError::InvalidBatch(error) => Self::batch(partition, &error),
             StorageError::ProducerFenced { producer_id, .. } => Self::Fenced(format!("producer id {producer_id}")),
-            StorageError::InvalidTimestamp { .. } => Self::InvalidTimestamp(format!("{partition}: {error}")),
-            StorageError::Refused { .. }
-            | StorageError::TooLarge { .. }
-            | StorageError::OutOfOrderSequence { .. }
-            | StorageError::InvalidTransactionState { .. }
-            | StorageError::InvalidConfig { .. } => Self::Invalid(format!("{partition}: {error}")),
+            StorageError::InvalidTimestamp { .. } => Self::refused(Refusal::InvalidTimestamp, partition, error),
+            StorageError::Refused { .. } => Self::refused(Refusal::InvalidRecord, partition, error),
+            StorageError::TooLarge { .. } => Self::refused(Refusal::MessageTooLarge, partition, error),
+            StorageError::OutOfOrderSequence { .. } => Self::refused(Refusal::OutOfOrderSequence, partition, error),
+            StorageError::InvalidTransactionState { .. } => {
+                Self::refused(Refusal::InvalidTransactionState, partition, error)
+            }
+            StorageError::InvalidConfig { .. } => Self::Invalid(format!("{partition}: {error}")),
             other => Self::Storage { context: format!("partition {partition} failed"), source: other.into() },
         }
     }
 
     /// A record batch that may not be appended.
     pub(crate) fn batch(partition: &TopicPartition, error: &BatchError) -> Self {
-        Self::Invalid(format!("{partition}: {error}"))
+        let kind = match error {
+            BatchError::Crc { .. } | BatchError::Length(_) => Refusal::CorruptMessage,
+            BatchError::TooLarge { .. } | BatchError::DecompressedTooLarge { .. } => Refusal::MessageTooLarge,
+            BatchError::Codec(_) => Refusal::UnsupportedCompression,
+            BatchError::LogAppendTimeNotAllowed => Refusal::InvalidTimestamp,
+            _ => Refusal::InvalidRecord,
+        };
+        let record = match error {
+            BatchError::Record { index, .. } => Some(*index),
+            _ => None,
+        };
+        Self::Refused { kind, message: format!("{partition}: {error}"), record }
+    }
+
+    /// Something of a producer that the partition does not take.
+    pub(crate) fn refused(kind: Refusal, partition: &TopicPartition, reason: impl std::fmt::Display) -> Self {
+        Self::Refused { kind, message: format!("{partition}: {reason}"), record: None }
     }
 
     pub(crate) fn out_of_range(partition: &TopicPartition, offset: Offset, log_start: Offset, log_end: Offset) -> Self {

@@ -66,7 +66,7 @@ mod wire;
 
 pub use broker::{Broker, BrokerConfig, StartReport};
 pub use clock::{Clock, ManualClock, SystemClock};
-pub use error::{BoxError, BrokerError, Result};
+pub use error::{BoxError, BrokerError, Refusal, Result};
 pub use groups::GroupConfig;
 pub use names::{OFFSETS_TOPIC, TRANSACTIONS_TOPIC, is_internal};
 pub use topic_config::{Flush, TopicConfig};

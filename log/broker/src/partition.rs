@@ -207,14 +207,20 @@ impl Partition {
         }
     }
 
-    fn request_flush(&self, flusher: &Flusher) -> logmill_storage::Result<oneshot::Receiver<FlushResult>> {
+    fn request_flush(&self, flusher: &Flusher) -> logmill_storage::Result<FlushRequest> {
+        self.request_durable(flusher, self.log.log_end())
+    }
+
+    /// Asks for everything below `end` to be on disk; [`Partition::requested`] tells when it is.
+    pub(crate) fn request_durable(&self, flusher: &Flusher, end: Offset) -> logmill_storage::Result<FlushRequest> {
         let (done, receive) = oneshot::channel();
         // A receiver that is gone has been cancelled: it does not want to know.
-        flusher.request(&self.log, self.log.log_end(), move |result| drop(done.send(result.map(drop))))?;
+        flusher.request(&self.log, end, move |result| drop(done.send(result.map(drop))))?;
         Ok(receive)
     }
 
-    async fn requested(&self, request: logmill_storage::Result<oneshot::Receiver<FlushResult>>) -> Result<()> {
+    /// Waits for a flush that was asked for.
+    pub(crate) async fn requested(&self, request: logmill_storage::Result<FlushRequest>) -> Result<()> {
         match self.stored(request)?.await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) if self.check_exists().is_err() => self.check_exists(),
@@ -235,6 +241,8 @@ fn jitter(name: &TopicPartition) -> u64 {
     hasher.finish()
 }
 
+/// A flush that was asked for.
+pub(crate) type FlushRequest = oneshot::Receiver<FlushResult>;
 type FlushResult = Result<(), Arc<StorageError>>;
 
 /// Waits until everything appended so far to all of the partitions is on disk; they are synced side by side. Partitions

@@ -9,9 +9,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use logmill_broker::{
     Broker, BrokerConfig, BrokerError, ConfigChange, FetchRequest, Isolation, ManualClock, OFFSETS_TOPIC, OffsetAt,
+    Refusal,
 };
 use logmill_protocol::{BatchBuilder, BatchOptions, Compression, Offset, Timestamp, TimestampType, batches};
 use support::{batch, batch_at, committed, open, topic, tp, uncommitted};
+
+/// Why a producer was refused.
+fn kind(error: &BrokerError) -> Option<Refusal> {
+    match error {
+        BrokerError::Refused { kind, .. } => Some(*kind),
+        _ => None,
+    }
+}
 
 #[tokio::test]
 async fn what_was_made_and_written_is_there_after_closing_and_after_dropping() {
@@ -63,20 +72,20 @@ async fn calls_that_make_no_sense_are_refused_by_kind() {
         assert!(matches!(error, BrokerError::UnknownPartition { partition: p, .. } if p == partition));
     }
     let error = broker.produce(&tp(OFFSETS_TOPIC, 0), batch(&["a"])).await.unwrap_err();
-    assert!(matches!(error, BrokerError::Invalid(_)), "{error}");
+    assert_eq!(kind(&error), Some(Refusal::InvalidTopic), "{error}");
     let session = broker.init_producer("id", 1000).await.unwrap();
     let error = broker.append(&session, &tp(OFFSETS_TOPIC, 0), batch(&["a"])).await.unwrap_err();
-    assert!(matches!(error, BrokerError::Invalid(_)), "{error}");
+    assert_eq!(kind(&error), Some(Refusal::InvalidTopic), "{error}");
     for nothing in [Bytes::new(), Bytes::from_static(b"short")] {
         let error = broker.produce(&tp("t", 0), nothing.clone()).await.unwrap_err();
-        assert!(matches!(error, BrokerError::Invalid(_)), "{error}");
+        assert_eq!(kind(&error), Some(Refusal::InvalidRecord), "{error}");
         let error = broker.append(&session, &tp("t", 0), nothing).await.unwrap_err();
-        assert!(matches!(error, BrokerError::Invalid(_)), "{error}");
+        assert_eq!(kind(&error), Some(Refusal::InvalidRecord), "{error}");
     }
     let mut broken = batch(&["a"]).to_vec();
     *broken.last_mut().unwrap() ^= 1;
     let error = broker.produce(&tp("t", 0), broken.into()).await.unwrap_err();
-    assert!(matches!(error, BrokerError::Invalid(_)), "{error}");
+    assert_eq!(kind(&error), Some(Refusal::CorruptMessage), "{error}");
     assert!(matches!(broker.delete_topic(OFFSETS_TOPIC).await, Err(BrokerError::Invalid(_))));
 
     let request =

@@ -7,6 +7,7 @@ mod admin;
 mod groups;
 mod maintenance;
 mod open;
+mod producing;
 mod records;
 mod transactions;
 
@@ -19,6 +20,8 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 pub use open::{BrokerConfig, StartReport};
+pub(crate) use producing::{Acknowledged, Acks, Producing};
+pub(crate) use records::internal;
 
 use crate::blocking;
 use crate::error::{BrokerError, Result};
@@ -54,9 +57,7 @@ struct Call<'a>(&'a Inner);
 
 impl Drop for Call<'_> {
     fn drop(&mut self) {
-        if self.0.calls.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.idle.notify_waiters();
-        }
+        self.0.leave();
     }
 }
 
@@ -68,6 +69,13 @@ impl Inner {
         match self.closed.load(Ordering::Acquire) {
             true => Err(BrokerError::Closed),
             false => Ok(call),
+        }
+    }
+
+    /// Ends a call.
+    fn leave(&self) {
+        if self.calls.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.idle.notify_waiters();
         }
     }
 

@@ -1,12 +1,12 @@
 //! Writing, reading and waiting for records.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use logmill_protocol::Offset;
 
 use crate::batches;
 use crate::blocking;
 use crate::broker::Broker;
-use crate::error::{BrokerError, Result};
+use crate::error::{BrokerError, Refusal, Result};
 use crate::topic_config::Flush;
 use crate::types::{FetchRequest, Fetched, Isolation, OffsetAt, TopicPartition};
 
@@ -80,7 +80,7 @@ impl Broker {
     /// (`acks=all`), or in the page cache if the topic says `flush: os`.
     ///
     /// # Errors
-    /// `Invalid` for what is no acceptable batch; `UnknownTopic`, `UnknownPartition`, `DiskFull`, `Storage`.
+    /// `Refused` for what is no acceptable batch; `UnknownTopic`, `UnknownPartition`, `DiskFull`, `Storage`.
     pub async fn produce(&self, partition: &TopicPartition, batch: Bytes) -> Result<Offset> {
         let _call = self.inner.enter()?;
         let invalid = |error| BrokerError::batch(partition, &error);
@@ -89,7 +89,7 @@ impl Broker {
         }
         if batches::is_transactional(&batch).map_err(invalid)? {
             let reason = "a transactional batch must be appended to its producer's transaction";
-            return Err(BrokerError::Invalid(format!("{partition}: {reason}")));
+            return Err(BrokerError::refused(Refusal::InvalidTransactionState, partition, reason));
         }
         let (open, batch) = (self.inner.topics.partition(partition)?, self.stored_form(partition, batch).await?);
         let (target, now, size) = (open.clone(), self.inner.now(), batch.len());
@@ -105,11 +105,16 @@ impl Broker {
     pub(super) async fn stored_form(&self, partition: &TopicPartition, batch: Bytes) -> Result<Bytes> {
         let Some(codec) = self.inner.topics.topic(&partition.topic)?.config.compression else { return Ok(batch) };
         let name = partition.clone();
-        let recompress = move || batches::recompress(batch, codec).map_err(|error| BrokerError::batch(&name, &error));
-        blocking::run(recompress).await
+        blocking::run(move || match batches::recompress(&batch, codec) {
+            Ok(built) => Ok(built.map_or(batch, BytesMut::freeze)),
+            Err(error) => Err(BrokerError::batch(&name, &error)),
+        })
+        .await
     }
 }
 
-pub(super) fn internal(topic: &str) -> BrokerError {
-    BrokerError::Invalid(format!("topic `{topic}` is written by the broker only"))
+/// Why clients may not write to the broker's own topic.
+pub(crate) fn internal(topic: &str) -> BrokerError {
+    let message = format!("topic `{topic}` is written by the broker only");
+    BrokerError::Refused { kind: Refusal::InvalidTopic, message, record: None }
 }

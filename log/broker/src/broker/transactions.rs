@@ -33,7 +33,7 @@ impl Broker {
     /// one append at a time for each partition, or their order is anyone's guess.
     ///
     /// # Errors
-    /// `Fenced` if the session is not the current one of its transactional id; `Invalid` for what is no acceptable
+    /// `Fenced` if the session is not the current one of its transactional id; `Refused` for what is no acceptable
     /// batch; `UnknownTopic`, `UnknownPartition`, `DiskFull`, `Storage`.
     pub async fn append(&self, session: &ProducerSession, partition: &TopicPartition, batch: Bytes) -> Result<Offset> {
         let _call = self.inner.enter()?;

@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::api_versions_response::ApiVersion;
 use kafka_protocol::messages::{ApiKey, ApiVersionsRequest, ApiVersionsResponse};
-use kafka_protocol::protocol::Decodable;
+use kafka_protocol::protocol::{Decodable, VersionRange};
 
 use crate::server::admin::{
     alter_configs, cluster, create_partitions, create_topics, delete_topics, describe_configs, log_dirs, producers,
@@ -16,7 +16,7 @@ use crate::server::admin::{
 use crate::server::context::RequestContext;
 use crate::server::header::Header;
 use crate::server::reply::{Reply, Unencodable};
-use crate::server::{fetch, groups, metadata, produce};
+use crate::server::{fetch, groups, init_producer_id, metadata, produce};
 
 /// Defines [`SERVED`] and [`begin`] from one table: an API to a line, and who handles it.
 macro_rules! serve {
@@ -75,6 +75,7 @@ serve! {
         DescribeTopicPartitions => topic_partitions::describe_topic_partitions,
         DescribeLogDirs => log_dirs::describe_log_dirs,
         DescribeProducers => producers::describe_producers,
+        InitProducerId => init_producer_id::init_producer_id,
     }
 }
 
@@ -103,6 +104,10 @@ pub(super) enum Refused {
     UnsupportedVersion { api: ApiKey, version: i16 },
     #[error("malformed request: {0}")]
     Malformed(String),
+    #[error("a request that wants no answer failed: {0}")]
+    Unacknowledged(String),
+    #[error("the server stops")]
+    Stopping,
     #[error(transparent)]
     Unencodable(#[from] Unencodable),
 }
@@ -116,20 +121,64 @@ pub(super) fn decode<R: Decodable>(body: BytesMut, version: i16) -> Result<R, Re
     R::decode(&mut body.freeze(), version).map_err(malformed)
 }
 
-/// Answers in version 0 if the version is unknown, as Kafka does, so that the client can try again with a lower one.
-async fn api_versions(_: &RequestContext, version: i16, body: BytesMut) -> Result<Reply, Refused> {
-    let versions = ApiKey::ApiVersions.valid_versions();
-    let keys = SERVED.iter().map(|api| {
-        let served = api.valid_versions();
-        // Old versions of librdkafka drop compression where Produce is not advertised from 0.
-        let min = if *api == ApiKey::Produce { 0 } else { served.min };
-        ApiVersion::default().with_api_key(*api as i16).with_min_version(min).with_max_version(served.max)
-    });
-    let response = ApiVersionsResponse::default().with_api_keys(keys.collect());
-    if !(versions.min..=versions.max).contains(&version) {
-        let response = response.with_error_code(ResponseError::UnsupportedVersion.code());
-        return Ok(Reply::encode(ApiKey::ApiVersions, 0, &response)?);
+/// The versions of an API that are served.
+pub(super) fn versions(api: ApiKey) -> VersionRange {
+    let known = api.valid_versions();
+    match api {
+        // Version 6 is not yet stable in Kafka 4.1, and about transactions.
+        ApiKey::InitProducerId => VersionRange { max: 5, ..known },
+        _ => known,
     }
-    decode::<ApiVersionsRequest>(body, version)?;
-    Ok(Reply::encode(ApiKey::ApiVersions, version, &response)?)
+}
+
+fn advertised(api: ApiKey) -> ApiVersion {
+    let served = versions(api);
+    // Old versions of librdkafka drop compression where Produce is not advertised from 0.
+    let min = if api == ApiKey::Produce { 0 } else { served.min };
+    ApiVersion::default().with_api_key(api as i16).with_min_version(min).with_max_version(served.max)
+}
+
+/// Tells the versions served. If the request's own version is not among them, that in version 0, as Kafka does, so that the
+/// client can try again with another. There are no tagged fields in it: some clients cannot skip them here.
+async fn api_versions(_: &RequestContext, version: i16, body: BytesMut) -> Result<Reply, Refused> {
+    let api = ApiKey::ApiVersions;
+    let is_served = (versions(api).min..=versions(api).max).contains(&version);
+    if !is_served {
+        let response = ApiVersionsResponse::default()
+            .with_error_code(ResponseError::UnsupportedVersion.code())
+            .with_api_keys(vec![advertised(api)]);
+        return Ok(Reply::encode(api, 0, &response)?);
+    }
+    let request: ApiVersionsRequest = decode(body, version)?;
+    let is_valid = |text: &str| version < 3 || is_software_word(text);
+    let response = match is_valid(&request.client_software_name) && is_valid(&request.client_software_version) {
+        true => ApiVersionsResponse::default().with_api_keys(SERVED.iter().copied().map(advertised).collect()),
+        false => ApiVersionsResponse::default().with_error_code(ResponseError::InvalidRequest.code()),
+    };
+    Ok(Reply::encode(api, version, &response)?)
+}
+
+/// KIP-511: letters, digits, dashes and dots, of which the latter two neither first nor last.
+fn is_software_word(text: &str) -> bool {
+    let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.');
+    let ends = [text.bytes().next(), text.bytes().next_back()];
+    ends.into_iter().all(|end| end.is_some_and(|byte| byte.is_ascii_alphanumeric())) && text.bytes().all(is_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn client_software_is_named_by_kafkas_rule() {
+        let check = |text: &str, expected: bool| assert_eq!(is_software_word(text), expected, "{text:?}");
+        check("apache-kafka-java", true);
+        check("2.3.0", true);
+        check("a", true);
+        check("", false);
+        check("-a", false);
+        check("a.", false);
+        check("a b", false);
+        check("a_b", false);
+    }
 }

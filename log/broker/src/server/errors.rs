@@ -2,7 +2,7 @@
 
 use kafka_protocol::ResponseError;
 
-use crate::error::BrokerError;
+use crate::error::{BrokerError, Refusal};
 
 /// The code that tells a client what it can do about `error`.
 pub(super) fn code(error: &BrokerError) -> i16 {
@@ -14,14 +14,32 @@ fn response_error(error: &BrokerError) -> ResponseError {
         BrokerError::UnknownTopic(_) | BrokerError::UnknownPartition { .. } => ResponseError::UnknownTopicOrPartition,
         BrokerError::UnknownTopicId(_) => ResponseError::UnknownTopicId,
         BrokerError::TopicCollides(_) => ResponseError::InvalidTopicException,
-        BrokerError::InvalidTimestamp(_) => ResponseError::InvalidTimestamp,
         BrokerError::TopicExists(_) => ResponseError::TopicAlreadyExists,
         BrokerError::Invalid(_) => ResponseError::InvalidRequest,
+        BrokerError::Refused { kind, .. } => refusal(*kind),
         BrokerError::OffsetOutOfRange { .. } => ResponseError::OffsetOutOfRange,
         BrokerError::Fenced(_) => ResponseError::InvalidProducerEpoch,
         BrokerError::IllegalGeneration { .. } => ResponseError::IllegalGeneration,
         BrokerError::DiskFull(_) | BrokerError::Storage { .. } => ResponseError::KafkaStorageError,
         BrokerError::Closed => ResponseError::NotLeaderOrFollower,
         BrokerError::DataDirLocked { .. } | BrokerError::NewerFormat { .. } => ResponseError::UnknownServerError,
+    }
+}
+
+fn refusal(kind: Refusal) -> ResponseError {
+    match kind {
+        Refusal::CorruptMessage => ResponseError::CorruptMessage,
+        Refusal::MessageTooLarge => ResponseError::MessageTooLarge,
+        Refusal::InvalidRecord => ResponseError::InvalidRecord,
+        Refusal::UnsupportedCompression => ResponseError::UnsupportedCompressionType,
+        Refusal::InvalidTimestamp => ResponseError::InvalidTimestamp,
+        Refusal::OutOfOrderSequence => ResponseError::OutOfOrderSequenceNumber,
+        Refusal::InvalidTransactionState => ResponseError::InvalidTxnState,
+        Refusal::InvalidTopic => ResponseError::InvalidTopicException,
+        Refusal::NotEnoughReplicas => ResponseError::NotEnoughReplicas,
+        Refusal::InvalidRequiredAcks => ResponseError::InvalidRequiredAcks,
+        // The one code that Java and librdkafka both take for final, instead of trying again.
+        Refusal::Transactions => ResponseError::TransactionalIdAuthorizationFailed,
+        Refusal::TimedOut => ResponseError::RequestTimedOut,
     }
 }

@@ -30,7 +30,8 @@ impl Header {
         if !api::SERVED.contains(&api) {
             return Err(Refused::UnsupportedVersion { api, version });
         }
-        let is_served = (api.valid_versions().min..=api.valid_versions().max).contains(&version);
+        let served = api::versions(api);
+        let is_served = (served.min..=served.max).contains(&version);
         if !is_served && api != ApiKey::ApiVersions {
             return Err(Refused::UnsupportedVersion { api, version });
         }

@@ -23,6 +23,7 @@ mod fetch;
 mod frames;
 mod groups;
 mod header;
+mod init_producer_id;
 mod limits;
 mod listener;
 mod metadata;

@@ -351,7 +351,8 @@ impl TransactionService {
         Ok(())
     }
 
-    async fn take_producer_id(&self) -> Result<ProducerId> {
+    /// A producer id that nobody has had.
+    pub(crate) async fn take_producer_id(&self) -> Result<ProducerId> {
         loop {
             if let Some(id) = self.free_ids.lock().next() {
                 return Ok(ProducerId(id));
