@@ -174,13 +174,14 @@ impl Group {
         self.protocol_type.as_deref() == Some(protocol_type) && protocols.iter().any(|protocol| by_all(&protocol.name))
     }
 
-    /// The protocol of the next generation: each member votes for the first of its own that all support.
+    /// The protocol of the next generation: each member votes for the first of its own that all support. Of two with as
+    /// many votes, the first by name.
     pub(super) fn select_protocol(&self) -> Option<String> {
         let by_all = |name: &str| self.members.values().all(|member| member.supports(name));
         let vote = |member: &Member| member.protocols.iter().find(|p| by_all(&p.name)).map(|p| p.name.clone());
         let mut votes: BTreeMap<String, usize> = BTreeMap::new();
         self.members.values().filter_map(vote).for_each(|name| *votes.entry(name).or_default() += 1);
-        votes.into_iter().max_by_key(|(_, votes)| *votes).map(|(name, _)| name)
+        votes.into_iter().min_by_key(|(_, votes)| std::cmp::Reverse(*votes)).map(|(name, _)| name)
     }
 
     /// How long the members are waited for.

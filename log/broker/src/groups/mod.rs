@@ -27,6 +27,15 @@ mod subscription;
 mod sync;
 mod timers;
 
+#[cfg(test)]
+mod classic_tests;
+#[cfg(test)]
+mod harness;
+#[cfg(test)]
+mod offset_tests;
+#[cfg(test)]
+mod simulation_tests;
+
 pub use config::GroupConfig;
 pub use describe::{GroupDescription, GroupListing, MemberDescription};
 pub use effects::{Effects, JoinRefused, JoinReply, Joined, Peer, Reply, SyncReply, Synced, Waiter, Write};

@@ -47,7 +47,7 @@ impl Groups {
         let name = join.group.clone();
         let group = self.groups.entry(name.clone()).or_insert_with(|| Group::new(&name));
         group.join(join, &self.config, now, &mut effects);
-        self.settle(&name);
+        self.settle_unless_writing(&name, &effects);
         effects
     }
 
@@ -77,7 +77,7 @@ impl Groups {
             Some(group) => group.sync(sync, now, &mut effects),
             None => effects.sync(sync.waiter, Err(GroupError::UnknownMember)),
         }
-        self.settle(&name);
+        self.settle_unless_writing(&name, &effects);
         effects
     }
 
@@ -100,7 +100,7 @@ impl Groups {
         if is_written {
             group.written = meta;
         }
-        self.settle(&name);
+        self.settle_unless_writing(&name, &effects);
         effects
     }
 
@@ -154,7 +154,7 @@ impl Groups {
             return Ok((leavers.iter().map(|_| Err(GroupError::UnknownMember)).collect(), effects));
         };
         let results = found.leave(leavers, &self.config, now, &mut effects);
-        self.settle(group);
+        self.settle_unless_writing(group, &effects);
         Ok((results, effects))
     }
 
@@ -171,7 +171,7 @@ impl Groups {
         if let Some(group) = self.groups.get_mut(&name) {
             group.expire(&self.config, now, &mut effects);
         }
-        self.settle(&name);
+        self.settle_unless_writing(&name, &effects);
         Some(effects)
     }
 
@@ -180,6 +180,18 @@ impl Groups {
         if self.groups.get(name).is_some_and(Group::is_nothing) {
             self.groups.remove(name);
         }
+        self.schedule(name);
+    }
+
+    /// The same, but a group with something to be written is not forgotten yet.
+    fn settle_unless_writing(&mut self, name: &str, effects: &Effects) {
+        match effects.writes.is_empty() {
+            true => self.settle(name),
+            false => self.schedule(name),
+        }
+    }
+
+    fn schedule(&mut self, name: &str) {
         let deadline = self.groups.get(name).and_then(Group::deadline);
         if self.scheduled.get(name).copied() == deadline {
             return;
