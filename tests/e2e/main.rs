@@ -7,3 +7,4 @@ mod budgets;
 mod commands;
 mod exactly_once;
 mod example;
+mod faults;

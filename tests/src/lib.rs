@@ -4,6 +4,8 @@
 
 pub mod checker;
 pub mod data;
+pub mod load;
+pub mod node;
 pub mod outcome;
 pub mod s3;
 pub mod site;

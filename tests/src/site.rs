@@ -162,6 +162,6 @@ impl Drop for Running {
     }
 }
 
-fn binary() -> PathBuf {
+pub(crate) fn binary() -> PathBuf {
     std::env::var_os("LOGMILL_TEST_BINARY").map_or_else(|| target_folder().join("debug/logmill"), PathBuf::from)
 }

@@ -1,0 +1,73 @@
+//! Killed under load, again and again: the checker finds nothing.
+
+use std::time::Duration;
+
+use logmill_tests::checker::Kind;
+use logmill_tests::load::member::MemberSpec;
+use logmill_tests::load::producer::ProducerSpec;
+use logmill_tests::load::run::{Load, create_topic};
+use logmill_tests::node::Node;
+
+pub(super) const TOPIC: &str = "killed";
+pub(super) const PARTITIONS: i32 = 6;
+const CODECS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zstd"];
+
+/// Eight producers of which no two are alike.
+pub(super) fn producers(settings: &[(&'static str, &str)]) -> Vec<ProducerSpec> {
+    let producer = |id: u32| {
+        let at = usize::try_from(id).unwrap();
+        let mut spec = ProducerSpec::new(id, TOPIC, PARTITIONS)
+            .set("compression.type", CODECS[at % CODECS.len()])
+            .set("linger.ms", [0, 2, 20][at % 3])
+            .set("max.in.flight.requests.per.connection", [5, 1, 3][at % 3]);
+        spec.value_len = [60, 400, 2000][at % 3];
+        spec.rate = 300;
+        settings.iter().fold(spec, |spec, (key, value)| spec.set(key, value))
+    };
+    (0..8).map(producer).collect()
+}
+
+/// Three members, each with a way of its own to share the partitions out.
+pub(super) fn members() -> Vec<MemberSpec> {
+    let member = |number: u32| MemberSpec::new(&format!("member {number}"), "readers", TOPIC);
+    (0..3).map(member).collect()
+}
+
+/// Kills the node at random moments, each after everyone has made progress since the last.
+fn kill(node: &mut Node, load: &Load, times: usize, seed: u64) {
+    let mut random = fastrand::Rng::with_seed(seed);
+    for _ in 0..times {
+        let before = load.progress();
+        load.await_progress(&before, 30, node);
+        std::thread::sleep(Duration::from_millis(random.u64(0..400)));
+        node.kill();
+        node.start();
+    }
+    load.assert_goes_on(node);
+}
+
+#[test]
+fn killed_twenty_times_it_loses_and_doubles_nothing_that_idempotent_producers_sent_to_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut node = Node::new(folder.path());
+    node.start();
+    create_topic(&node.bootstrap(), TOPIC, PARTITIONS, &[("segment.bytes", "1048576")]);
+    let settings = [("enable.idempotence", "true"), ("acks", "all")];
+    let load = Load::start(&node.bootstrap(), producers(&settings), &members());
+    kill(&mut node, &load, 20, 1);
+    load.check(&node).assert_none(&node);
+}
+
+#[test]
+fn killed_it_loses_nothing_that_was_acknowledged_from_the_page_cache_either() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut node = Node::new(folder.path());
+    node.start();
+    create_topic(&node.bootstrap(), TOPIC, PARTITIONS, &[("segment.bytes", "1048576")]);
+    let load = Load::start(&node.bootstrap(), producers(&[("acks", "1")]), &members());
+    kill(&mut node, &load, 5, 2);
+    // The page cache outlives the process. A producer that is not idempotent sends again what was not acknowledged, and
+    // so it may come twice, and after what was sent later.
+    let allowed = [Kind::Duplicate, Kind::NonmonotonicSend];
+    load.check(&node).except(&allowed).assert_none(&node);
+}

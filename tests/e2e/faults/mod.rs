@@ -1,0 +1,4 @@
+//! Faults of the node, of its disk and of its clients: nothing acknowledged is lost, and whoever behaves goes on.
+
+mod apache;
+mod kill;
