@@ -65,6 +65,17 @@ pub enum BrokerError {
     /// The topic's name is too like that of another.
     #[error("{0}")]
     TopicCollides(String),
+    /// The process could not keep the files of so many partitions open.
+    #[error(
+        "{partitions} partitions would need as many open files, of which this process may have {open_files}; raise the \
+         limit (ulimit -n) and restart"
+    )]
+    TooManyPartitions {
+        /// How many there would be.
+        partitions: i64,
+        /// The limit of open files.
+        open_files: u64,
+    },
     /// A name, config, record batch or call that the broker refuses.
     #[error("{0}")]
     Invalid(String),

@@ -56,6 +56,7 @@ pub mod groups;
 mod internal;
 pub mod metadata;
 mod names;
+mod open_files;
 mod partition;
 pub mod server;
 mod topic_config;

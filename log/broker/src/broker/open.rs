@@ -114,6 +114,7 @@ impl Broker {
 type Parts = (Arc<Topics>, Arc<Flusher>, Arc<GroupService>, Arc<TransactionService>, Opened);
 
 fn open_all(config: &BrokerConfig) -> Result<Parts> {
+    crate::open_files::raise_limit();
     let now = config.clock.now();
     let started = chrono::DateTime::from_timestamp_millis(now.0).unwrap_or_default().to_rfc3339();
     let dir = Arc::new(DataDir::open(&config.data_dir, &this_process(&started))?);

@@ -14,6 +14,7 @@ fn response_error(error: &BrokerError) -> ResponseError {
         BrokerError::UnknownTopic(_) | BrokerError::UnknownPartition { .. } => ResponseError::UnknownTopicOrPartition,
         BrokerError::UnknownTopicId(_) => ResponseError::UnknownTopicId,
         BrokerError::TopicCollides(_) => ResponseError::InvalidTopicException,
+        BrokerError::TooManyPartitions { .. } => ResponseError::PolicyViolation,
         BrokerError::TopicExists(_) => ResponseError::TopicAlreadyExists,
         BrokerError::Invalid(_) => ResponseError::InvalidRequest,
         BrokerError::Refused { kind, .. } => refusal(*kind),

@@ -7,6 +7,7 @@ use logmill_protocol::Timestamp;
 use crate::error::{BrokerError, Result};
 use crate::metadata::{Command, Metadata, TopicId};
 use crate::names::collide;
+use crate::open_files;
 use crate::topic_config::TopicConfig;
 use crate::topics::{Opened, Topics, parse};
 use crate::types::{ConfigChange, NewTopic};
@@ -27,6 +28,7 @@ impl Topics {
         let _changing = self.changing.lock();
         let metadata = self.metadata.current();
         topics.iter().try_for_each(|topic| check_collision(&metadata, &topic.name))?;
+        check_room(self.open_partitions() + topics.iter().map(|topic| i64::from(topic.partitions)).sum::<i64>())?;
         self.make(commands, now)
     }
 
@@ -37,10 +39,13 @@ impl Topics {
         let mut metadata = (*self.metadata.current()).clone();
         let mut commands = Vec::with_capacity(topics.len());
         let mut results: Vec<Result<()>> = Vec::with_capacity(topics.len());
+        let mut partitions = self.open_partitions();
         for topic in topics {
             let fitting = command(topic, false).and_then(|command| {
                 check_collision(&metadata, &topic.name)?;
+                check_room(partitions + i64::from(topic.partitions))?;
                 metadata.apply(&command)?;
+                partitions += i64::from(topic.partitions);
                 Ok(command)
             });
             results.push(fitting.map(|command| commands.push(command)));
@@ -49,6 +54,11 @@ impl Topics {
             all_or_none(&mut results, self.make(commands, now));
         }
         results
+    }
+
+    /// How many partitions there are.
+    fn open_partitions(&self) -> i64 {
+        self.open.read().by_name.values().map(|topic| topic.partitions.len() as i64).sum()
     }
 
     /// Makes the topics of these commands. The caller holds the lock on changes.
@@ -127,6 +137,8 @@ impl Topics {
             let why = "what it holds is spread over the partitions it was made with";
             return Err(BrokerError::Invalid(format!("topic `{name}` is the broker's own and cannot grow: {why}")));
         }
+        let has = self.open.read().by_name.get(name).map_or(0, |topic| topic.partitions.len() as i64);
+        check_room(self.open_partitions() - has + i64::from(partitions))?;
         let command = Command::CreatePartitions { name: name.to_owned(), partitions };
         if validate_only {
             (*self.metadata.current()).clone().apply(&command)?;
@@ -164,6 +176,15 @@ fn command(topic: &NewTopic, internal: bool) -> Result<Command> {
     let configs = topic.configs.iter().map(trimmed).collect();
     let (name, partitions, id) = (topic.name.clone(), topic.partitions, TopicId::random());
     Ok(Command::CreateTopic { name, id, partitions, internal, configs })
+}
+
+/// Checks that so many partitions can be kept open.
+fn check_room(partitions: i64) -> Result<()> {
+    let Some((room, open_files)) = open_files::partitions_at_most() else { return Ok(()) };
+    match u64::try_from(partitions).is_ok_and(|partitions| partitions > room) {
+        true => Err(BrokerError::TooManyPartitions { partitions, open_files }),
+        false => Ok(()),
+    }
 }
 
 /// Names that differ in `.` and `_` only would have the same metrics. Topics that are older than this rule stay.

@@ -8,6 +8,8 @@
 //! Every call may wait for the disk, except those that look up. What is made durable for one request is so together.
 
 mod change;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;

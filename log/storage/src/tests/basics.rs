@@ -230,3 +230,56 @@ fn dropping_the_flusher_serves_everyone_who_waits() {
     drop((flusher, send));
     assert_eq!(receive.iter().filter(|durable| *durable).count(), 50);
 }
+
+#[test]
+fn a_segment_whose_index_is_full_rolls() {
+    // Two entries of the offset index, which gets one for each of these batches.
+    let config = LogConfig { index_interval_bytes: 0, segment_index_bytes: 16, ..LogConfig::default() };
+    let partition = Partition::new(config);
+    let (log, _) = partition.reopen();
+    for _ in 0..7 {
+        append(&log, batch(1, 1));
+    }
+    let bases: Vec<_> = log.segments.read().iter().map(|segment| segment.base.0).collect();
+    let gaps: Vec<_> = bases.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(gaps.len() >= 2 && gaps.iter().all(|gap| (2..=3).contains(gap)), "{bases:?}");
+}
+
+#[test]
+fn timestamps_are_held_against_the_clock() {
+    let limit = Some(Duration::from_millis(1000));
+    let config = LogConfig { timestamp_before_max: limit, timestamp_after_max: limit, ..LogConfig::default() };
+    let partition = Partition::new(config);
+    let (log, _) = partition.reopen();
+    let now = Timestamp(10_000);
+    let check = |mut bytes: Vec<u8>, expected: Option<&str>| {
+        let error = log.append(&mut bytes, LEADER, now).err().map(|error| error.to_string());
+        assert_eq!(error.as_deref(), expected);
+    };
+    check(batch(9_000, 1), None);
+    check(batch(11_000, 1), None);
+    check(
+        batch(8_999, 1),
+        Some(
+            "timestamp 8999 is further from the log's clock, 10000, than message.timestamp.before.max.ms, 1000, allows",
+        ),
+    );
+    // Its last record is a millisecond too far ahead.
+    check(
+        batch(11_000, 2),
+        Some(
+            "timestamp 11001 is further from the log's clock, 10000, than message.timestamp.after.max.ms, 1000, allows",
+        ),
+    );
+    // Without a timestamp there is nothing to hold against it.
+    check(batch(-1, 1), None);
+    // The header tells the first timestamp only: a later record may be earlier.
+    let mut builder = logmill_protocol::BatchBuilder::new(logmill_protocol::BatchOptions::default());
+    builder.append(Timestamp(10_000), None, None, &[]).unwrap();
+    builder.append(Timestamp(5), None, None, &[]).unwrap();
+    check(
+        builder.finish().unwrap().to_vec(),
+        Some("timestamp 5 is further from the log's clock, 10000, than message.timestamp.before.max.ms, 1000, allows"),
+    );
+    assert_eq!(log.log_end(), Offset(3));
+}
