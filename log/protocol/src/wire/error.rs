@@ -34,6 +34,14 @@ pub enum WireError {
         /// Where it begins.
         at: usize,
     },
+    /// A structure that is neither there (1) nor null (-1).
+    #[error("`{field}` at byte {at} does not begin with 1 or -1")]
+    Presence {
+        /// The field.
+        field: &'static str,
+        /// Where it begins.
+        at: usize,
+    },
     /// A negative length other than that of null.
     #[error("`{field}` at byte {at} has a length of {length}")]
     NegativeLength {
