@@ -58,7 +58,7 @@ pub fn read(file_name: &str, text: &str, catalog: &Catalog, environment: &dyn En
     let root = yaml::load(text, &characters, environment, &mut problems);
     diagnostics.extend(problems);
     let Some(mut root) = root else { return Reading { pipeline: None, diagnostics } };
-    let mistakes = validate(catalog.schema(), &mut root, &characters);
+    let mistakes = validate("the pipeline", catalog.schema(), &mut root, &characters);
     let broken = broken(&root, &mistakes);
     diagnostics.extend(mistakes.into_iter().map(|mistake| mistake.diagnostic));
     let redacted = root.to_redacted_json();

@@ -24,9 +24,11 @@ pub(crate) struct Mistake {
     pub(crate) diagnostic: Diagnostic,
 }
 
-/// Checks a document, and gives interpolated scalars the type that is wanted where they stand.
-pub(crate) fn validate(root: &Value, node: &mut Node, characters: &Characters) -> Vec<Mistake> {
+/// Checks a document, and gives interpolated scalars the type that is wanted where they stand. `document` says what the
+/// whole of it is.
+pub(crate) fn validate(document: &'static str, root: &Value, node: &mut Node, characters: &Characters) -> Vec<Mistake> {
     let mut validator = Validator {
+        document,
         root,
         characters,
         mistakes: Vec::new(),
@@ -39,6 +41,7 @@ pub(crate) fn validate(root: &Value, node: &mut Node, characters: &Characters) -
 }
 
 struct Validator<'a> {
+    document: &'static str,
     root: &'a Value,
     characters: &'a Characters,
     mistakes: Vec<Mistake>,
@@ -446,7 +449,7 @@ impl<'a> Validator<'a> {
 impl Validator<'_> {
     /// The value in words: its path.
     fn here(&self) -> String {
-        if self.path.is_empty() { "the pipeline".to_owned() } else { format!("`{}`", self.path.join(".")) }
+        if self.path.is_empty() { self.document.to_owned() } else { format!("`{}`", self.path.join(".")) }
     }
 
     /// Where to point for a value: a scalar itself, the key of anything else.

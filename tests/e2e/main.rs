@@ -8,3 +8,4 @@ mod commands;
 mod exactly_once;
 mod example;
 mod faults;
+mod serve;

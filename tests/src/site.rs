@@ -13,6 +13,7 @@ use crate::data::target_folder;
 pub struct Site {
     folder: TempDir,
     environment: Vec<(String, String)>,
+    has_data_dir: bool,
 }
 
 /// What a finished command printed, and how it ended.
@@ -62,7 +63,7 @@ impl Default for Site {
 
 impl Site {
     pub fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), environment: Vec::new() }
+        Self { folder: tempfile::tempdir().unwrap(), environment: Vec::new(), has_data_dir: true }
     }
 
     pub fn path(&self) -> &Path {
@@ -87,11 +88,19 @@ impl Site {
         self.environment.retain(|(known, _)| known != name);
     }
 
+    /// Later commands are told of no data directory by the environment.
+    pub fn unset_data_dir(&mut self) {
+        self.has_data_dir = false;
+    }
+
     /// A command of the binary, run in the folder, with the data directory in it.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(binary());
         command.current_dir(self.path()).args(arguments).stdin(Stdio::null());
-        command.env("LOGMILL_DATA_DIR", self.path().join("data")).env_remove("RUST_BACKTRACE");
+        command.env_remove("LOGMILL_DATA_DIR").env_remove("LOGMILL_BOOTSTRAP").env_remove("RUST_BACKTRACE");
+        if self.has_data_dir {
+            command.env("LOGMILL_DATA_DIR", self.path().join("data"));
+        }
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
@@ -142,8 +151,17 @@ impl Running {
 
     /// SIGINT, as by ctrl-C.
     pub fn interrupt(&mut self) {
+        self.signal(rustix::process::Signal::INT);
+    }
+
+    /// SIGTERM.
+    pub fn terminate(&mut self) {
+        self.signal(rustix::process::Signal::TERM);
+    }
+
+    fn signal(&mut self, signal: rustix::process::Signal) {
         let process = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(process, rustix::process::Signal::INT).unwrap();
+        rustix::process::kill_process(process, signal).unwrap();
     }
 
     /// What it printed to stderr so far.

@@ -1,5 +1,6 @@
 //! The command line: one file a command.
 
+mod address;
 mod bench;
 mod check;
 mod connect;
@@ -8,30 +9,29 @@ mod explain;
 mod pipeline_file;
 mod produce;
 mod run;
+mod serve;
+mod signals;
 mod sql;
 mod topic;
 
 use std::io::{IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use logmill_broker::{Broker, BrokerConfig};
-use logmill_connectors::log::Log;
 use logmill_connectors::registry::registry;
 use logmill_pipelines::Diagnostics;
 
-use crate::embedded_log::EmbeddedLog;
+use self::address::{Said, with_log};
 
 /// A Kafka-compatible log and the engine that runs pipelines on it.
 #[derive(Debug, Parser)]
 #[command(name = "logmill", version, about, max_term_width = 110)]
 pub struct Cli {
-    /// The folder of the log and of the pipelines' state.
-    #[arg(long, global = true, env = "LOGMILL_DATA_DIR", default_value = "logmill-data")]
-    data_dir: PathBuf,
+    /// The folder of the log and of the pipelines' state [env: LOGMILL_DATA_DIR] [default: logmill-data].
+    #[arg(long, global = true, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
     /// Say more; twice for everything.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
@@ -43,6 +43,8 @@ pub struct Cli {
 enum Command {
     /// Run a pipeline in this process until its input ends or ctrl-C.
     Run(run::Arguments),
+    /// Serve topics and groups to Kafka clients, until ctrl-C or SIGTERM.
+    Serve(serve::Arguments),
     /// Find every mistake in pipelines, without running anything.
     Check(check::Arguments),
     /// Show a pipeline's plan, with the columns that flow.
@@ -92,7 +94,8 @@ pub fn main(cli: Cli) -> ExitCode {
 }
 
 fn execute(cli: Cli) -> anyhow::Result<()> {
-    let data_dir = cli.data_dir;
+    let said = Said::new(cli.data_dir, None);
+    let data_dir = said.own_data_dir("")?;
     match cli.command {
         Command::Schema => {
             let schema = logmill_pipelines::json_schema(&registry().catalog());
@@ -101,6 +104,7 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
         Command::Check(arguments) => check::execute(&arguments, &data_dir),
         Command::Explain(arguments) => explain::execute(&arguments, &data_dir),
         Command::Run(arguments) => runtime()?.block_on(run::execute(arguments, data_dir)),
+        Command::Serve(arguments) => runtime()?.block_on(serve::execute(arguments, &said)),
         Command::Topic(command) => runtime()?.block_on(topic::execute(command, &data_dir)),
         Command::Produce(arguments) => runtime()?.block_on(produce::execute(arguments, &data_dir)),
         Command::Consume(arguments) => runtime()?.block_on(consume::execute(arguments, &data_dir)),
@@ -111,19 +115,6 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().context("could not start")
-}
-
-/// Opens the log, does some work with it, and closes it again.
-async fn with_log<T>(data_dir: &Path, work: impl AsyncFnOnce(Arc<dyn Log>) -> anyhow::Result<T>) -> anyhow::Result<T> {
-    let (broker, report) = Broker::open(BrokerConfig::new(data_dir)).await?;
-    for cut in &report.cut {
-        tracing::warn!("a torn tail was cut: {cut:?}");
-    }
-    let result = work(Arc::new(EmbeddedLog::new(broker.clone()))).await;
-    let closed = broker.close().await;
-    let value = result?;
-    closed.context("could not close the log")?;
-    Ok(value)
 }
 
 /// Prints to stdout; a reader that has gone away is an error that ends the command in silence.

@@ -8,8 +8,15 @@ use logmill_connectors::registry::Registry;
 use logmill_pipelines::{Environment, Reading};
 
 /// Variables and files of this process.
-struct ProcessEnvironment {
+pub(super) struct ProcessEnvironment {
     base_dir: PathBuf,
+}
+
+impl ProcessEnvironment {
+    /// Relative paths in a file start from its own folder.
+    pub(super) fn beside(path: &Path) -> Self {
+        Self { base_dir: base_dir(path) }
+    }
 }
 
 impl Environment for ProcessEnvironment {
@@ -42,6 +49,6 @@ pub(super) fn read(path: &Path, registry: &Registry) -> anyhow::Result<Reading> 
         let text = std::fs::read_to_string(path).with_context(|| format!("could not read `{name}`"))?;
         (name, text)
     };
-    let environment = ProcessEnvironment { base_dir: base_dir(path) };
+    let environment = ProcessEnvironment::beside(path);
     Ok(logmill_pipelines::read(&name, &text, &registry.catalog(), &environment))
 }

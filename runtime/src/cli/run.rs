@@ -3,12 +3,17 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use logmill_broker::BrokerConfig;
 use logmill_connectors::log::Log;
 use logmill_pipelines::Pipeline;
 use tokio::sync::watch;
 
+use super::address::with_broker;
 use super::check::examine;
-use super::{Told, chain, pipeline_file, told, with_log};
+use super::serve::serve_beside;
+use super::signals::stop_on_signal;
+use super::{Told, chain, pipeline_file, told};
+use crate::embedded_log::EmbeddedLog;
 use crate::engine::{Ending, Outcome, Run, RunError, Takeover};
 use crate::metrics::Metrics;
 use crate::plan::Plan;
@@ -22,6 +27,12 @@ pub(super) struct Arguments {
     /// Forget what earlier runs have read, and begin anew. What they wrote stays.
     #[arg(long)]
     fresh: bool,
+    /// While it runs, serve the log to Kafka clients here; may be given several times.
+    #[arg(long, value_name = "HOST:PORT")]
+    listen: Vec<String>,
+    /// Tell those clients to connect to this, if it is not the first address listened on.
+    #[arg(long, value_name = "HOST:PORT", requires = "listen")]
+    advertise: Option<String>,
     /// Print no progress.
     #[arg(short, long)]
     quiet: bool,
@@ -35,7 +46,18 @@ pub(super) async fn execute(arguments: Arguments, data_dir: PathBuf) -> anyhow::
         eprint!("{}", found.render(super::colours()));
     }
     let stop = stop_on_signal()?;
-    with_log(&data_dir.clone(), async |log| run(&arguments, pipeline, log, data_dir, stop).await).await
+    with_broker(BrokerConfig::new(&data_dir), async |broker| {
+        let log: Arc<dyn Log> = Arc::new(EmbeddedLog::new(broker.clone()));
+        if arguments.listen.is_empty() {
+            return run(&arguments, pipeline, log, data_dir, stop).await;
+        }
+        let (addresses, advertise) = (arguments.listen.clone(), arguments.advertise.clone());
+        let server = serve_beside(broker, addresses, advertise, data_dir.clone()).await?;
+        let result = run(&arguments, pipeline, log, data_dir, stop).await;
+        server.shutdown().await;
+        result
+    })
+    .await
 }
 
 async fn run(
@@ -88,28 +110,6 @@ async fn run(
             Err(Told(format!("error: {text}{hint}\n")).into())
         }
     }
-}
-
-/// Becomes true at the first ctrl-C or SIGTERM; a second one ends the process at once, which loses nothing either.
-fn stop_on_signal() -> anyhow::Result<watch::Receiver<bool>> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (tell, stop) = watch::channel(false);
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    tokio::spawn(async move {
-        let mut asked = false;
-        loop {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            if asked {
-                std::process::exit(130);
-            }
-            asked = true;
-            tell.send_replace(true);
-        }
-    });
-    Ok(stop)
 }
 
 fn announce(takeover: &Takeover, printer: &progress::Printer) {

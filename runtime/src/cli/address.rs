@@ -1,0 +1,123 @@
+//! Where the log is that a command works on: a data dir opened by this process, or a server.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use logmill_broker::{Broker, BrokerConfig};
+use logmill_connectors::log::Log;
+
+use crate::embedded_log::EmbeddedLog;
+
+/// The data dir where nothing else is said.
+pub(super) const DEFAULT_DATA_DIR: &str = "logmill-data";
+
+/// Where the log is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Address {
+    /// In this data dir, which this process opens.
+    DataDir(PathBuf),
+    /// Behind a server, reached at these `host:port`s, separated by commas.
+    Bootstrap(String),
+}
+
+/// What was said about it. Flags come before the environment.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Said {
+    pub(super) data_dir: Option<PathBuf>,
+    pub(super) bootstrap: Option<String>,
+    pub(super) data_dir_by_env: Option<PathBuf>,
+    pub(super) bootstrap_by_env: Option<String>,
+}
+
+impl Said {
+    /// Flags, with the environment of this process.
+    pub(super) fn new(data_dir: Option<PathBuf>, bootstrap: Option<String>) -> Self {
+        let env = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        Self {
+            data_dir,
+            bootstrap,
+            data_dir_by_env: env("LOGMILL_DATA_DIR").map(PathBuf::from),
+            bootstrap_by_env: env("LOGMILL_BOOTSTRAP").map(|text| text.to_string_lossy().into_owned()),
+        }
+    }
+
+    /// For commands that work on either.
+    pub(super) fn address(&self) -> anyhow::Result<Address> {
+        let default = || PathBuf::from(DEFAULT_DATA_DIR);
+        Ok(match (&self.data_dir, &self.bootstrap, &self.data_dir_by_env, &self.bootstrap_by_env) {
+            (_, Some(servers), ..) => Address::Bootstrap(servers.clone()),
+            (Some(path), None, ..) => Address::DataDir(path.clone()),
+            (None, None, Some(_), Some(_)) => bail!(
+                "LOGMILL_DATA_DIR and LOGMILL_BOOTSTRAP are both set: unset one, or say --data-dir or --bootstrap"
+            ),
+            (None, None, None, Some(servers)) => Address::Bootstrap(servers.clone()),
+            (None, None, path, None) => Address::DataDir(path.clone().unwrap_or_else(default)),
+        })
+    }
+
+    /// The data dir that was named, for commands that work in this process only.
+    pub(super) fn named_data_dir(&self, command: &str) -> anyhow::Result<Option<PathBuf>> {
+        if self.bootstrap.is_some() {
+            bail!("`logmill {command}` works in this process, on a data dir: it does not take --bootstrap");
+        }
+        Ok(self.data_dir.clone().or_else(|| self.data_dir_by_env.clone()))
+    }
+
+    /// The data dir, for commands that work in this process only.
+    pub(super) fn own_data_dir(&self, command: &str) -> anyhow::Result<PathBuf> {
+        Ok(self.named_data_dir(command)?.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR)))
+    }
+}
+
+/// Opens a broker, does some work with it, and closes it again.
+pub(super) async fn with_broker<T>(
+    config: BrokerConfig,
+    work: impl AsyncFnOnce(Broker) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let (broker, report) = Broker::open(config).await?;
+    for cut in &report.cut {
+        tracing::warn!("a torn tail was cut: {cut:?}");
+    }
+    let result = work(broker.clone()).await;
+    let closed = broker.close().await;
+    let value = result?;
+    closed.context("could not close the log")?;
+    Ok(value)
+}
+
+/// Opens the log of a data dir, does some work with it, and closes it again.
+pub(super) async fn with_log<T>(
+    data_dir: &Path,
+    work: impl AsyncFnOnce(Arc<dyn Log>) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    with_broker(BrokerConfig::new(data_dir), async |broker| work(Arc::new(EmbeddedLog::new(broker))).await).await
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn flags_come_before_the_environment() {
+        let check = |flags: [Option<&str>; 2], env: [Option<&str>; 2], expected: Option<Address>| {
+            let said = Said {
+                data_dir: flags[0].map(PathBuf::from),
+                bootstrap: flags[1].map(str::to_owned),
+                data_dir_by_env: env[0].map(PathBuf::from),
+                bootstrap_by_env: env[1].map(str::to_owned),
+            };
+            assert_eq!(said.address().ok(), expected, "{said:?}");
+        };
+        let dir = |path: &str| Some(Address::DataDir(path.into()));
+        let server = |name: &str| Some(Address::Bootstrap(name.to_owned()));
+        check([None, None], [None, None], dir(DEFAULT_DATA_DIR));
+        check([None, None], [Some("e"), None], dir("e"));
+        check([None, None], [None, Some("s:1")], server("s:1"));
+        check([None, None], [Some("e"), Some("s:1")], None);
+        check([Some("d"), None], [Some("e"), Some("s:1")], dir("d"));
+        check([None, Some("f:1")], [Some("e"), Some("s:1")], server("f:1"));
+    }
+}
