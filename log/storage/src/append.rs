@@ -72,7 +72,7 @@ impl PartitionLog {
 
         let mut writer = self.writer.lock();
         self.check_leader(&writer, leader_epoch)?;
-        if let Some(appended) = duplicate(&writer, &headers) {
+        if let Some(appended) = duplicate(&writer, &headers, &config) {
             return Ok(appended);
         }
         let base_offset = self.log_end();
@@ -291,13 +291,14 @@ fn patch(mut bytes: &mut [u8], headers: &[BatchHeader], log_append_time: Option<
 }
 
 /// The offsets of the batches, if all of them are remembered from an earlier append.
-fn duplicate(writer: &Writer, headers: &[BatchHeader]) -> Option<Appended> {
+fn duplicate(writer: &Writer, headers: &[BatchHeader], config: &LogConfig) -> Option<Appended> {
     let find = |h: &BatchHeader| writer.producers.get(h.producer_id)?.duplicate_of(h);
     let (first, last) = (find(headers.first()?)?, find(headers.last()?)?);
     headers.iter().all(|h| find(h).is_some()).then_some(Appended {
         base_offset: first.base_offset(),
         last_offset: last.last_offset,
-        log_append_time: None,
+        // What is remembered of a batch is its time as it was appended.
+        log_append_time: (config.timestamp_type == TimestampType::LogAppendTime).then_some(last.timestamp),
         duplicate: true,
     })
 }

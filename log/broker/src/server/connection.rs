@@ -159,7 +159,7 @@ impl Connection {
                     }
                 }
                 frame = frames.next(&mut read, &node.memory), if may_read => self.frame(frame),
-                () = &mut drains, if self.ending.is_none() => {}
+                () = &mut drains, if self.ending.is_none() => self.stop(Ended::Stopping),
                 () = &mut timer => {
                     if let Err(ended) = self.check_time() {
                         return ended;
