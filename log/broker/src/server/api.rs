@@ -7,7 +7,8 @@ use bytes::BytesMut;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::api_versions_response::ApiVersion;
 use kafka_protocol::messages::{ApiKey, ApiVersionsRequest, ApiVersionsResponse};
-use kafka_protocol::protocol::{Decodable, VersionRange};
+use kafka_protocol::protocol::{Request, VersionRange};
+use logmill_protocol::wire::check_request;
 
 use crate::server::admin::{
     alter_configs, cluster, create_partitions, create_topics, delete_topics, describe_configs, log_dirs, producers,
@@ -116,8 +117,10 @@ pub(super) fn malformed(error: impl std::fmt::Display) -> Refused {
     Refused::Malformed(error.to_string())
 }
 
-/// Decodes a request's body.
-pub(super) fn decode<R: Decodable>(body: BytesMut, version: i16) -> Result<R, Refused> {
+/// Decodes a request's body, once it is known that what it claims to hold is there.
+pub(super) fn decode<R: Request>(body: BytesMut, version: i16) -> Result<R, Refused> {
+    let api = ApiKey::try_from(R::KEY).map_err(|()| Refused::UnknownApi(R::KEY))?;
+    check_request(api, version, &body).map_err(malformed)?;
     R::decode(&mut body.freeze(), version).map_err(malformed)
 }
 

@@ -24,7 +24,7 @@ use tokio::time::Instant;
 
 use crate::server::api::{self, Begun, Refused};
 use crate::server::context::{Node, Principal, RequestContext};
-use crate::server::frames::{Frame, FrameError, Frames};
+use crate::server::frames::{Frame, FrameError, Frames, Read};
 use crate::server::header::Header;
 use crate::server::outbox::Outbox;
 use crate::server::reply::Unencodable;
@@ -158,7 +158,7 @@ impl Connection {
                         self.lose(Refused::from(error).into());
                     }
                 }
-                frame = frames.next(&mut read, &node.memory), if may_read => self.frame(frame),
+                read = frames.read(&mut read, &node.memory), if may_read => self.read(read),
                 () = &mut drains, if self.ending.is_none() => self.stop(Ended::Stopping),
                 () = &mut timer => {
                     if let Err(ended) = self.check_time() {
@@ -177,14 +177,15 @@ impl Connection {
             && self.queued_bytes < READ_AHEAD_BYTES
     }
 
-    fn frame(&mut self, frame: Result<Option<Frame>, FrameError>) {
-        match frame {
-            Ok(Some(frame)) => {
+    fn read(&mut self, read: Result<Read, FrameError>) {
+        match read {
+            Ok(Read::Frame(frame)) => {
                 (self.active, self.reading) = (Instant::now(), None);
                 self.queued_bytes += frame.bytes.len();
                 self.queue.push_back(frame);
             }
-            Ok(None) => self.stop(Ended::Closed),
+            Ok(Read::Part) => {}
+            Ok(Read::End) => self.stop(Ended::Closed),
             Err(FrameError::Io(error)) => self.lose(error.into()),
             Err(error) => self.stop(error.into()),
         }

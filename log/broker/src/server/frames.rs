@@ -26,6 +26,16 @@ pub(super) struct Frame {
     pub(super) room: Room,
 }
 
+/// What a read came to.
+#[derive(Debug)]
+pub(super) enum Read {
+    Frame(Frame),
+    /// Bytes, which may or may not make the next frame whole.
+    Part,
+    /// The client sends no more.
+    End,
+}
+
 /// Why there is no next frame.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FrameError {
@@ -59,34 +69,29 @@ impl Frames {
         (self.size.is_some() || !self.buffer.is_empty()) && self.waiting.is_none()
     }
 
-    /// The next frame; `None` if the connection ends before it. Cancel-safe.
-    pub(super) async fn next(
-        &mut self,
-        read: &mut ReadHalf<'_>,
-        memory: &RequestMemory,
-    ) -> Result<Option<Frame>, FrameError> {
-        loop {
-            if self.size.is_none() {
-                self.size = self.take_size()?;
+    /// Takes the next frame, or reads once towards it. Cancel-safe.
+    pub(super) async fn read(&mut self, read: &mut ReadHalf<'_>, memory: &RequestMemory) -> Result<Read, FrameError> {
+        if self.size.is_none() {
+            self.size = self.take_size()?;
+        }
+        if let Some(size) = self.size {
+            self.make_room(size, memory).await;
+            if self.buffer.len() >= size
+                && let Some(room) = self.room.take()
+            {
+                return Ok(Read::Frame(self.split(size, room)));
             }
-            if let Some(size) = self.size {
-                self.make_room(size, memory).await;
-                if self.buffer.len() >= size
-                    && let Some(room) = self.room.take()
-                {
-                    return Ok(Some(self.split(size, room)));
-                }
-            }
-            // Memory only once there is something to put there.
-            read.readable().await?;
-            match self.size {
-                Some(size) => self.buffer.reserve(size - self.buffer.len()),
-                None => self.buffer.reserve((self.last_size + 4).clamp(MIN_BUFFER_BYTES, MAX_BUFFER_BYTES)),
-            }
-            if read.read_buf(&mut self.buffer).await? == 0 {
-                let between = self.size.is_none() && self.buffer.is_empty();
-                return if between { Ok(None) } else { Err(FrameError::Truncated) };
-            }
+        }
+        // Memory only once there is something to put there.
+        read.readable().await?;
+        match self.size {
+            Some(size) => self.buffer.reserve(size - self.buffer.len()),
+            None => self.buffer.reserve((self.last_size + 4).clamp(MIN_BUFFER_BYTES, MAX_BUFFER_BYTES)),
+        }
+        match read.read_buf(&mut self.buffer).await? {
+            0 if self.size.is_none() && self.buffer.is_empty() => Ok(Read::End),
+            0 => Err(FrameError::Truncated),
+            _ => Ok(Read::Part),
         }
     }
 

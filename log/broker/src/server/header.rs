@@ -3,6 +3,7 @@
 use bytes::{Buf, BytesMut};
 use kafka_protocol::messages::ApiKey;
 use kafka_protocol::protocol::StrBytes;
+use logmill_protocol::wire::RequestHead;
 
 use crate::server::api::{self, Refused};
 
@@ -24,8 +25,8 @@ impl Header {
     /// Takes the header off a frame, which is the body from then on. `last_client_id` is what the connection's
     /// last request said: clients always say the same, which need not be copied again.
     pub(super) fn take(frame: &mut BytesMut, last_client_id: Option<&StrBytes>) -> Result<Self, Refused> {
-        let mut fields = Fields(frame);
-        let (key, version) = (i16::from_be_bytes(fields.take()?), i16::from_be_bytes(fields.take()?));
+        let field = |at: usize| Some(i16::from_be_bytes(*frame.get(at..)?.first_chunk()?));
+        let (Some(key), Some(version)) = (field(0), field(2)) else { return Err(api::malformed("it has no header")) };
         let api = ApiKey::try_from(key).map_err(|()| Refused::UnknownApi(key))?;
         if !api::SERVED.contains(&api) {
             return Err(Refused::UnsupportedVersion { api, version });
@@ -35,65 +36,17 @@ impl Header {
         if !is_served && api != ApiKey::ApiVersions {
             return Err(Refused::UnsupportedVersion { api, version });
         }
-        let correlation_id = i32::from_be_bytes(fields.take()?);
-        let client_id = fields.client_id()?.map(|id| match last_client_id.filter(|last| last.as_str() == id) {
+        // Before versions are agreed a client may send any version of ApiVersions; what follows is not read then.
+        let header_version = if is_served { api.request_header_version(version) } else { 1 };
+        let head = RequestHead::parse(frame, header_version).map_err(api::malformed)?;
+        let client_id = head.client_id.and_then(|place| std::str::from_utf8(frame.get(place)?).ok());
+        let client_id = client_id.map(|id| match last_client_id.filter(|last| last.as_str() == id) {
             Some(last) => last.clone(),
             // Copied, so that it does not keep the frame in memory.
             None => StrBytes::from_string(id.to_owned()),
         });
-        // Before versions are agreed a client may send any version of ApiVersions; what follows is not read then.
-        if is_served && api.request_header_version(version) >= 2 {
-            fields.skip_tagged()?;
-        }
-        let len = frame.len() - fields.0.len();
-        frame.advance(len);
-        Ok(Self { api, version, correlation_id, client_id })
-    }
-}
-
-/// What is left of the bytes.
-struct Fields<'a>(&'a [u8]);
-
-const SHORT: &str = "it ends within its header";
-
-impl<'a> Fields<'a> {
-    fn bytes(&mut self, len: usize) -> Result<&'a [u8], Refused> {
-        let (taken, rest) = self.0.split_at_checked(len).ok_or_else(|| api::malformed(SHORT))?;
-        self.0 = rest;
-        Ok(taken)
-    }
-
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], Refused> {
-        let (taken, rest) = self.0.split_first_chunk().ok_or_else(|| api::malformed(SHORT))?;
-        self.0 = rest;
-        Ok(*taken)
-    }
-
-    fn client_id(&mut self) -> Result<Option<&'a str>, Refused> {
-        let Ok(len) = usize::try_from(i16::from_be_bytes(self.take()?)) else { return Ok(None) };
-        std::str::from_utf8(self.bytes(len)?).map(Some).map_err(|_| api::malformed("its client id is not UTF-8"))
-    }
-
-    fn unsigned_varint(&mut self) -> Result<usize, Refused> {
-        let mut value = 0;
-        for shift in [0, 7, 14, 21, 28] {
-            let [byte] = self.take()?;
-            value |= usize::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                return Ok(value);
-            }
-        }
-        Err(api::malformed("its header has an impossible number"))
-    }
-
-    fn skip_tagged(&mut self) -> Result<(), Refused> {
-        // Each takes two bytes at least, so that the count cannot make this long.
-        for _ in 0..self.unsigned_varint()? {
-            self.unsigned_varint()?;
-            let len = self.unsigned_varint()?;
-            self.bytes(len)?;
-        }
-        Ok(())
+        frame.advance(head.body);
+        Ok(Self { api, version, correlation_id: head.correlation_id, client_id })
     }
 }
 
