@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use logmill_protocol::{ControlKind, Offset, ProducerEpoch, ProducerId, Timestamp};
+use logmill_protocol::Timestamp;
 use logmill_storage::Flusher;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
@@ -16,8 +16,7 @@ use crate::batches::Stamp;
 use crate::clock::Clock;
 use crate::error::{BrokerError, Result};
 use crate::groups::{
-    Commit, CommittedOffset, Effects, GroupConfig, GroupError, GroupRecord, Groups, JoinRequest, Leaver, OffsetChanges,
-    Reply, SyncRequest, Waiter,
+    Effects, GroupConfig, GroupError, GroupRecord, Groups, JoinRequest, Leaver, Reply, SyncRequest, Waiter,
 };
 use crate::internal::{self, Entry};
 use crate::partition::Partition;
@@ -27,16 +26,16 @@ use crate::types::{Membership, TopicPartition};
 pub(crate) struct GroupService {
     partitions: Vec<Arc<Partition>>,
     /// Held while a record is appended, so that the log and the state have the same order.
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
     /// Told when pending offsets are pending no more.
-    settled: Notify,
+    pub(super) settled: Notify,
     /// Told when a deadline comes before the one that the timer waits for.
     earlier: Arc<Notify>,
-    flusher: Arc<Flusher>,
+    pub(super) flusher: Arc<Flusher>,
 }
 
-struct State {
-    groups: Groups,
+pub(super) struct State {
+    pub(super) groups: Groups,
     /// The calls that wait for others.
     waiting: HashMap<Waiter, oneshot::Sender<Reply>>,
     last_waiter: u64,
@@ -202,7 +201,7 @@ impl GroupService {
         self.arm(state);
     }
 
-    fn arm(&self, state: &State) {
+    pub(super) fn arm(&self, state: &State) {
         let next = state.groups.next_deadline();
         if next.is_some_and(|next| state.armed.is_none_or(|armed| next < armed)) {
             self.earlier.notify_one();
@@ -247,138 +246,6 @@ impl GroupService {
         Ok(self.state.lock().groups.check_member(membership)?)
     }
 
-    /// The engine commits offsets outside of a transaction; fenced by its member's generation if there is one.
-    pub(crate) async fn commit_local(
-        &self,
-        group: &str,
-        membership: Option<&Membership>,
-        offsets: &[(TopicPartition, Offset)],
-        now: Timestamp,
-    ) -> Result<()> {
-        {
-            let mut state = self.state.lock();
-            if let Some(membership) = membership {
-                state.groups.check_member(membership)?;
-            }
-            self.write(&mut state, &offset_records(group, offsets, now), now)?;
-        }
-        self.partition(group)?.flush(&self.flusher).await
-    }
-
-    /// A client commits offsets. Says of each whether it was taken.
-    pub(crate) async fn commit(
-        &self,
-        commit: Commit,
-        now: Timestamp,
-    ) -> Result<Result<Vec<Result<(), GroupError>>, GroupError>> {
-        let group = commit.group.clone();
-        self.change_offsets(&group, now, |groups| groups.commit(commit, now)).await
-    }
-
-    /// Deletes committed offsets. Says of each whether it is gone.
-    pub(crate) async fn delete_offsets(
-        &self,
-        group: &str,
-        partitions: &[TopicPartition],
-        now: Timestamp,
-    ) -> Result<Result<Vec<Result<(), GroupError>>, GroupError>> {
-        self.change_offsets(group, now, |groups| groups.plan_delete_offsets(group, partitions)).await
-    }
-
-    /// Deletes a group that has no members, with its offsets.
-    pub(crate) async fn delete(&self, group: &str, now: Timestamp) -> Result<Result<(), GroupError>> {
-        let plan = |groups: &mut Groups| {
-            groups.plan_delete(group).map(|records| OffsetChanges { records, results: Vec::new() })
-        };
-        Ok(self.change_offsets(group, now, plan).await?.map(drop))
-    }
-
-    async fn change_offsets(
-        &self,
-        group: &str,
-        now: Timestamp,
-        plan: impl FnOnce(&mut Groups) -> Result<OffsetChanges, GroupError>,
-    ) -> Result<Result<Vec<Result<(), GroupError>>, GroupError>> {
-        let changes = {
-            let mut state = self.state.lock();
-            let changes = match plan(&mut state.groups) {
-                Ok(changes) => changes,
-                Err(error) => return Ok(Err(error)),
-            };
-            self.write(&mut state, &changes.records, now)?;
-            self.arm(&state);
-            changes
-        };
-        if !changes.records.is_empty() {
-            self.partition(group)?.flush(&self.flusher).await?;
-        }
-        Ok(Ok(changes.results))
-    }
-
-    /// Writes offsets as part of a transaction, fenced by the member's generation; pending until the marker.
-    pub(crate) fn commit_in_transaction(
-        &self,
-        membership: &Membership,
-        offsets: &[(TopicPartition, Offset)],
-        stamp: Stamp,
-        now: Timestamp,
-    ) -> Result<()> {
-        let mut state = self.state.lock();
-        state.groups.check_member(membership)?;
-        let records = offset_records(&membership.group, offsets, now);
-        self.append(&records, Some(stamp), now)?;
-        records.iter().for_each(|record| state.groups.apply(record, Some(stamp.id)));
-        Ok(())
-    }
-
-    /// Appends a marker to a partition of the topic and settles what was pending.
-    pub(crate) fn append_marker(
-        &self,
-        partition: &Partition,
-        id: ProducerId,
-        epoch: ProducerEpoch,
-        kind: ControlKind,
-        now: Timestamp,
-    ) -> Result<()> {
-        let mut state = self.state.lock();
-        partition.append_marker(id, epoch, kind, now)?;
-        if state.groups.end_transaction(id, kind == ControlKind::Commit) {
-            self.settled.notify_waiters();
-        }
-        Ok(())
-    }
-
-    /// The committed offsets, once none of them is pending.
-    pub(crate) async fn committed(
-        &self,
-        group: &str,
-        partitions: &[TopicPartition],
-        is_closed: impl Fn() -> bool,
-    ) -> Result<Vec<(TopicPartition, Offset)>> {
-        loop {
-            let settled = self.settled.notified();
-            if is_closed() {
-                return Err(BrokerError::Closed);
-            }
-            if let Some(offsets) = self.read(|groups| groups.stable_offsets(group, partitions)) {
-                return Ok(offsets);
-            }
-            settled.await;
-        }
-    }
-
-    /// Removes a deleted topic's offsets.
-    pub(crate) fn forget_topic(&self, topic: &str, now: Timestamp) -> Result<()> {
-        let mut state = self.state.lock();
-        let records = state.groups.plan_forget_topic(topic);
-        self.write(&mut state, &records, now)
-    }
-
-    /// The topics that groups have offsets of.
-    pub(crate) fn topics(&self) -> Vec<String> {
-        self.read(|groups| groups.topics().into_iter().map(str::to_owned).collect())
-    }
-
     /// Wakes everyone who waits, as the broker closes: nobody may wait for other members any more.
     pub(crate) fn wake(&self) {
         let waiting = {
@@ -418,7 +285,7 @@ impl GroupService {
     }
 
     /// Appends records and applies them, group by group.
-    fn write(&self, state: &mut State, records: &[GroupRecord], now: Timestamp) -> Result<()> {
+    pub(super) fn write(&self, state: &mut State, records: &[GroupRecord], now: Timestamp) -> Result<()> {
         for records in records.chunk_by(|a, b| a.group() == b.group()) {
             self.append(records, None, now)?;
             records.iter().for_each(|record| state.groups.apply(record, None));
@@ -427,7 +294,7 @@ impl GroupService {
     }
 
     /// Appends records of one group.
-    fn append(&self, records: &[GroupRecord], stamp: Option<Stamp>, now: Timestamp) -> Result<()> {
+    pub(super) fn append(&self, records: &[GroupRecord], stamp: Option<Stamp>, now: Timestamp) -> Result<()> {
         let Some(first) = records.first() else { return Ok(()) };
         let partition = self.partition(first.group())?;
         internal::append(partition, records.iter().map(|r| (r.key(), r.value())), stamp, now)
@@ -463,13 +330,4 @@ async fn run_timer(service: Weak<GroupService>, earlier: Arc<Notify>, clock: Arc
             None => earlier.notified().await,
         }
     }
-}
-
-fn offset_records(group: &str, offsets: &[(TopicPartition, Offset)], now: Timestamp) -> Vec<GroupRecord> {
-    let record = |(partition, offset): &(TopicPartition, Offset)| GroupRecord::Offset {
-        group: group.to_owned(),
-        partition: partition.clone(),
-        value: Some(CommittedOffset::new(*offset, now)),
-    };
-    offsets.iter().map(record).collect()
 }

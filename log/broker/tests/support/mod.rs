@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, dead_code, unreachable_pub, missing_docs)]
 
 pub mod client;
+pub mod groups;
 
 use std::collections::HashSet;
 use std::path::Path;

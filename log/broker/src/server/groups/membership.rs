@@ -10,7 +10,7 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
-use crate::error::Result;
+use crate::error::{BrokerError, Result};
 use crate::groups::{JoinRequest, Joined, Leaver, Protocol, Reply, SyncRequest, Synced, Waiter};
 use crate::server::context::RequestContext;
 use crate::server::groups::{code, owned, result_code, text};
@@ -29,14 +29,23 @@ pub(in crate::server) async fn join_group(
     let member = request.member_id.clone();
     let refused = |error_code: i16, member: StrBytes| {
         let response = JoinGroupResponse::default().with_error_code(error_code).with_member_id(member);
-        let response = response.with_generation_id(NO_GENERATION);
-        if version < 7 { response.with_protocol_name(Some(StrBytes::new())) } else { response }
+        // Empty, not null, which older clients cannot read.
+        response.with_generation_id(NO_GENERATION).with_protocol_name(Some(StrBytes::new()))
     };
     match join(context, version, request).await {
         Ok(Reply::Join(Ok(joined))) => joined_response(version, joined),
         Ok(Reply::Join(Err(refusal))) => refused(refusal.error.code(), text(refusal.member)),
         Ok(Reply::Sync(_)) => refused(kafka_protocol::ResponseError::UnknownServerError.code(), member),
         Err(error) => refused(code(&error), member),
+    }
+}
+
+/// Waits for other members, but not once the server drains: its clients go on with their groups when it is back.
+async fn unless_drained(context: &RequestContext, reply: impl Future<Output = Result<Reply>>) -> Result<Reply> {
+    tokio::select! {
+        biased;
+        reply = reply => reply,
+        () = context.node.drains() => Err(BrokerError::Closed),
     }
 }
 
@@ -66,7 +75,7 @@ async fn join(context: &RequestContext, version: i16, request: JoinGroupRequest)
         knows_skipped_assignment: version >= 9,
         waiter: Waiter::default(),
     };
-    coordinator.service.join(join, coordinator.now).await
+    unless_drained(context, coordinator.service.join(join, coordinator.now)).await
 }
 
 fn joined_response(version: i16, joined: Joined) -> JoinGroupResponse {
@@ -120,7 +129,7 @@ async fn sync(context: &RequestContext, request: SyncGroupRequest) -> Result<Rep
             .collect(),
         waiter: Waiter::default(),
     };
-    coordinator.service.sync(sync, coordinator.now).await
+    unless_drained(context, coordinator.service.sync(sync, coordinator.now)).await
 }
 
 fn synced_response(version: i16, synced: Synced) -> SyncGroupResponse {
