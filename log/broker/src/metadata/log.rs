@@ -93,9 +93,10 @@ impl MetadataLog {
     ) -> Result<Applied> {
         let mut snapshot_end = self.writer.lock();
         let commands = decide(&self.current())?;
-        let (next, applied) = self.append(&commands, now)?;
+        self.check(&commands)?;
+        self.append(&commands, now)?;
         self.stored(self.log.sync())?;
-        *self.current.write() = Arc::new(next);
+        let applied = self.apply(&commands)?;
         if self.log.log_end().0 - snapshot_end.0 >= COMMANDS_PER_SNAPSHOT {
             // The commands are done whatever becomes of the snapshot: without one the next start replays more.
             match self.snapshot() {
@@ -109,18 +110,37 @@ impl MetadataLog {
     /// Applies commands that only note what may be found out again; they become durable with the next that is.
     pub(crate) fn note(&self, commands: &[Command], now: Timestamp) -> Result<()> {
         let _writer = self.writer.lock();
-        let (next, _) = self.append(commands, now)?;
-        *self.current.write() = Arc::new(next);
+        self.check(commands)?;
+        self.append(commands, now)?;
+        self.apply(commands).map(drop)
+    }
+
+    /// Checks that all of the commands can be applied, one after another.
+    fn check(&self, commands: &[Command]) -> Result<()> {
+        let current = self.current();
+        if let [command] = commands {
+            return Ok(current.check(command)?);
+        }
+        let mut next = (*current).clone();
+        commands.iter().try_for_each(|command| next.apply(command).map(drop))?;
         Ok(())
     }
 
-    /// Appends the commands, if all of them fit, and returns the state after them. The caller holds the writer's lock.
-    fn append(&self, commands: &[Command], now: Timestamp) -> Result<(Metadata, Applied)> {
-        let mut next = (*self.current()).clone();
+    /// Applies commands that fit, in place unless someone holds the metadata as it was.
+    fn apply(&self, commands: &[Command]) -> Result<Applied> {
+        let mut current = self.current.write();
+        let metadata = Arc::make_mut(&mut *current);
         let mut applied = Applied::Done;
+        for command in commands {
+            applied = metadata.apply(command)?;
+        }
+        Ok(applied)
+    }
+
+    /// Appends the commands. The caller holds the writer's lock.
+    fn append(&self, commands: &[Command], now: Timestamp) -> Result<()> {
         let mut batch = BatchBuilder::new(BatchOptions::default());
         for command in commands {
-            applied = next.apply(command)?;
             let json = serde_json::to_vec(command)
                 .map_err(|error| BrokerError::corrupt("a metadata command cannot be encoded", error))?;
             batch.append(now, None, Some(&json), &[]).map_err(|error| BrokerError::batch(&self.name, &error))?;
@@ -129,7 +149,7 @@ impl MetadataLog {
             self.stored(self.log.append(&mut BytesMut::from(batch), LeaderEpoch(0), now))?;
             self.log.set_high_watermark(self.log.log_end());
         }
-        Ok((next, applied))
+        Ok(())
     }
 
     /// Makes everything durable and closes the log.

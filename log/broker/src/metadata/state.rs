@@ -1,6 +1,6 @@
 //! The metadata state machine: the same commands in the same order give the same state everywhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
@@ -133,11 +133,31 @@ pub enum Rejected {
 
 /// The state.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Stored")]
 pub struct Metadata {
     topics: BTreeMap<String, Topic>,
     /// Deleted topics whose files may still be there, with the name they had.
     deleted: BTreeMap<TopicId, String>,
     next_producer_id: i64,
+    /// The names of the topics, by id.
+    #[serde(skip)]
+    names: HashMap<TopicId, String>,
+}
+
+/// The state as it is read from a snapshot.
+#[derive(Deserialize)]
+struct Stored {
+    topics: BTreeMap<String, Topic>,
+    deleted: BTreeMap<TopicId, String>,
+    next_producer_id: i64,
+}
+
+impl From<Stored> for Metadata {
+    fn from(stored: Stored) -> Self {
+        let Stored { topics, deleted, next_producer_id } = stored;
+        let names = topics.iter().map(|(name, topic)| (topic.id.clone(), name.clone())).collect();
+        Self { topics, deleted, next_producer_id, names }
+    }
 }
 
 impl Metadata {
@@ -159,43 +179,55 @@ impl Metadata {
         &self.deleted
     }
 
+    /// Checks that a command fits the state.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub fn check(&self, command: &Command) -> Result<(), Rejected> {
+        match command {
+            Command::CreateTopic { name, id, partitions, .. } => self.check_new(name, id, *partitions),
+            Command::CreatePartitions { name, partitions } => {
+                check_count(*partitions)?;
+                let has = self.existing(name)?.partitions;
+                if *partitions <= has {
+                    let hint = "the number of partitions can only grow";
+                    return Err(Rejected::Invalid(format!("topic `{name}` has {has} partitions already; {hint}")));
+                }
+                Ok(())
+            }
+            Command::AlterConfigs { name, .. } | Command::DeleteTopic { name } => self.existing(name).map(drop),
+            Command::AllocateProducerIds { count } => {
+                let next = self.next_producer_id.checked_add(*count).filter(|_| *count > 0);
+                next.map(drop).ok_or_else(|| Rejected::Invalid(format!("cannot hand out {count} producer ids")))
+            }
+            // The topic may have been deleted meanwhile.
+            Command::PartitionsReady { .. } | Command::TopicPurged { .. } => Ok(()),
+        }
+    }
+
     /// Applies a command.
     ///
     /// # Errors
     /// If the command does not fit the state, which is then unchanged.
     pub fn apply(&mut self, command: &Command) -> Result<Applied, Rejected> {
+        self.check(command)?;
         match command {
             Command::CreateTopic { name, id, partitions, internal, configs } => {
-                self.check_new(name, id, *partitions)?;
-                let configs = configs.clone();
-                let topic = Topic {
-                    id: id.clone(),
-                    partitions: *partitions,
-                    ready_partitions: 0,
-                    internal: *internal,
-                    configs,
-                };
+                let (partitions, internal, configs) = (*partitions, *internal, configs.clone());
+                let topic = Topic { id: id.clone(), partitions, ready_partitions: 0, internal, configs };
                 self.topics.insert(name.clone(), topic);
+                self.names.insert(id.clone(), name.clone());
             }
             Command::PartitionsReady { id, partitions } => {
-                // The topic may have been deleted meanwhile.
-                if let Some(topic) = self.topics.values_mut().find(|topic| topic.id == *id) {
+                if let Some(topic) = self.names.get(id).and_then(|name| self.topics.get_mut(name)) {
                     topic.ready_partitions = topic.ready_partitions.max(*partitions).min(topic.partitions);
                 }
             }
-            Command::CreatePartitions { name, partitions } => {
-                check_count(*partitions)?;
-                let topic = self.topic_mut(name)?;
-                if *partitions <= topic.partitions {
-                    let has = topic.partitions;
-                    let hint = "the number of partitions can only grow";
-                    return Err(Rejected::Invalid(format!("topic `{name}` has {has} partitions already; {hint}")));
-                }
-                topic.partitions = *partitions;
-            }
+            Command::CreatePartitions { name, partitions } => self.topic_mut(name)?.partitions = *partitions,
             Command::AlterConfigs { name, configs } => self.topic_mut(name)?.configs.clone_from(configs),
             Command::DeleteTopic { name } => {
                 let topic = self.topics.remove(name).ok_or_else(|| Rejected::UnknownTopic(name.clone()))?;
+                self.names.remove(&topic.id);
                 self.deleted.insert(topic.id, name.clone());
             }
             Command::TopicPurged { id } => {
@@ -203,9 +235,7 @@ impl Metadata {
             }
             Command::AllocateProducerIds { count } => {
                 let first = self.next_producer_id;
-                let next = first.checked_add(*count).filter(|_| *count > 0);
-                self.next_producer_id =
-                    next.ok_or_else(|| Rejected::Invalid(format!("cannot hand out {count} producer ids")))?;
+                self.next_producer_id = first.saturating_add(*count);
                 return Ok(Applied::ProducerIds { first, count: *count });
             }
         }
@@ -215,13 +245,17 @@ impl Metadata {
     fn check_new(&self, name: &str, id: &TopicId, partitions: i32) -> Result<(), Rejected> {
         check_topic_name(name).map_err(|error| Rejected::Invalid(error.to_string()))?;
         check_count(partitions)?;
-        if !id.is_valid() || self.deleted.contains_key(id) || self.topics.values().any(|topic| topic.id == *id) {
+        if !id.is_valid() || self.deleted.contains_key(id) || self.names.contains_key(id) {
             return Err(Rejected::Invalid(format!("topic id `{}` is malformed or taken", id.0)));
         }
         match self.topics.contains_key(name) {
             true => Err(Rejected::TopicExists(name.to_owned())),
             false => Ok(()),
         }
+    }
+
+    fn existing(&self, name: &str) -> Result<&Topic, Rejected> {
+        self.topics.get(name).ok_or_else(|| Rejected::UnknownTopic(name.to_owned()))
     }
 
     fn topic_mut(&mut self, name: &str) -> Result<&mut Topic, Rejected> {

@@ -1,6 +1,6 @@
 //! Changes of topics, as clients ask for them: decided on the metadata, made durable, then carried out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use logmill_protocol::Timestamp;
 
@@ -28,6 +28,7 @@ impl Topics {
         let _changing = self.changing.lock();
         let metadata = self.metadata.current();
         topics.iter().try_for_each(|topic| check_collision(&metadata, &topic.name))?;
+        drop(metadata);
         check_room(self.open_partitions() + topics.iter().map(|topic| i64::from(topic.partitions)).sum::<i64>())?;
         self.make(commands, now)
     }
@@ -35,21 +36,26 @@ impl Topics {
     /// Makes each of the topics that can be made, or with `validate_only` says only which can. All share their syncs.
     pub(crate) fn create_each(&self, topics: &[NewTopic], validate_only: bool, now: Timestamp) -> Vec<Result<()>> {
         let _changing = self.changing.lock();
-        // What the metadata would be with those that came before.
-        let mut metadata = (*self.metadata.current()).clone();
+        let current = self.metadata.current();
+        // What the metadata would be with those that came before; a single one has none.
+        let mut trial = (topics.len() > 1).then(|| (*current).clone());
         let mut commands = Vec::with_capacity(topics.len());
         let mut results: Vec<Result<()>> = Vec::with_capacity(topics.len());
         let mut partitions = self.open_partitions();
         for topic in topics {
             let fitting = command(topic, false).and_then(|command| {
-                check_collision(&metadata, &topic.name)?;
+                check_collision(trial.as_ref().unwrap_or(&current), &topic.name)?;
                 check_room(partitions + i64::from(topic.partitions))?;
-                metadata.apply(&command)?;
+                match &mut trial {
+                    Some(trial) => drop(trial.apply(&command)?),
+                    None => current.check(&command)?,
+                }
                 partitions += i64::from(topic.partitions);
                 Ok(command)
             });
             results.push(fitting.map(|command| commands.push(command)));
         }
+        drop(current);
         if !validate_only && !commands.is_empty() {
             all_or_none(&mut results, self.make(commands, now));
         }
@@ -70,7 +76,9 @@ impl Topics {
         let names: Vec<_> = commands.iter().filter_map(named).collect();
         self.metadata.propose_with(now, |_| Ok(commands))?;
         let metadata = self.metadata.current();
-        let made = names.iter().filter_map(|name| metadata.topics().get_key_value(name));
+        let made: Vec<_> = names.iter().filter_map(|name| Some((name, metadata.topic(name)?.clone()))).collect();
+        drop(metadata);
+        let made = made.iter().map(|(name, topic)| (*name, topic));
         let opened = self.open_topics(made, &mut Opened::default(), now);
         if opened.is_err() {
             // Most likely the disk is full. If not even this can be noted, maintenance makes the rest later.
@@ -85,7 +93,7 @@ impl Topics {
     pub(crate) fn delete_each(&self, names: &[String], now: Timestamp) -> Vec<Result<()>> {
         let _changing = self.changing.lock();
         let metadata = self.metadata.current();
-        let mut doomed = Vec::with_capacity(names.len());
+        let (mut doomed, mut seen) = (Vec::with_capacity(names.len()), HashSet::new());
         let mut results: Vec<Result<()>> = names
             .iter()
             .map(|name| match metadata.topic(name) {
@@ -93,13 +101,14 @@ impl Topics {
                 Some(topic) if topic.internal => {
                     Err(BrokerError::Invalid(format!("topic `{name}` is the broker's own and cannot be deleted")))
                 }
-                Some(_) if doomed.contains(name) => Err(BrokerError::UnknownTopic(name.clone())),
+                Some(_) if !seen.insert(name) => Err(BrokerError::UnknownTopic(name.clone())),
                 Some(_) => {
                     doomed.push(name.clone());
                     Ok(())
                 }
             })
             .collect();
+        drop(metadata);
         if !doomed.is_empty() {
             all_or_none(&mut results, self.remove(&doomed, now));
         }
@@ -113,6 +122,9 @@ impl Topics {
 
     fn remove(&self, names: &[String], now: Timestamp) -> Result<()> {
         let metadata = self.metadata.current();
+        let gone: Vec<_> =
+            names.iter().filter_map(|name| Some((name.clone(), metadata.topic(name)?.id.clone()))).collect();
+        drop(metadata);
         let commands = names.iter().map(|name| Command::DeleteTopic { name: name.clone() }).collect();
         self.metadata.propose_with(now, |_| Ok(commands))?;
         for name in names {
@@ -120,8 +132,7 @@ impl Topics {
                 open.partitions.iter().for_each(|partition| partition.mark_deleted());
             }
         }
-        let gone = names.iter().filter_map(|name| Some((name.as_str(), &metadata.topic(name)?.id)));
-        self.purge(gone, now)
+        self.purge(gone.iter().map(|(name, id)| (name.as_str(), id)), now)
     }
 
     /// Adds partitions to a topic, up to `partitions` in all, or with `validate_only` says only whether it can be done.
@@ -141,8 +152,7 @@ impl Topics {
         check_room(self.open_partitions() - has + i64::from(partitions))?;
         let command = Command::CreatePartitions { name: name.to_owned(), partitions };
         if validate_only {
-            (*self.metadata.current()).clone().apply(&command)?;
-            return Ok(());
+            return Ok(self.metadata.current().check(&command)?);
         }
         self.metadata.propose(command, now)?;
         self.reopen(name, now)
@@ -164,6 +174,7 @@ impl Topics {
         if validate_only || configs == topic.configs {
             return Ok(());
         }
+        drop(metadata);
         self.metadata.propose(Command::AlterConfigs { name: name.to_owned(), configs }, now)?;
         self.reopen(name, now)
     }

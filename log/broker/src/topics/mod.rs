@@ -181,9 +181,9 @@ impl Topics {
 
     /// Brings the open topic in line with the metadata.
     fn reopen(&self, name: &str, now: Timestamp) -> Result<()> {
-        let metadata = self.metadata.current();
-        let topic = metadata.topics().get_key_value(name);
-        self.open_topics(topic.into_iter(), &mut Opened::default(), now)
+        let topic =
+            self.metadata.current().topics().get_key_value(name).map(|(name, topic)| (name.clone(), topic.clone()));
+        self.open_topics(topic.iter().map(|(name, topic)| (name, topic)), &mut Opened::default(), now)
     }
 
     /// Opens the partitions of these topics that are not open yet, making those that are new, and applies configs to
