@@ -1,14 +1,15 @@
 //! The table of APIs: which are served, in which versions, and by whom.
 
 use std::future::Future;
+use std::ops::RangeInclusive;
 use std::pin::Pin;
 
 use bytes::BytesMut;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::api_versions_response::ApiVersion;
 use kafka_protocol::messages::{ApiKey, ApiVersionsRequest, ApiVersionsResponse};
-use kafka_protocol::protocol::{Request, VersionRange};
-use logmill_protocol::wire::check_request;
+use kafka_protocol::protocol::Request;
+use logmill_protocol::wire;
 
 use crate::server::admin::{
     alter_configs, cluster, create_partitions, create_topics, delete_topics, describe_configs, log_dirs, producers,
@@ -117,45 +118,45 @@ pub(super) fn malformed(error: impl std::fmt::Display) -> Refused {
     Refused::Malformed(error.to_string())
 }
 
-/// Decodes a request's body, once it is known that what it claims to hold is there.
+/// Checks a request's body and decodes it. The decoders trust what the body claims, so that comes second.
 pub(super) fn decode<R: Request>(body: BytesMut, version: i16) -> Result<R, Refused> {
     let api = ApiKey::try_from(R::KEY).map_err(|()| Refused::UnknownApi(R::KEY))?;
-    check_request(api, version, &body).map_err(malformed)?;
+    wire::check_request(api, version, &body)
+        .map_err(|error| malformed(format_args!("{api:?} version {version}: {error}")))?;
     R::decode(&mut body.freeze(), version).map_err(malformed)
 }
 
 /// The versions of an API that are served.
-pub(super) fn versions(api: ApiKey) -> VersionRange {
-    let known = api.valid_versions();
-    match api {
-        // Version 6 is not yet stable in Kafka 4.1, and about transactions.
-        ApiKey::InitProducerId => VersionRange { max: 5, ..known },
-        _ => known,
-    }
+pub(super) fn versions(api: ApiKey) -> Option<RangeInclusive<i16>> {
+    SERVED.contains(&api).then(|| wire::request_versions(api)).flatten()
 }
 
-fn advertised(api: ApiKey) -> ApiVersion {
-    let served = versions(api);
+/// The versions of an API that clients are told.
+pub(super) fn advertised_versions(api: ApiKey) -> Option<RangeInclusive<i16>> {
     // Old versions of librdkafka drop compression where Produce is not advertised from 0.
-    let min = if api == ApiKey::Produce { 0 } else { served.min };
-    ApiVersion::default().with_api_key(api as i16).with_min_version(min).with_max_version(served.max)
+    versions(api).map(|served| if api == ApiKey::Produce { 0..=*served.end() } else { served })
+}
+
+fn advertised(api: ApiKey) -> Option<ApiVersion> {
+    let versions = advertised_versions(api)?;
+    let (min, max) = versions.into_inner();
+    Some(ApiVersion::default().with_api_key(api as i16).with_min_version(min).with_max_version(max))
 }
 
 /// Tells the versions served. If the request's own version is not among them, that in version 0, as Kafka does, so that the
 /// client can try again with another. There are no tagged fields in it: some clients cannot skip them here.
 async fn api_versions(_: &RequestContext, version: i16, body: BytesMut) -> Result<Reply, Refused> {
     let api = ApiKey::ApiVersions;
-    let is_served = (versions(api).min..=versions(api).max).contains(&version);
-    if !is_served {
+    if !versions(api).is_some_and(|served| served.contains(&version)) {
         let response = ApiVersionsResponse::default()
             .with_error_code(ResponseError::UnsupportedVersion.code())
-            .with_api_keys(vec![advertised(api)]);
+            .with_api_keys(Vec::from_iter(advertised(api)));
         return Ok(Reply::encode(api, 0, &response)?);
     }
     let request: ApiVersionsRequest = decode(body, version)?;
     let is_valid = |text: &str| version < 3 || is_software_word(text);
     let response = match is_valid(&request.client_software_name) && is_valid(&request.client_software_version) {
-        true => ApiVersionsResponse::default().with_api_keys(SERVED.iter().copied().map(advertised).collect()),
+        true => ApiVersionsResponse::default().with_api_keys(SERVED.iter().copied().filter_map(advertised).collect()),
         false => ApiVersionsResponse::default().with_error_code(ResponseError::InvalidRequest.code()),
     };
     Ok(Reply::encode(api, version, &response)?)
@@ -171,6 +172,14 @@ fn is_software_word(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_api_that_is_served_can_be_checked_and_its_answer_encoded() {
+        for api in SERVED {
+            let (served, valid) = (versions(*api), api.valid_versions());
+            assert!(served.is_some_and(|served| *served.start() == valid.min && *served.end() <= valid.max), "{api:?}");
+        }
+    }
 
     #[test]
     fn client_software_is_named_by_kafkas_rule() {

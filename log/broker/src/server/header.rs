@@ -28,12 +28,8 @@ impl Header {
         let field = |at: usize| Some(i16::from_be_bytes(*frame.get(at..)?.first_chunk()?));
         let (Some(key), Some(version)) = (field(0), field(2)) else { return Err(api::malformed("it has no header")) };
         let api = ApiKey::try_from(key).map_err(|()| Refused::UnknownApi(key))?;
-        if !api::SERVED.contains(&api) {
-            return Err(Refused::UnsupportedVersion { api, version });
-        }
-        let served = api::versions(api);
-        let is_served = (served.min..=served.max).contains(&version);
-        if !is_served && api != ApiKey::ApiVersions {
+        let is_served = api::versions(api).is_some_and(|served| served.contains(&version));
+        if !is_served && !(api == ApiKey::ApiVersions && api::SERVED.contains(&api)) {
             return Err(Refused::UnsupportedVersion { api, version });
         }
         // Before versions are agreed a client may send any version of ApiVersions; what follows is not read then.

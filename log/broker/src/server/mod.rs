@@ -15,6 +15,7 @@
 
 mod admin;
 mod api;
+mod api_table;
 mod config;
 mod connection;
 mod context;
@@ -32,5 +33,6 @@ mod produce;
 mod reply;
 mod security;
 
+pub use api_table::api_table;
 pub use config::{Advertised, ServerConfig};
 pub use listener::Server;
