@@ -54,6 +54,8 @@ enum Step {
     Pass {
         ms: i64,
     },
+    /// Everyone does what is right for once.
+    Cooperate,
     Restart,
     LogRefuses(bool),
 }
@@ -67,6 +69,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => client().prop_map(|client| Step::Leave { client }),
         1 => client().prop_map(|client| Step::Forget { client }),
         2 => prop_oneof![Just(1), Just(3_000), 0..12_000i64, Just(70_000)].prop_map(|ms| Step::Pass { ms }),
+        2 => Just(Step::Cooperate),
         1 => Just(Step::Restart),
         1 => any::<bool>().prop_map(Step::LogRefuses),
     ]
@@ -108,6 +111,7 @@ impl World {
                 self.clients[client] = Client { instance, ..Client::default() };
             }
             Step::Pass { ms } => self.harness.pass(ms),
+            Step::Cooperate => self.cooperate(),
             Step::Restart => {
                 self.harness.restart();
                 // The connections are gone, and with them the calls.
@@ -120,6 +124,23 @@ impl World {
         }
         self.hear();
         self.check();
+    }
+
+    fn cooperate(&mut self) {
+        // Once to get an id or to begin a rebalance, and once more to be in it.
+        for client in (0..4).chain(0..4) {
+            if self.clients[client].waits.is_none() {
+                self.join(client, false);
+                self.hear();
+            }
+        }
+        self.harness.pass(3_000);
+        self.hear();
+        for client in 0..4 {
+            if self.clients[client].waits.is_none() {
+                self.sync(client);
+            }
+        }
     }
 
     fn join(&mut self, client: usize, news: bool) {
