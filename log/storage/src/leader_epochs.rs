@@ -35,6 +35,12 @@ impl LeaderEpochs {
         Some((found.0, self.entries.get(next).map_or(log_end, |e| e.1)))
     }
 
+    /// The epoch that the record at `offset` was written in, if that is known.
+    pub(crate) fn of(&self, offset: Offset) -> Option<LeaderEpoch> {
+        let after = self.entries.partition_point(|e| e.1 <= offset);
+        self.entries.get(after.checked_sub(1)?).map(|e| e.0)
+    }
+
     /// Forgets epochs that begin at `offset` or later.
     pub(crate) fn truncate_from_end(&mut self, offset: Offset) {
         self.entries.retain(|e| e.1 < offset);
@@ -71,6 +77,19 @@ mod tests {
         check(3, Some((3, 25)));
         check(4, Some((4, 30)));
         check(9, Some((4, 30)));
+    }
+
+    #[test]
+    fn a_record_belongs_to_the_epoch_that_began_last() {
+        let known = epochs(&[(1, 5), (3, 10), (4, 25)]);
+        let check = |offset: i64, expected: Option<i32>| {
+            assert_eq!(known.of(Offset(offset)), expected.map(LeaderEpoch), "offset {offset}");
+        };
+        check(4, None);
+        check(5, Some(1));
+        check(9, Some(1));
+        check(10, Some(3));
+        check(99, Some(4));
     }
 
     #[test]

@@ -43,6 +43,7 @@ mod snapshot;
 mod sync;
 #[cfg(test)]
 mod tests;
+mod time_search;
 mod transactions;
 mod truncate;
 mod txn_index;

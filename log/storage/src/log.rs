@@ -168,6 +168,12 @@ impl PartitionLog {
         self.writer.lock().epochs.end_offset(epoch, self.log_end())
     }
 
+    /// The leader epoch that the record at `offset` was written in, if that is known.
+    #[must_use]
+    pub fn epoch_of(&self, offset: Offset) -> Option<LeaderEpoch> {
+        self.writer.lock().epochs.of(offset)
+    }
+
     /// What is known of every producer, by id.
     #[must_use]
     pub fn producer_states(&self) -> Vec<ProducerState> {

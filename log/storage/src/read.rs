@@ -1,9 +1,9 @@
-//! Reading whole batches, and finding the first record at or after a timestamp.
+//! Reading whole batches, as they stand in the log.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use logmill_protocol::{BatchHeader, BatchLimits, BatchView, Offset, Timestamp};
+use logmill_protocol::{BatchHeader, Offset};
 
 use crate::buffers::Buffer;
 use crate::error::{Result, StorageError};
@@ -120,49 +120,6 @@ impl PartitionLog {
         }
     }
 
-    /// The offset and timestamp of the first record, in offset order, whose timestamp is `at` or later; `None` if all
-    /// are earlier.
-    ///
-    /// # Errors
-    /// If the log cannot be read, or the records of a batch that may hold it cannot be decoded.
-    pub fn offset_for_time(&self, at: Timestamp) -> Result<Option<(Offset, Timestamp)>> {
-        let segments = self.segments.read();
-        let log_end = self.log_end();
-        for segment in segments.iter().filter(|s| s.max_timestamp() >= at) {
-            if let Some(found) = self.first_record_at(segment, at)? {
-                return Ok(Some(found).filter(|(offset, _)| *offset < log_end));
-            }
-        }
-        Ok(None)
-    }
-
-    fn first_record_at(&self, segment: &Segment, at: Timestamp) -> Result<Option<(Offset, Timestamp)>> {
-        let log_start = self.log_start();
-        let position = {
-            let indexes = segment.indexes.lock();
-            let entry = indexes.times.last_where(|e| e.timestamp < at.0)?;
-            let after = entry.map_or(segment.base, |e| segment.base.plus(i64::from(e.relative_offset)));
-            indexes.floor(after.max(log_start))?.position
-        };
-        let mut scan = segment.scan(position);
-        loop {
-            match scan.next_header()? {
-                Step::Batch { header, position } => {
-                    if header.max_timestamp < at || header.last_offset() < log_start {
-                        continue;
-                    }
-                    let bytes = scan.batch_bytes(&header, position)?;
-                    let found = first_record_in(bytes, at, log_start);
-                    if let Some(found) = found.map_err(|e| segment.corrupt(position, e.to_string()))? {
-                        return Ok(Some(found));
-                    }
-                }
-                Step::End => return Ok(None),
-                Step::Bad { position, reason } => return Err(segment.corrupt(position, reason)),
-            }
-        }
-    }
-
     /// The aborted transactions that have records in `from..to`: what a `read_committed` reader of that range skips.
     ///
     /// # Errors
@@ -241,21 +198,4 @@ fn whole_batches(bytes: &[u8], up_to: Offset) -> Result<(usize, Offset), (usize,
         next_offset = header.next_offset();
     }
     Ok((end, next_offset))
-}
-
-/// The first record of a batch whose timestamp is `at` or later.
-fn first_record_in(
-    bytes: &[u8],
-    at: Timestamp,
-    log_start: Offset,
-) -> Result<Option<(Offset, Timestamp)>, logmill_protocol::BatchError> {
-    let (batch, _) = BatchView::parse(bytes)?;
-    let mut scratch = Vec::new();
-    for record in batch.records(&mut scratch, &BatchLimits::STORED)? {
-        let record = record?;
-        if record.timestamp >= at && record.offset >= log_start {
-            return Ok(Some((record.offset, record.timestamp)));
-        }
-    }
-    Ok(None)
 }

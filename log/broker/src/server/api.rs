@@ -18,7 +18,7 @@ use crate::server::admin::{
 use crate::server::context::RequestContext;
 use crate::server::header::Header;
 use crate::server::reply::{Reply, Unencodable};
-use crate::server::{fetch, groups, init_producer_id, metadata, produce};
+use crate::server::{delete_records, fetch, groups, init_producer_id, leader_epochs, list_offsets, metadata, produce};
 
 /// Defines [`SERVED`] and [`begin`] from one table: an API to a line, and who handles it.
 macro_rules! serve {
@@ -56,6 +56,9 @@ serve! {
     // async fn(&RequestContext, version: i16, Request) -> Response
     decoded {
         Metadata => metadata::metadata,
+        ListOffsets => list_offsets::list_offsets,
+        OffsetForLeaderEpoch => leader_epochs::offset_for_leader_epoch,
+        DeleteRecords => delete_records::delete_records,
         OffsetCommit => groups::offset_commit,
         OffsetFetch => groups::offset_fetch,
         FindCoordinator => groups::find_coordinator,
