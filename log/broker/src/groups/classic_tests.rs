@@ -449,6 +449,21 @@ fn whoever_waits_under_a_static_members_old_id_is_fenced() {
 }
 
 #[test]
+fn a_static_member_that_starts_over_while_it_waits_may_wait_on() {
+    let mut harness = Harness::prompt();
+    let (ids, generation) = harness.stable(1);
+    harness.join(static_member("a"));
+    let again = harness.join(static_member("a"));
+    for _ in 0..3 {
+        let _ = harness.heartbeat(&ids[0], generation);
+        harness.pass(i64::from(SESSION_MS) - 1);
+    }
+    let leader = harness.join(joining(&ids[0]));
+    assert_eq!(harness.joined(again).generation, generation + 1);
+    assert_eq!(harness.joined(leader).members.len(), 2);
+}
+
+#[test]
 fn a_static_members_new_id_that_cannot_be_written_is_not_given_out() {
     let mut harness = Harness::prompt();
     let (_, follower, generation) = two_static(&mut harness);

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use bytes::Bytes;
 use logmill_protocol::{ProducerId, Timestamp};
 
-use crate::groups::effects::{Effects, Peer};
+use crate::groups::effects::{Effects, JoinRefused, Peer};
 use crate::groups::error::GroupError;
 use crate::groups::member::{Member, Protocol};
 use crate::groups::offsets::CommittedOffset;
@@ -128,7 +128,8 @@ impl Group {
         }
     }
 
-    pub(super) fn become_(&mut self, state: GroupState, now: Timestamp) {
+    /// Goes over to the state.
+    pub(super) fn enter(&mut self, state: GroupState, now: Timestamp) {
         self.state = state;
         self.changed_at = now;
     }
@@ -253,6 +254,6 @@ impl Group {
 }
 
 /// The answer to the join of a member that was removed: its client begins anew.
-pub(super) fn unknown_member() -> crate::groups::effects::JoinRefused {
-    crate::groups::effects::JoinRefused { error: GroupError::UnknownMember, member: String::new() }
+pub(super) fn unknown_member() -> JoinRefused {
+    JoinRefused { error: GroupError::UnknownMember, member: String::new() }
 }

@@ -8,10 +8,11 @@
 //!        everyone is gone         └──────────────── join, leave, expiry, other metadata ──────────────┘
 //! ```
 
+use bytes::Bytes;
 use logmill_protocol::Timestamp;
 
 use crate::groups::config::{GroupConfig, NEW_MEMBER_JOIN_TIMEOUT_MS};
-use crate::groups::effects::{Effects, JoinReply, Joined, Reply, Then, Waiter, Write};
+use crate::groups::effects::{Effects, JoinRefused, JoinReply, Joined, Reply, Then, Waiter, Write};
 use crate::groups::error::GroupError;
 use crate::groups::group::{Group, GroupState};
 use crate::groups::member::{Member, Protocol, after};
@@ -115,7 +116,7 @@ impl Group {
             rebalance_timeout_ms: join.rebalance_timeout_ms,
             session_timeout_ms: Some(join.session_timeout_ms),
             protocols: join.protocols,
-            assignment: bytes::Bytes::new(),
+            assignment: Bytes::new(),
             awaiting_join: Some(join.waiter),
             awaiting_sync: None,
             is_new: true,
@@ -151,7 +152,7 @@ impl Group {
         member.session_timeout_ms = Some(join.session_timeout_ms);
         member.rebalance_timeout_ms = join.rebalance_timeout_ms;
         // A client that asks again does not read the answer to its first request.
-        let refused = crate::groups::JoinRefused { error: GroupError::RebalanceInProgress, member: join.member };
+        let refused = JoinRefused { error: GroupError::RebalanceInProgress, member: join.member };
         member.answer_join(effects, || Err(refused));
         member.awaiting_join = Some(join.waiter);
     }
@@ -175,6 +176,7 @@ impl Group {
         next.update(join, &mut fenced);
         if let Some(member) = next.members.get_mut(&new) {
             member.renew(now);
+            member.is_new = false;
         }
         let keeps_generation = self.state == GroupState::Stable && next.select_protocol() == self.protocol;
         if !keeps_generation {
@@ -206,7 +208,7 @@ impl Group {
     /// Gives a member another id.
     fn rename(&mut self, old: &str, new: &str, effects: &mut Effects) {
         let Some(mut member) = self.members.remove(old) else { return };
-        let refused = crate::groups::JoinRefused { error: GroupError::FencedInstance, member: old.to_owned() };
+        let refused = JoinRefused { error: GroupError::FencedInstance, member: old.to_owned() };
         member.answer_join(effects, || Err(refused));
         member.answer_sync(effects, || Err(GroupError::FencedInstance));
         self.members.insert(new.to_owned(), member);
@@ -234,7 +236,7 @@ impl Group {
         self.sync_deadline = None;
         self.is_first_rebalance = self.state == GroupState::Empty;
         self.has_new_member = false;
-        self.become_(GroupState::PreparingRebalance, now);
+        self.enter(GroupState::PreparingRebalance, now);
         if self.is_first_rebalance && config.initial_rebalance_delay_ms > 0 {
             let delay_ms = config.initial_rebalance_delay_ms;
             let remaining_ms = (self.rebalance_timeout_ms() - delay_ms).max(0);
@@ -274,13 +276,13 @@ impl Group {
         self.protocol = self.select_protocol();
         self.subscribed = self.compute_subscribed();
         if self.members.is_empty() {
-            self.become_(GroupState::Empty, now);
-            let meta = self.meta(|_, _| bytes::Bytes::new(), now);
+            self.enter(GroupState::Empty, now);
+            let meta = self.meta(|_, _| Bytes::new(), now);
             let record = GroupRecord::Group { group: self.name.clone(), value: Some(meta) };
             effects.writes.push(Write { record, then: Then::Nothing });
             return;
         }
-        self.become_(GroupState::CompletingRebalance, now);
+        self.enter(GroupState::CompletingRebalance, now);
         let ids: Vec<String> = self.members.keys().cloned().collect();
         for id in ids {
             let reply = self.joined(&id, true);

@@ -6,6 +6,7 @@ use crate::groups::config::GroupConfig;
 use crate::groups::effects::Effects;
 use crate::groups::error::GroupError;
 use crate::groups::group::{Group, GroupState};
+use crate::groups::member::Member;
 
 /// Who is to leave.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +50,7 @@ impl Group {
                 leaver.member.clone()
             }
         };
-        if self.members.get(&member).is_some_and(super::member::Member::is_local) {
+        if self.members.get(&member).is_some_and(Member::is_local) {
             return Err(GroupError::UnknownMember);
         }
         tracing::info!(group = self.name, member, "a member leaves");

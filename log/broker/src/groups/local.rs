@@ -4,7 +4,7 @@
 use logmill_protocol::Timestamp;
 
 use crate::groups::error::GroupError;
-use crate::groups::group::{Group, LOCAL};
+use crate::groups::group::{Group, GroupState, LOCAL};
 use crate::groups::member::Member;
 use crate::groups::records::{GroupMeta, GroupRecord, MemberMeta};
 use crate::types::Membership;
@@ -83,7 +83,7 @@ impl Group {
         // An earlier version wrote another protocol type.
         self.protocol_type = Some(LOCAL.to_owned());
         if self.members.is_empty() {
-            self.state = super::group::GroupState::Empty;
+            self.state = GroupState::Empty;
         }
         self.subscribed = None;
     }

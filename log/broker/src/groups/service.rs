@@ -3,7 +3,7 @@
 //! One lock is held from an event to the answers that come of it, and while records are appended to the page cache, so
 //! that the log and the state have the same order. Waiting for the disk, for other members or for time is done without.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -182,7 +182,7 @@ impl GroupService {
     /// Writes what must be written, and answers.
     fn carry_out(&self, state: &mut State, effects: Effects, now: Timestamp) {
         let mut replies = effects.replies;
-        let mut writes = std::collections::VecDeque::from(effects.writes);
+        let mut writes = VecDeque::from(effects.writes);
         while let Some(write) = writes.pop_front() {
             let appended = self.append(std::slice::from_ref(&write.record), None, now);
             if let Err(error) = &appended {

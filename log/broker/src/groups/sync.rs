@@ -94,7 +94,7 @@ impl Group {
                 member.renew(now);
             }
         }
-        self.become_(GroupState::Stable, now);
+        self.enter(GroupState::Stable, now);
     }
 
     /// Tells everyone who waits for an assignment that none comes.
