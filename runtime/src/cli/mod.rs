@@ -32,6 +32,9 @@ pub struct Cli {
     /// The folder of the log and of the pipelines' state [env: LOGMILL_DATA_DIR] [default: logmill-data].
     #[arg(long, global = true, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// Work on the log of this server instead of a data dir; several are separated by commas [env: LOGMILL_BOOTSTRAP].
+    #[arg(long, global = true, value_name = "HOST:PORT", conflicts_with = "data_dir")]
+    bootstrap: Option<String>,
     /// Say more; twice for everything.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
@@ -94,22 +97,21 @@ pub fn main(cli: Cli) -> ExitCode {
 }
 
 fn execute(cli: Cli) -> anyhow::Result<()> {
-    let said = Said::new(cli.data_dir, None);
-    let data_dir = said.own_data_dir("")?;
+    let said = Said::new(cli.data_dir, cli.bootstrap);
     match cli.command {
         Command::Schema => {
             let schema = logmill_pipelines::json_schema(&registry().catalog());
             print(&format!("{}\n", serde_json::to_string_pretty(&schema)?))
         }
-        Command::Check(arguments) => check::execute(&arguments, &data_dir),
-        Command::Explain(arguments) => explain::execute(&arguments, &data_dir),
-        Command::Run(arguments) => runtime()?.block_on(run::execute(arguments, data_dir)),
+        Command::Check(arguments) => check::execute(&arguments, &said.own_data_dir("check")?),
+        Command::Explain(arguments) => explain::execute(&arguments, &said.own_data_dir("explain")?),
+        Command::Run(arguments) => runtime()?.block_on(run::execute(arguments, said.own_data_dir("run")?)),
         Command::Serve(arguments) => runtime()?.block_on(serve::execute(arguments, &said)),
-        Command::Topic(command) => runtime()?.block_on(topic::execute(command, &data_dir)),
-        Command::Produce(arguments) => runtime()?.block_on(produce::execute(arguments, &data_dir)),
-        Command::Consume(arguments) => runtime()?.block_on(consume::execute(arguments, &data_dir)),
-        Command::Sql(arguments) => runtime()?.block_on(sql::execute(arguments, &data_dir)),
-        Command::Bench(arguments) => runtime()?.block_on(bench::execute(arguments, &data_dir)),
+        Command::Topic(command) => runtime()?.block_on(topic::execute(command, &said.own_data_dir("topic")?)),
+        Command::Produce(arguments) => runtime()?.block_on(produce::execute(arguments, &said.own_data_dir("produce")?)),
+        Command::Consume(arguments) => runtime()?.block_on(consume::execute(arguments, &said.own_data_dir("consume")?)),
+        Command::Sql(arguments) => runtime()?.block_on(sql::execute(arguments, &said.own_data_dir("sql")?)),
+        Command::Bench(arguments) => runtime()?.block_on(bench::execute(arguments, &said)),
     }
 }
 

@@ -19,9 +19,10 @@ async fn check(line: &str) -> Vec<(String, u64)> {
     let scratch = tempfile::tempdir().unwrap();
     let line = Line::try_parse_from(std::iter::once("bench").chain(line.split_whitespace())).unwrap();
     let report = match line.arguments.what {
-        What::Produce(shape) => produce::measure(&shape, 2, scratch.path()).await,
-        What::Consume(shape) => consume::measure(&shape, 2, scratch.path()).await,
-        What::Pipeline(shape) => pipeline::measure(&shape, 2, scratch.path()).await,
+        What::Produce(it) => produce::measure(&it.shape, 2, scratch.path()).await,
+        What::Consume(it) => consume::measure(&it.shape, 2, scratch.path()).await,
+        What::Pipeline(it) => pipeline::measure(&it.shape, 2, scratch.path()).await,
+        What::Kafka(_) => panic!("that measures a server"),
     };
     let report = report.unwrap().json();
     let figures = report["figures"].as_array().unwrap();
