@@ -1,31 +1,21 @@
 //! Keeping disk work off the threads that drive everyone else.
 
-use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::runtime::Handle;
 use tokio::task::JoinError;
 
 use crate::error::{BrokerError, Result};
+use crate::in_place::InPlace;
 
 /// Work on at most this many bytes of page cache is done in place: handing it over would cost more.
 const SMALL_BYTES: usize = 1 << 20;
-/// The page cache takes this long only if the disk is behind and the kernel makes writers wait for it.
-const SLOW: Duration = Duration::from_millis(50);
-/// How long no work is done in place after work that was slow.
-const SLOW_PAUSE: Duration = Duration::from_secs(1);
 
 /// Runs work that may wait for the disk on a thread that may.
 pub(crate) async fn run<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     joined(tokio::task::spawn_blocking(work).await)
 }
 
-/// Runs work on the page cache: here if it is small, elsewhere if not.
-///
-/// A write to the page cache takes microseconds until the disk falls behind; then the kernel holds the writer up, and
-/// a disk that hangs does so for ever. So work is done in place by all of the runtime's threads but one, which is
-/// left to serve everyone else, and by none for a while after it was slow.
+/// Runs work on the page cache: here if it is small and a thread can be [spared](crate::in_place), elsewhere if not.
 pub(crate) async fn unless_small<T: Send + 'static>(
     bytes: usize,
     work: impl FnOnce() -> Result<T> + Send + 'static,
@@ -34,46 +24,6 @@ pub(crate) async fn unless_small<T: Send + 'static>(
         Some(_in_place) => work(),
         None => run(work).await,
     }
-}
-
-/// Work in place, of all brokers in this process.
-static IN_PLACE: AtomicUsize = AtomicUsize::new(0);
-/// Until when there is to be none, in milliseconds since [`START`].
-static PAUSED_UNTIL_MS: AtomicU64 = AtomicU64::new(0);
-static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-
-/// Work that is being done in place.
-struct InPlace {
-    since: Instant,
-}
-
-impl InPlace {
-    /// Begins, unless every other thread is at it already, or it is known to be slow.
-    fn begin() -> Option<Self> {
-        let threads = Handle::try_current().map_or(1, |runtime| runtime.metrics().num_workers());
-        let since = Instant::now();
-        if millis(since) < PAUSED_UNTIL_MS.load(Ordering::Relaxed) {
-            return None;
-        }
-        let others = IN_PLACE.fetch_add(1, Ordering::Relaxed);
-        // Counted down again when it is dropped, here or when the work is done.
-        let begun = Self { since };
-        (others + 1 < threads).then_some(begun)
-    }
-}
-
-impl Drop for InPlace {
-    fn drop(&mut self) {
-        IN_PLACE.fetch_sub(1, Ordering::Relaxed);
-        let now = Instant::now();
-        if now.saturating_duration_since(self.since) >= SLOW {
-            PAUSED_UNTIL_MS.store(millis(now + SLOW_PAUSE), Ordering::Relaxed);
-        }
-    }
-}
-
-fn millis(at: Instant) -> u64 {
-    u64::try_from(at.saturating_duration_since(*START).as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Threads that wait for the disk side by side when many logs are opened or closed: the file system then commits their

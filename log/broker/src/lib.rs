@@ -53,6 +53,7 @@ mod clock;
 mod data_dir;
 mod error;
 pub mod groups;
+mod in_place;
 mod internal;
 pub mod metadata;
 mod names;

@@ -213,6 +213,7 @@ impl Connection {
             let (api, correlation_id, header_version) =
                 (header.api, header.correlation_id, header.response_header_version());
             let running: Running = Box::pin(async move {
+                fail::fail_point!("server::begin");
                 let begun = api::begin(&context, &header, body).await;
                 drop(room);
                 begun
