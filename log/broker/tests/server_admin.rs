@@ -23,6 +23,7 @@ use kafka_protocol::protocol::{Message, StrBytes};
 use logmill_broker::server::{Server, ServerConfig};
 use logmill_broker::{Broker, OFFSETS_TOPIC};
 use tempfile::TempDir;
+use tokio::io::AsyncWriteExt as _;
 use uuid::Uuid;
 
 use support::client::{Client, serve};
@@ -137,6 +138,14 @@ async fn metadata_of_all_topics_of_none_and_of_what_is_not_there() {
             let internal: Vec<_> = response.topics.iter().map(|topic| topic.is_internal).collect();
             assert_eq!(internal, [true, true, false, false]);
             assert!(fixture.client.call(version, &none).await.topics.is_empty());
+            // As librdkafka 2.16 does where it asks for all topics.
+            let mut frame = fixture.client.frame(version, &all);
+            frame.extend_from_slice(&[1, 0, 0]);
+            let len = frame.len() as u32 - 4;
+            frame[..4].copy_from_slice(&len.to_be_bytes());
+            fixture.client.stream().write_all(&frame).await.unwrap();
+            let (_, response) = fixture.client.receive::<MetadataRequest>(version).await;
+            assert_eq!(names(&response), everything);
         }
         let response = fixture.client.call(version, &by_name(&["b", "x", "no/name", "b"])).await;
         assert_eq!(names(&response), ["b", "x", "no/name"], "each once, in the order of the request");

@@ -55,15 +55,15 @@ fn what_the_descriptions_say_is_what_the_decoders_read() {
 }
 
 #[test]
-fn whole_requests_are_accepted_and_cut_or_longer_ones_are_not() {
+fn whole_requests_are_accepted_and_cut_ones_are_not() {
     each_request(|api, version, mut body| {
         check_request(api, version, &body).unwrap_or_else(|error| panic!("{api:?} {version}: {error}"));
         for end in 0..body.len() {
             assert!(check_request(api, version, &body[..end]).is_err(), "{api:?} {version} cut at {end} of {body:x?}");
         }
-        body.push(0);
-        let left_over = WireError::LeftOver { at: body.len() - 1, left: 1 };
-        assert_eq!(check_request(api, version, &body), Err(left_over), "{api:?} {version}");
+        // Clients have been seen to leave something behind a request.
+        body.extend_from_slice(&[1, 0, 0]);
+        assert_eq!(check_request(api, version, &body), Ok(()), "{api:?} {version}");
     });
 }
 

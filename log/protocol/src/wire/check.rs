@@ -9,8 +9,11 @@ use crate::wire::messages::{CONSUMER_PROTOCOL_ASSIGNMENT, CONSUMER_PROTOCOL_SUBS
 use crate::wire::reader::Reader;
 use crate::wire::shape::Message;
 
-/// Checks that `body`, which is the frame after the request header, is a whole request of this API and version and
-/// nothing else, so that decoding it allocates no more than a small multiple of its size.
+/// Checks that `body`, which is the frame after the request header, begins with a whole request of this API and version,
+/// so that decoding it allocates no more than a small multiple of its size.
+///
+/// Bytes after the request are not looked at, as in Kafka: librdkafka 2.16 leaves some behind a Metadata request for all
+/// topics.
 ///
 /// Every length lies within the body, strings are UTF-8, null is only where it may be, tagged fields ascend, and all
 /// arrays together have at most [`MAX_ELEMENTS`](crate::wire::MAX_ELEMENTS) elements. Nothing is allocated.
@@ -20,8 +23,7 @@ use crate::wire::shape::Message;
 pub fn check_request(api: ApiKey, version: i16, body: &[u8]) -> Result<(), WireError> {
     let message = request(api, version).ok_or(WireError::UnknownVersion { api_key: api as i16, version })?;
     let mut reader = Reader::new(body);
-    message.walk(version, &mut reader)?;
-    reader.end()
+    message.walk(version, &mut reader)
 }
 
 /// What precedes every request's body.

@@ -116,12 +116,4 @@ pub enum WireError {
         /// Bytes of the value.
         used: usize,
     },
-    /// Bytes after the end.
-    #[error("{left} bytes are left over at byte {at}")]
-    LeftOver {
-        /// Where the message ends.
-        at: usize,
-        /// Bytes behind it.
-        left: usize,
-    },
 }

@@ -180,14 +180,6 @@ impl<'a> Reader<'a> {
         }
         Ok(())
     }
-
-    /// Checks that nothing is left over.
-    pub(super) fn end(&self) -> Result<(), WireError> {
-        match self.left() {
-            0 => Ok(()),
-            left => Err(WireError::LeftOver { at: self.at, left }),
-        }
-    }
 }
 
 /// What tagged fields are called in errors.
