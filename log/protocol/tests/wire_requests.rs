@@ -17,7 +17,7 @@ use logmill_protocol::wire::{
 };
 use requests::{decode_and_encode, default_request};
 
-const CASES: u64 = 50;
+const CASES: u64 = 15;
 
 /// Random requests of every API and version.
 fn each_request(mut check: impl FnMut(ApiKey, i16, Vec<u8>)) {

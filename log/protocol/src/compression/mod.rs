@@ -127,11 +127,33 @@ impl From<io::Error> for DecompressError {
     }
 }
 
-/// Reads all of `decoder`, at most `max` bytes.
-fn read_bounded(decoder: impl Read, out: &mut Vec<u8>, max: usize) -> Result<(), DecompressError> {
+/// Makes room for `needed` more bytes, of at most `end` in all: twice as much each time, as `Vec` does, but never for more
+/// than `end`.
+fn reserve_bounded(out: &mut Vec<u8>, needed: usize, end: usize) {
+    if out.capacity() - out.len() < needed {
+        let room = out.len().max(MIN_GROWTH).min(end.saturating_sub(out.len()));
+        out.reserve_exact(room.max(needed));
+    }
+}
+
+/// The least by which the output grows, in bytes.
+const MIN_GROWTH: usize = 4096;
+
+/// Reads all of `decoder`, at most `max` bytes, into no more memory than that.
+fn read_bounded(mut decoder: impl Read, out: &mut Vec<u8>, max: usize) -> Result<(), DecompressError> {
     // One byte more than allowed tells "exactly full" from "too large".
-    decoder.take((max as u64).saturating_add(1)).read_to_end(out)?;
-    if out.len() > max { Err(DecompressError::TooLarge) } else { Ok(()) }
+    let end = max.saturating_add(1);
+    loop {
+        reserve_bounded(out, 1, end);
+        let room = (out.capacity() - out.len()).min(end.saturating_sub(out.len()));
+        let read = decoder.by_ref().take(room as u64).read_to_end(out)?;
+        if out.len() > max {
+            return Err(DecompressError::TooLarge);
+        }
+        if read < room {
+            return Ok(());
+        }
+    }
 }
 
 /// A compressor with the memory of its codec, kept from batch to batch.

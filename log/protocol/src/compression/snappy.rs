@@ -8,7 +8,7 @@
 
 use std::io;
 
-use super::DecompressError;
+use super::{DecompressError, reserve_bounded};
 
 const MAGIC: [u8; 8] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0];
 const VERSION: i32 = 1;
@@ -48,6 +48,7 @@ fn decompress_block(block: &[u8], out: &mut Vec<u8>, max: usize) -> Result<(), D
     if len > block.len().saturating_mul(MAX_RATIO) {
         return Err(malformed("a block claims more than it can hold").into());
     }
+    reserve_bounded(out, len, max);
     out.resize(start + len, 0);
     let place = out.get_mut(start..).unwrap_or_default();
     let written = snap::raw::Decoder::new().decompress(block, place).map_err(io::Error::other)?;

@@ -2,7 +2,10 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use bytes::Bytes;
-use logmill_protocol::{BatchBuilder, BatchError, BatchLimits, BatchView, Timestamp};
+use logmill_protocol::{
+    BatchBuilder, BatchError, BatchLimits, BatchOptions, BatchView, Compression, HEADER_LEN, ProducerEpoch, ProducerId,
+    ProducerStamp, Timestamp,
+};
 
 /// A record that owns its bytes.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,4 +58,35 @@ pub fn read(batch: &BatchView<'_>) -> Vec<Record> {
 /// The offsets of a valid batch.
 pub fn offsets(batch: &BatchView<'_>) -> Vec<i64> {
     try_read(batch, &BatchLimits::STORED).unwrap().into_iter().map(|(offset, _)| offset).collect()
+}
+
+/// Records of every shape: without key, without value, with headers.
+pub fn records(count: usize, value_len: usize) -> Vec<Record> {
+    (0..count)
+        .map(|at| Record {
+            timestamp: 1000 + at as i64,
+            key: (at % 3 != 0).then(|| format!("key-{at}").into_bytes()),
+            value: (at % 5 != 4).then(|| (0..value_len).map(|byte| (byte / 9 + at) as u8).collect()),
+            headers: (0..at % 4).map(|header| (format!("h{header}"), Some(vec![header as u8; header]))).collect(),
+        })
+        .collect()
+}
+
+/// A batch of such records, of a producer and its transaction.
+pub fn batch(codec: Compression, count: usize, value_len: usize) -> Vec<u8> {
+    let stamp = ProducerStamp { id: ProducerId(7), epoch: ProducerEpoch(3), base_sequence: 11 };
+    let options = BatchOptions { compression: codec, producer: Some(stamp), transactional: true };
+    build(&mut BatchBuilder::new(options), &records(count, value_len)).to_vec()
+}
+
+/// Makes header fields and checksum fit again, so that a change reaches the code behind them.
+pub fn reseal(bytes: &mut [u8]) {
+    if bytes.len() < HEADER_LEN {
+        return;
+    }
+    let length = (bytes.len() - 12) as u32;
+    bytes[8..12].copy_from_slice(&length.to_be_bytes());
+    bytes[16] = 2;
+    let crc = crc_fast::crc32_iscsi(&bytes[21..]);
+    bytes[17..21].copy_from_slice(&crc.to_be_bytes());
 }
