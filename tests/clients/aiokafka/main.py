@@ -56,7 +56,8 @@ def raise_for(response):
 
 
 async def create(topic, partitions=1, **config):
-    names = {key.replace("_", "."): value for key, value in config.items()}
+    # Kept for ever unless told otherwise, for records have timestamps of long ago.
+    names = {"retention.ms": "-1"} | {key.replace("_", "."): value for key, value in config.items()}
     async with administrator() as admin:
         raise_for(await admin.create_topics([NewTopic(topic, partitions, 1, topic_configs=names)]))
 

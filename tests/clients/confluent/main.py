@@ -23,7 +23,8 @@ admin = AdminClient({"bootstrap.servers": BOOTSTRAP})
 
 
 def create(topic, partitions=1, **config):
-    names = {key.replace("_", "."): value for key, value in config.items()}
+    # Kept for ever unless told otherwise, for records have timestamps of long ago.
+    names = {"retention.ms": "-1"} | {key.replace("_", "."): value for key, value in config.items()}
     new = NewTopic(topic, partitions, 1, config=names)
     admin.create_topics([new])[topic].result(LIMIT_S)
     return appeared(topic)

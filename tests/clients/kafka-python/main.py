@@ -24,7 +24,8 @@ admin = KafkaAdminClient(bootstrap_servers=BOOTSTRAP)
 
 
 def create(topic, partitions=1, **config):
-    names = {key.replace("_", "."): value for key, value in config.items()}
+    # Kept for ever unless told otherwise, for records have timestamps of long ago.
+    names = {"retention.ms": "-1"} | {key.replace("_", "."): value for key, value in config.items()}
     options = {"num_partitions": partitions, "replication_factor": 1, "configs": names}
     admin.create_topics({topic: options}, wait_for_metadata=True)
     return topic
