@@ -27,7 +27,8 @@ pub(super) async fn metadata(context: &RequestContext, version: i16, request: Me
     let describe = Describe {
         node: BrokerId(node.config.node_id),
         version,
-        operations: version >= 8 && request.include_topic_authorized_operations,
+        operations: (version >= 8 && request.include_topic_authorized_operations)
+            .then(|| operations::on_topic(context.principal)),
     };
     let topics = match &request.topics {
         // In version 0 an empty list means all; it cannot be null.
@@ -42,7 +43,7 @@ pub(super) async fn metadata(context: &RequestContext, version: i16, request: Me
         response.cluster_id = Some(StrBytes::from_string(node.broker.cluster_id().to_owned()));
     }
     if (8..=10).contains(&version) && request.include_cluster_authorized_operations {
-        response.cluster_authorized_operations = operations::CLUSTER;
+        response.cluster_authorized_operations = operations::on_cluster(context.principal);
     }
     response
 }
@@ -135,7 +136,8 @@ fn failed(name: Option<TopicName>, code: i16) -> MetadataResponseTopic {
 struct Describe {
     node: BrokerId,
     version: i16,
-    operations: bool,
+    /// What the client may do with a topic, if it asks and its version can hear it.
+    operations: Option<i32>,
 }
 
 impl Describe {
@@ -150,8 +152,8 @@ impl Describe {
         if self.version >= 10 {
             described.topic_id = topic.id;
         }
-        if self.operations {
-            described.topic_authorized_operations = operations::TOPIC;
+        if let Some(operations) = self.operations {
+            described.topic_authorized_operations = operations;
         }
         described
     }

@@ -47,7 +47,7 @@ impl Topics {
                 check_collision(trial.as_ref().unwrap_or(&current), &topic.name)?;
                 check_room(partitions + i64::from(topic.partitions))?;
                 match &mut trial {
-                    Some(trial) => drop(trial.apply(&command)?),
+                    Some(trial) => trial.apply(&command).map(|_| ())?,
                     None => current.check(&command)?,
                 }
                 partitions += i64::from(topic.partitions);

@@ -39,7 +39,7 @@ pub(in crate::server) async fn describe_cluster(
     response.controller_id = id;
     response.brokers = vec![broker];
     if request.include_cluster_authorized_operations {
-        response.cluster_authorized_operations = operations::CLUSTER;
+        response.cluster_authorized_operations = operations::on_cluster(context.principal);
     }
     response
 }

@@ -99,7 +99,7 @@ fn describe(
         .with_topic_id(topic.id)
         .with_is_internal(topic.internal)
         .with_partitions((first..end).map(partition).collect())
-        .with_topic_authorized_operations(operations::TOPIC)
+        .with_topic_authorized_operations(operations::on_topic(context.principal))
 }
 
 fn failed(name: &TopicName, error: ResponseError) -> DescribeTopicPartitionsResponseTopic {
