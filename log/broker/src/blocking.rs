@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use tokio::sync::Semaphore;
 use tokio::task::JoinError;
 
 use crate::error::{BrokerError, Result};
@@ -13,6 +14,23 @@ const SMALL_BYTES: usize = 1 << 20;
 /// Runs work that may wait for the disk on a thread that may.
 pub(crate) async fn run<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     joined(tokio::task::spawn_blocking(work).await)
+}
+
+/// Pieces of work that decompress clients' batches, at a time, of all brokers in this process. A few bytes may become
+/// [`BatchLimits::DEFAULT_MAX_DECOMPRESSED_BYTES`](logmill_protocol::BatchLimits::DEFAULT_MAX_DECOMPRESSED_BYTES), and
+/// more cores than these are better left to others.
+static DECOMPRESSING: Semaphore = Semaphore::const_new(4);
+
+/// Runs work that may decompress clients' batches, or wait for the disk: a few at a time, in the order they came.
+pub(crate) async fn decompressing<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    // It is never closed.
+    let permit = DECOMPRESSING.acquire().await.map_err(|_| BrokerError::Closed)?;
+    run(move || {
+        // Held by the work, which goes on if nobody waits for it any longer.
+        let _permit = permit;
+        work()
+    })
+    .await
 }
 
 /// Runs work on the page cache: here if it is small and a thread can be [spared](crate::in_place), elsewhere if not.
@@ -74,6 +92,23 @@ pub(crate) fn joined<T>(result: Result<Result<T>, JoinError>) -> Result<T> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[tokio::test]
+    async fn only_a_few_decompress_at_a_time() {
+        static NOW: AtomicUsize = AtomicUsize::new(0);
+        static MOST: AtomicUsize = AtomicUsize::new(0);
+        let work = || {
+            MOST.fetch_max(NOW.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            std::thread::sleep(std::time::Duration::from_millis(2));
+            NOW.fetch_sub(1, Ordering::SeqCst);
+            Ok(())
+        };
+        let all: Vec<_> = (0..40).map(|_| tokio::spawn(decompressing(work))).collect();
+        for one in all {
+            joined(one.await).unwrap();
+        }
+        assert!((1..=4).contains(&MOST.load(Ordering::SeqCst)), "{MOST:?}");
+    }
 
     #[test]
     fn results_come_in_the_order_of_the_items_and_the_first_error_wins() {

@@ -19,7 +19,7 @@ impl Broker {
         let _call = self.inner.enter()?;
         let partition = self.inner.topics.partition(partition)?;
         match at {
-            OffsetAt::Time(_) => blocking::run(move || partition.offset(at)).await,
+            OffsetAt::Time(_) => blocking::decompressing(move || partition.offset(at)).await,
             _ => partition.offset(at),
         }
     }
@@ -105,7 +105,7 @@ impl Broker {
     pub(super) async fn stored_form(&self, partition: &TopicPartition, batch: Bytes) -> Result<Bytes> {
         let Some(codec) = self.inner.topics.topic(&partition.topic)?.config.compression else { return Ok(batch) };
         let name = partition.clone();
-        blocking::run(move || match batches::recompress(&batch, codec) {
+        blocking::decompressing(move || match batches::recompress(&batch, codec) {
             Ok(built) => Ok(built.map_or(batch, BytesMut::freeze)),
             Err(error) => Err(BrokerError::batch(&name, &error)),
         })

@@ -140,7 +140,7 @@ async fn search(searches: Vec<Search>, isolation: Isolation) -> Vec<(usize, usiz
         };
         Ok(searches.iter().map(one).collect())
     };
-    blocking::run(run).await.unwrap_or_else(|error| {
+    blocking::decompressing(run).await.unwrap_or_else(|error| {
         let code = errors::code(&error);
         places.into_iter().map(|(topic, position)| (topic, position, Err(code))).collect()
     })

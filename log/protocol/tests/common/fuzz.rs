@@ -31,8 +31,7 @@ pub fn run(
     let seconds = variable("LOGMILL_FUZZ_SECONDS");
     let clock = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as u64;
     let first = variable("LOGMILL_FUZZ_SEED").unwrap_or_else(|| seconds.map_or(1, |_| clock()));
-    // Not captured by the test runner: it is all that is known should the process be aborted for want of memory.
-    writeln!(std::io::stderr(), "fuzzing {name} from seed {first}").unwrap();
+    tell(&format!("fuzzing {name} from seed {first}\n"));
     let end = Instant::now() + Duration::from_secs(seconds.unwrap_or(0));
     let mut cases: u64 = 0;
     while cases < short || Instant::now() < end {
@@ -53,7 +52,12 @@ pub fn run(
         }
         cases += 1;
     }
-    writeln!(std::io::stderr(), "fuzzed {name}: {cases} cases").unwrap();
+    tell(&format!("fuzzed {name}: {cases} cases\n"));
+}
+
+/// Past the test runner, which would keep it: it is all that is known should the process be aborted for want of memory.
+fn tell(line: &str) {
+    let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
 fn reproduce(seed: u64, input: &[u8]) -> String {

@@ -100,7 +100,7 @@ impl Work {
     async fn run(self) -> Result<(Producing, Vec<TopicOutcome>), BrokerError> {
         let (size, takes_long) = (self.body.len(), self.must_recompress());
         let append = move || Ok(self.append());
-        if takes_long { blocking::run(append).await } else { blocking::unless_small(size, append).await }
+        if takes_long { blocking::decompressing(append).await } else { blocking::unless_small(size, append).await }
     }
 
     fn must_recompress(&self) -> bool {
