@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, kill_process};
+
+pub use rustix::process::Signal;
 
 use crate::load::raw::Raw;
 use crate::site::binary;
@@ -83,6 +85,12 @@ impl Node {
     #[track_caller]
     pub fn start(&mut self) {
         self.spawn();
+        self.await_ready();
+    }
+
+    /// Waits until it serves.
+    #[track_caller]
+    pub fn await_ready(&mut self) {
         let deadline = Instant::now() + LIMIT;
         while !self.serves() {
             assert!(!self.has_ended(), "the node ended instead of serving\n{self}");

@@ -6,7 +6,7 @@ use logmill_tests::checker::Kind;
 use logmill_tests::load::member::MemberSpec;
 use logmill_tests::load::producer::ProducerSpec;
 use logmill_tests::load::run::{Load, create_topic};
-use logmill_tests::node::Node;
+use logmill_tests::node::{Node, Signal};
 
 pub(super) const TOPIC: &str = "killed";
 pub(super) const PARTITIONS: i32 = 6;
@@ -70,4 +70,46 @@ fn killed_it_loses_nothing_that_was_acknowledged_from_the_page_cache_either() {
     // so it may come twice, and after what was sent later.
     let allowed = [Kind::Duplicate, Kind::NonmonotonicSend];
     load.check(&node).except(&allowed).assert_none(&node);
+}
+
+/// Every named point between two steps of the log's work on its files that load leads to.
+const POINTS: [&str; 7] = [
+    "storage::before_append_write",
+    "storage::after_append_write",
+    "storage::before_roll",
+    "storage::after_roll_create",
+    "storage::after_roll",
+    "storage::before_sync",
+    "storage::after_sync",
+];
+
+/// Those that the end of the node leads to.
+const POINTS_OF_THE_END: [&str; 3] =
+    ["storage::after_index_flush", "storage::before_checkpoint_rename", "storage::before_recovery_point"];
+
+#[test]
+fn died_at_each_step_of_the_log_under_load_it_loses_and_doubles_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut node = Node::new(folder.path());
+    node.start();
+    // Small segments, so that there are many rolls.
+    create_topic(&node.bootstrap(), TOPIC, PARTITIONS, &[("segment.bytes", "65536")]);
+    let settings = [("enable.idempotence", "true"), ("acks", "all")];
+    let load = Load::start(&node.bootstrap(), producers(&settings), &members());
+    for (nth, point) in POINTS.iter().chain(&POINTS_OF_THE_END).enumerate() {
+        load.assert_goes_on(&node);
+        node.kill();
+        // Not always at the first passing.
+        node.set("FAILPOINTS", format!("{point}={}*off->panic", nth % 4));
+        node.spawn();
+        if POINTS_OF_THE_END.contains(point) {
+            node.await_ready();
+            node.signal(Signal::TERM);
+        }
+        assert_eq!(node.wait(), None, "nobody died at {point}\n{node}");
+        node.unset("FAILPOINTS");
+        node.start();
+    }
+    load.assert_goes_on(&node);
+    load.check(&node).assert_none(&node);
 }

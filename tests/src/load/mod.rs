@@ -1,5 +1,6 @@
 //! Clients under load, with a record of what they did and saw for the checker.
 
+pub mod batch;
 pub mod member;
 pub mod producer;
 pub mod raw;
