@@ -64,6 +64,7 @@ mod topic_config;
 mod topics;
 pub mod transactions;
 mod types;
+mod waiters;
 mod wire;
 
 pub use broker::{Broker, BrokerConfig, StartReport};

@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use logmill_protocol::{ControlMarker, LeaderEpoch, Offset, ProducerEpoch, ProducerId, Timestamp};
 use logmill_storage::{Appended, EndTransaction, Flusher, PartitionLog, Recovery, StorageError};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 
 use crate::data_dir::DataDir;
 use crate::error::{BrokerError, Result};
 use crate::topic_config::TopicConfig;
 use crate::types::{Isolation, OffsetAt, TopicPartition};
+use crate::waiters::{Waiter, Waiters};
 
 /// The only leader there has been: leaders change when replication does.
 pub(crate) const LEADER_EPOCH: LeaderEpoch = LeaderEpoch(0);
@@ -26,8 +27,8 @@ const COORDINATOR_EPOCH: i32 = 0;
 pub(crate) struct Partition {
     name: TopicPartition,
     log: Arc<PartitionLog>,
-    /// Told whenever the HW or the LSO may have moved, or the partition is gone.
-    changed: Notify,
+    /// Told when the HW or the LSO moves past what they have, or the partition is gone.
+    waiters: Waiters,
     deleted: AtomicBool,
     flusher: Arc<Flusher>,
     /// `flush.messages`.
@@ -55,7 +56,7 @@ impl Partition {
         let this = Self {
             name,
             log: Arc::new(log),
-            changed: Notify::new(),
+            waiters: Waiters::default(),
             deleted: AtomicBool::new(false),
             flusher: Arc::clone(flusher),
             flush_messages: AtomicU64::new(config.flush_messages),
@@ -160,9 +161,9 @@ impl Partition {
     /// Waits until a reader of the isolation sees a record at `offset` or later, or something else of interest to it
     /// may have happened: the caller asks again.
     pub(crate) async fn readable(&self, offset: Offset, isolation: Isolation, closed: &AtomicBool) -> Result<()> {
+        let waiter = Arc::new(Waiter::default());
         loop {
-            // Made before the check: a change between the check and the await is not missed.
-            let changed = self.changed.notified();
+            let _waits = self.enlist(&waiter, isolation, offset);
             self.check_exists()?;
             if closed.load(Ordering::Acquire) {
                 return Err(BrokerError::Closed);
@@ -170,13 +171,34 @@ impl Partition {
             if self.visible_end(isolation) > offset {
                 return Ok(());
             }
-            changed.await;
+            waiter.ready().await;
         }
+    }
+
+    /// Puts a waiter on the list until the guard is dropped.
+    fn enlist<'a>(&'a self, waiter: &'a Arc<Waiter>, isolation: Isolation, offset: Offset) -> Enlisted<'a> {
+        self.waiters.add(waiter, 0, isolation, offset);
+        Enlisted { partition: self, waiter }
+    }
+
+    /// Has `waiter` told of its slot when a reader of the isolation sees past `offset`, at once if it does already, or
+    /// when the topic is deleted.
+    pub(crate) fn watch(&self, waiter: &Arc<Waiter>, slot: u32, isolation: Isolation, offset: Offset) {
+        self.waiters.add(waiter, slot, isolation, offset);
+        // Looked at after joining the list: a change in between is not missed.
+        if self.visible_end(isolation) > offset || self.deleted.load(Ordering::Acquire) {
+            waiter.tell(slot);
+        }
+    }
+
+    /// Undoes [`Partition::watch`].
+    pub(crate) fn unwatch(&self, waiter: &Arc<Waiter>) {
+        self.waiters.remove(waiter);
     }
 
     /// Wakes everyone who waits, to look again.
     pub(crate) fn wake(&self) {
-        self.changed.notify_waiters();
+        self.waiters.wake_all();
     }
 
     /// Says that the topic is gone.
@@ -196,11 +218,11 @@ impl Partition {
 
     fn publish(&self) {
         self.log.set_high_watermark(self.log.log_end());
-        self.wake();
+        self.waiters.wake(self.log.high_watermark(), self.log.last_stable_offset());
         self.flush_by_config();
     }
 
-    fn check_exists(&self) -> Result<()> {
+    pub(crate) fn check_exists(&self) -> Result<()> {
         match self.deleted.load(Ordering::Acquire) {
             true => Err(BrokerError::UnknownTopic(self.name.topic.clone())),
             false => Ok(()),
@@ -231,6 +253,18 @@ impl Partition {
             }),
             Err(_) => Err(BrokerError::Closed),
         }
+    }
+}
+
+/// A waiter on a partition's list.
+struct Enlisted<'a> {
+    partition: &'a Partition,
+    waiter: &'a Arc<Waiter>,
+}
+
+impl Drop for Enlisted<'_> {
+    fn drop(&mut self) {
+        self.partition.unwatch(self.waiter);
     }
 }
 

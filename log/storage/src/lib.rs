@@ -39,6 +39,7 @@ mod replay;
 mod retention;
 mod scan;
 mod segment;
+mod slice;
 mod snapshot;
 mod sync;
 #[cfg(test)]
@@ -57,5 +58,6 @@ pub use producers::{BATCHES_KEPT, BatchMeta, ProducerState};
 pub use read::ReadBatches;
 pub use recovery::{CutTail, Recovery};
 pub use retention::{DeletedSegment, DeletionReason};
+pub use slice::{LogSlice, SliceRequest, Sliced};
 pub use transactions::OpenTxn;
 pub use txn_index::AbortedTxn;

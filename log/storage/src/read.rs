@@ -75,7 +75,7 @@ impl PartitionLog {
     }
 
     /// The batch that holds `target`, or the first one after it, within the first `len` bytes of the segment.
-    fn find(&self, segment: &Segment, target: Offset, len: u64) -> Result<Option<(BatchHeader, u64)>> {
+    pub(crate) fn find(&self, segment: &Segment, target: Offset, len: u64) -> Result<Option<(BatchHeader, u64)>> {
         if let Some(position) = segment.hint(target)
             && let Step::Batch { header, position } = self.header_at(segment, position, len)?
         {
@@ -98,7 +98,7 @@ impl PartitionLog {
     }
 
     fn header_at(&self, segment: &Segment, position: u64, len: u64) -> Result<Step> {
-        Scan::new(&segment.file, &segment.path, position, len).next_header()
+        Scan::new(&segment.file, &segment.path, position, len).one_header()
     }
 
     fn find_from(&self, segment: &Segment, floor: Floor, target: Offset, len: u64) -> Result<Found> {

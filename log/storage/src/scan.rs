@@ -35,12 +35,23 @@ pub(crate) struct Scan<'a> {
     chunk: Vec<u8>,
     chunk_start: u64,
     last_batch_len: usize,
+    /// Bytes read at once.
+    ahead: usize,
 }
 
 impl<'a> Scan<'a> {
     /// Walks `file` from `position`, where a batch begins, up to `end`.
     pub(crate) fn new(file: &'a File, path: &'a Path, position: u64, end: u64) -> Self {
-        Self { file, path, position, end, chunk: Vec::new(), chunk_start: position, last_batch_len: 0 }
+        Self {
+            file,
+            path,
+            position,
+            end,
+            chunk: Vec::new(),
+            chunk_start: position,
+            last_batch_len: 0,
+            ahead: CHUNK_BYTES,
+        }
     }
 
     /// The next batch by its header alone.
@@ -53,6 +64,12 @@ impl<'a> Scan<'a> {
             Err(error) => self.bad(error.to_string()),
         };
         Ok(step)
+    }
+
+    /// The next batch by its header alone, with nothing read beyond it: nobody goes on from there.
+    pub(crate) fn one_header(&mut self) -> Result<Step> {
+        self.ahead = HEADER_LEN;
+        self.next_header()
     }
 
     /// The next batch with its bytes, checked as [`BatchView::validate`] does, CRC included.
@@ -106,7 +123,7 @@ impl<'a> Scan<'a> {
         let len = len.min(available);
         let chunk_end = self.chunk_start + self.chunk.len() as u64;
         if self.position < self.chunk_start || self.position + len as u64 > chunk_end {
-            let ahead = if self.last_batch_len > CHUNK_BYTES { HEADER_CHUNK_BYTES } else { CHUNK_BYTES };
+            let ahead = if self.last_batch_len > CHUNK_BYTES { HEADER_CHUNK_BYTES } else { self.ahead };
             let want = len.max(ahead).min(available);
             self.chunk.resize(want, 0);
             self.chunk_start = self.position;

@@ -9,6 +9,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use logmill_protocol::{BatchHeader, Offset, Timestamp};
@@ -25,7 +26,7 @@ use crate::{files, names};
 pub(crate) struct Segment {
     pub(crate) base: Offset,
     pub(crate) path: PathBuf,
-    pub(crate) file: File,
+    pub(crate) file: Arc<File>,
     /// Bytes that readers may see.
     len: AtomicU64,
     /// End of the disk space reserved for the file.
@@ -142,7 +143,7 @@ impl Segment {
         Ok(Self {
             base,
             path,
-            file,
+            file: Arc::new(file),
             len: AtomicU64::new(len),
             reserved: AtomicU64::new(len),
             next_offset: AtomicI64::new(base.0),

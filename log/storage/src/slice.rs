@@ -8,6 +8,7 @@
 
 use std::fs::File;
 use std::io::IoSliceMut;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -59,6 +60,7 @@ pub struct LogSlice {
     position: u64,
     len: usize,
     next_offset: Offset,
+    ends_segment: bool,
 }
 
 impl LogSlice {
@@ -105,26 +107,33 @@ impl LogSlice {
         files::read_at(&self.segment.file, &self.segment.path, buffer, self.position)
     }
 
-    /// Whether it is in the page cache, as far as samples tell.
+    /// Whether a part of it is in the page cache, as far as samples tell. What it takes to tell does not wait.
     #[must_use]
-    pub fn is_cached(&self) -> bool {
-        is_cached(&self.segment.file, self.position, self.position + self.len as u64)
+    pub fn is_cached(&self, part: Range<usize>) -> bool {
+        let end = part.end.min(self.len);
+        is_cached(&self.segment.file, self.position + part.start as u64, self.position + end as u64)
     }
 
-    /// Brings it into the page cache. Waits for the disk.
+    /// Brings a part of it into the page cache. Waits for the disk.
     ///
     /// # Errors
     /// If the file cannot be read.
-    pub fn load(&self) -> Result<()> {
-        let (mut position, end) = (self.position, self.position + self.len as u64);
-        let mut buffer = Buffer::take(LOAD_STEP_BYTES.min(self.len));
-        while position < end {
-            let want = usize::try_from(end - position).unwrap_or(LOAD_STEP_BYTES).min(LOAD_STEP_BYTES);
-            let part = buffer.as_mut().get_mut(..want).unwrap_or_default();
-            files::read_at(&self.segment.file, &self.segment.path, part, position)?;
-            position += want as u64;
+    pub fn load(&self, part: Range<usize>) -> Result<()> {
+        let (mut at, end) = (part.start, part.end.min(self.len));
+        let mut buffer = Buffer::take(LOAD_STEP_BYTES.min(end.saturating_sub(at)));
+        while at < end {
+            let want = LOAD_STEP_BYTES.min(end - at);
+            let bytes = buffer.as_mut().get_mut(..want).unwrap_or_default();
+            files::read_at(&self.segment.file, &self.segment.path, bytes, self.position + at as u64)?;
+            at += want;
         }
         Ok(())
+    }
+
+    /// Whether it ends where it does because its segment does, though there may be more in the next one.
+    #[must_use]
+    pub fn ends_segment(&self) -> bool {
+        self.ends_segment
     }
 }
 
@@ -187,8 +196,9 @@ impl PartitionLog {
             false => self.cut_at(segment, &header, position, limit)?,
         };
         segment.remember(next_offset, end);
-        let len = usize::try_from(end - position).unwrap_or(usize::MAX);
-        Ok(Sliced::Slice(LogSlice { segment: Arc::clone(segment), position, len, next_offset }))
+        let bytes = usize::try_from(end - position).unwrap_or(usize::MAX);
+        let ends_segment = end == len;
+        Ok(Sliced::Slice(LogSlice { segment: Arc::clone(segment), position, len: bytes, next_offset, ends_segment }))
     }
 
     /// Where in the segment the batches end that lie below `up_to`, and the offset that follows them.
@@ -210,7 +220,8 @@ impl PartitionLog {
             let at = u64::from(entry.position);
             let last_offset = segment.base.plus(i64::from(entry.relative_offset));
             // An index that does not match is left to a search for an offset, which rebuilds it.
-            if let Step::Batch { header, .. } = Scan::new(&segment.file, &segment.path, at, segment.len()).one_header()?
+            if let Step::Batch { header, .. } =
+                Scan::new(&segment.file, &segment.path, at, segment.len()).one_header()?
                 && header.last_offset() == last_offset
             {
                 return Ok((at, header.base_offset));

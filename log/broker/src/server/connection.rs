@@ -212,6 +212,8 @@ impl Connection {
             };
             let (api, correlation_id, header_version) =
                 (header.api, header.correlation_id, header.response_header_version());
+            // A request that waits is decoded at once: it must not keep others out of the memory that it has no use for.
+            let room = (!waits(api)).then_some(room);
             let running: Running = Box::pin(async move {
                 fail::fail_point!("server::begin");
                 let begun = api::begin(&context, &header, body).await;

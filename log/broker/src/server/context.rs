@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use crate::broker::Broker;
 use crate::server::config::{Advertised, ServerConfig};
+use crate::server::fetch::FetchState;
 use crate::server::limits::RequestMemory;
 pub(super) use crate::server::security::Principal;
 
@@ -19,6 +20,7 @@ pub(super) struct Node {
     /// Where clients are told to find this node.
     pub(super) advertised: Advertised,
     pub(super) memory: RequestMemory,
+    pub(super) fetches: FetchState,
     /// True once the server drains.
     pub(super) stopping: watch::Receiver<bool>,
 }

@@ -14,6 +14,7 @@ use crate::broker::Broker;
 use crate::server::config::{Advertised, ServerConfig};
 use crate::server::connection;
 use crate::server::context::Node;
+use crate::server::fetch::FetchState;
 use crate::server::limits::{Addresses, Counted, RequestMemory};
 use crate::server::security::Listener;
 
@@ -60,7 +61,7 @@ impl Server {
             addresses: Arc::default(),
         };
         let memory = RequestMemory::new(config.max_request_bytes);
-        let node = Arc::new(Node { broker, config, advertised, memory, stopping });
+        let node = Arc::new(Node { broker, config, advertised, memory, fetches: FetchState::default(), stopping });
         let mut listeners = JoinSet::new();
         for (listener, socket, _) in sockets {
             listeners.spawn(accept(listener, socket, Arc::clone(&node), limits.clone()));

@@ -1,20 +1,56 @@
 //! A response as the connection sends it: bytes first, so that what is large can follow from where it lies.
 
+use std::ops::Range;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::ApiKey;
 use kafka_protocol::protocol::{Encodable, HeaderVersion};
+use logmill_storage::LogSlice;
 
 /// A part of a response.
 #[derive(Debug)]
 pub(super) enum Chunk {
     /// Bytes in memory.
     Bytes(Bytes),
+    /// Bytes of a file.
+    File(FileChunk),
+}
+
+/// A part of a log's file, less what is sent of it.
+#[derive(Debug)]
+pub(super) struct FileChunk {
+    slice: LogSlice,
+    sent: usize,
+}
+
+impl FileChunk {
+    pub(super) fn new(slice: LogSlice) -> Self {
+        Self { slice, sent: 0 }
+    }
+
+    pub(super) fn slice(&self) -> &LogSlice {
+        &self.slice
+    }
+
+    /// What is to be sent next, at most so many bytes, within the slice.
+    pub(super) fn next(&self, max_bytes: usize) -> Range<usize> {
+        self.sent..self.slice.len().min(self.sent + max_bytes)
+    }
+
+    pub(super) fn advance(&mut self, count: usize) {
+        self.sent += count;
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.slice.len() - self.sent
+    }
 }
 
 impl Chunk {
     pub(super) fn len(&self) -> usize {
         match self {
             Self::Bytes(bytes) => bytes.len(),
+            Self::File(file) => file.len(),
         }
     }
 }

@@ -9,6 +9,7 @@ mod golden;
 mod hostile;
 mod model;
 mod model_txn;
+mod slices;
 
 use std::path::{Path, PathBuf};
 
