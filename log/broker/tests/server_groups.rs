@@ -347,3 +347,19 @@ async fn groups_and_offsets_are_deleted_when_nobody_uses_them() {
     assert!(f.client.call(5, &ListGroupsRequest::default()).await.groups.is_empty());
     assert!(fetch(&mut f.client, 9, "busy", None, false).await.is_empty());
 }
+
+#[tokio::test]
+async fn a_group_may_be_large_but_not_without_bounds() {
+    let mut f = start().await;
+    for (metadata_bytes, expected) in [(2 << 20, None), (9 << 20, Some(ResponseError::UnknownServerError))] {
+        let mut request = join(&format!("g{metadata_bytes}"), "");
+        request.protocols[0].metadata = vec![0; metadata_bytes].into();
+        let joined = f.client.call(3, &request).await;
+        let synced = f.client.call(3, &sync(&request.group_id, &joined.member_id, 1, &[])).await;
+        assert_eq!(error(synced.error_code), expected);
+    }
+    let mut f = f.restart().await;
+    let request = DescribeGroupsRequest::default().with_groups(vec![group(&format!("g{}", 2 << 20))]);
+    let described = f.client.call(6, &request).await;
+    assert_eq!(described.groups[0].members[0].member_metadata.len(), 2 << 20, "it is read back");
+}

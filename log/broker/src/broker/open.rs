@@ -72,9 +72,14 @@ pub struct StartReport {
     pub transactions_aborted: usize,
 }
 
-/// Small segments: internal topics are replayed at start and trimmed by rewriting.
-const INTERNAL_CONFIGS: [(&str, &str); 3] =
-    [("cleanup.policy", "compact"), ("retention.ms", "-1"), ("segment.bytes", "16777216")];
+/// Small segments: internal topics are replayed at start and trimmed by rewriting. Large messages: a group is one record,
+/// with what all its members tell each other, and a transaction's offsets are one batch.
+const INTERNAL_CONFIGS: [(&str, &str); 4] = [
+    ("cleanup.policy", "compact"),
+    ("retention.ms", "-1"),
+    ("segment.bytes", "16777216"),
+    ("max.message.bytes", "8388608"),
+];
 
 impl Broker {
     /// Opens the data dir, making it if it is missing, and recovers what a crash left. Must be called within a tokio

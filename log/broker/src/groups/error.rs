@@ -51,6 +51,9 @@ pub enum GroupError {
     /// A live member consumes the topic.
     #[error("a member of the group is subscribed to the topic")]
     SubscribedToTopic,
+    /// What there is to remember of the group is more than a record may hold.
+    #[error("what the members tell each other is more than the group's log takes")]
+    TooLarge,
     /// The change could not be written down; it may be tried again.
     #[error("the group's log cannot be written to")]
     NotWritten,
@@ -74,6 +77,7 @@ impl GroupError {
             Self::RebalanceInProgress => ResponseError::RebalanceInProgress,
             Self::MetadataTooLarge => ResponseError::OffsetMetadataTooLarge,
             Self::SubscribedToTopic => ResponseError::GroupSubscribedToTopic,
+            Self::TooLarge => ResponseError::UnknownServerError,
             Self::NotWritten => ResponseError::CoordinatorNotAvailable,
         };
         error.code()

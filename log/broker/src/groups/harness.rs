@@ -82,7 +82,8 @@ impl Harness {
                 if !self.log_refuses {
                     self.log.push(write.record.clone());
                 }
-                all.push(self.groups.written(write, !self.log_refuses, self.now));
+                let result = if self.log_refuses { Err(GroupError::NotWritten) } else { Ok(()) };
+                all.push(self.groups.written(write, result, self.now));
             }
         }
     }

@@ -14,7 +14,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::batches::Stamp;
 use crate::clock::Clock;
-use crate::error::{BrokerError, Result};
+use crate::error::{BrokerError, Refusal, Result};
 use crate::groups::{
     Effects, GroupConfig, GroupError, GroupRecord, Groups, JoinRequest, Leaver, Reply, SyncRequest, Waiter,
 };
@@ -184,11 +184,14 @@ impl GroupService {
         let mut replies = effects.replies;
         let mut writes = VecDeque::from(effects.writes);
         while let Some(write) = writes.pop_front() {
-            let appended = self.append(std::slice::from_ref(&write.record), None, now);
-            if let Err(error) = &appended {
+            let appended = self.append(std::slice::from_ref(&write.record), None, now).map_err(|error| {
                 tracing::warn!(group = write.record.group(), %error, "cannot write down a group's generation");
-            }
-            let more = state.groups.written(write, appended.is_ok(), now);
+                match error {
+                    BrokerError::Refused { kind: Refusal::MessageTooLarge, .. } => GroupError::TooLarge,
+                    _ => GroupError::NotWritten,
+                }
+            });
+            let more = state.groups.written(write, appended, now);
             replies.extend(more.replies);
             writes.extend(more.writes);
         }

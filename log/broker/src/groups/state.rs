@@ -81,23 +81,24 @@ impl Groups {
         effects
     }
 
-    /// Goes on after a record of [`Effects::writes`] was written, or could not be.
-    pub fn written(&mut self, write: Write, is_written: bool, now: Timestamp) -> Effects {
+    /// Goes on after a record of [`Effects::writes`] was written, or could not be for the reason given.
+    pub fn written(&mut self, write: Write, result: Result<(), GroupError>, now: Timestamp) -> Effects {
         let mut effects = Effects::default();
         let (name, meta) = match write.record {
             GroupRecord::Group { group, value } => (group, value),
             GroupRecord::Offset { .. } => return effects,
         };
         let Some(group) = self.groups.get_mut(&name) else { return effects };
-        match write.then {
-            Then::Nothing => {}
-            Then::Assign(assignments) => group.assigned(assignments, is_written, &self.config, now, &mut effects),
-            Then::Replace { group: next, waiter, reply, fenced } if is_written => {
+        match (write.then, &result) {
+            (Then::Nothing, _) => {}
+            (Then::Assign(assignments), Ok(())) => group.assigned(assignments, now, &mut effects),
+            (Then::Assign(_), Err(error)) => group.not_assigned(error, &self.config, now, &mut effects),
+            (Then::Replace { group: next, waiter, reply, fenced }, Ok(())) => {
                 group.replaced(*next, (waiter, *reply), fenced, &mut effects);
             }
-            Then::Replace { waiter, .. } => effects.refuse_join(waiter, "", GroupError::NotWritten),
+            (Then::Replace { waiter, .. }, Err(error)) => effects.refuse_join(waiter, "", error.clone()),
         }
-        if is_written {
+        if result.is_ok() {
             group.written = meta;
         }
         self.settle_unless_writing(&name, &effects);

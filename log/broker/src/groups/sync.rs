@@ -71,19 +71,20 @@ impl Group {
         }
     }
 
-    /// The leader's assignment is written, or could not be.
-    pub(super) fn assigned(
+    /// The leader's assignment could not be written.
+    pub(super) fn not_assigned(
         &mut self,
-        mut assignments: HashMap<String, Bytes>,
-        is_written: bool,
+        error: &GroupError,
         config: &GroupConfig,
         now: Timestamp,
         effects: &mut Effects,
     ) {
-        if !is_written {
-            self.cancel_sync(&GroupError::NotWritten, now, effects);
-            return self.prepare_rebalance(config, now, effects);
-        }
+        self.cancel_sync(error, now, effects);
+        self.prepare_rebalance(config, now, effects);
+    }
+
+    /// The leader's assignment is written.
+    pub(super) fn assigned(&mut self, mut assignments: HashMap<String, Bytes>, now: Timestamp, effects: &mut Effects) {
         let (protocol_type, protocol) = (self.protocol_type.clone(), self.protocol.clone());
         for (id, member) in &mut self.members {
             member.assignment = assignments.remove(id).unwrap_or_default();
