@@ -114,6 +114,17 @@ pub enum LogError {
         /// Why it failed.
         source: BoxError,
     },
+    /// The log's server does not answer: it may later.
+    #[error("{context}")]
+    Unreachable {
+        /// Who was asked.
+        context: String,
+        /// Why there is no answer.
+        source: BoxError,
+    },
+    /// This kind of log cannot do it.
+    #[error("{0}")]
+    Unsupported(String),
     /// The log is shutting down.
     #[error("the log is shutting down")]
     Closed,

@@ -1,7 +1,6 @@
 //! The log as the engine and the topic connector see it: one small trait, two addresses.
 //!
-//! Its first implementation is the broker in the same process; a client of any Kafka-compatible cluster is to be the
-//! second. So nothing here goes beyond what Kafka's protocol can express (KIP-98 transactions, KIP-447 offsets fenced
+//! Its first implementation is the broker in the same process, the second a client of any Kafka-compatible cluster. So nothing here goes beyond what Kafka's protocol can express (KIP-98 transactions, KIP-447 offsets fenced
 //! by generation).
 //!
 //! ```text
@@ -49,6 +48,15 @@ pub struct TopicInfo {
     pub internal: bool,
     /// The configs that differ from their defaults.
     pub configs: Vec<(String, String)>,
+}
+
+/// A change of one topic config.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConfigChange {
+    /// Sets the config.
+    Set(String, String),
+    /// Returns the config to its default.
+    Reset(String),
 }
 
 /// A place in a partition, by kind.
@@ -139,6 +147,9 @@ pub trait Log: Send + Sync {
 
     /// Adds partitions to a topic, up to `partitions` in all.
     async fn create_partitions(&self, topic: &str, partitions: i32) -> Result<(), LogError>;
+
+    /// Changes configs of a topic: all of them, or none if one is refused.
+    async fn alter_configs(&self, topic: &str, changes: &[ConfigChange]) -> Result<(), LogError>;
 
     /// Deletes a topic and all its records.
     async fn delete_topic(&self, topic: &str) -> Result<(), LogError>;

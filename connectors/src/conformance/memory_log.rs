@@ -19,7 +19,8 @@ use tokio::sync::Notify;
 
 use crate::error::{BoxError, ConnectorError, LogError};
 use crate::log::{
-    FetchRequest, Fetched, Isolation, Log, Membership, NewTopic, OffsetAt, ProducerSession, TopicInfo, TopicPartition,
+    ConfigChange, FetchRequest, Fetched, Isolation, Log, Membership, NewTopic, OffsetAt, ProducerSession, TopicInfo,
+    TopicPartition,
 };
 use crate::transaction::Transaction;
 
@@ -33,6 +34,7 @@ pub struct MemoryLog {
 #[derive(Default)]
 struct State {
     topics: BTreeMap<String, Vec<Partition>>,
+    configs: BTreeMap<String, BTreeMap<String, String>>,
     groups: BTreeMap<(String, TopicPartition), Offset>,
     generations: BTreeMap<String, i32>,
     sequence: i32,
@@ -94,6 +96,7 @@ impl Log for MemoryLog {
             return Err(LogError::TopicExists(topic.name));
         }
         let partitions = (0..topic.partitions).map(|_| Partition::default()).collect();
+        state.configs.insert(topic.name.clone(), topic.configs.into_iter().collect());
         state.topics.insert(topic.name, partitions);
         Ok(())
     }
@@ -108,7 +111,7 @@ impl Log for MemoryLog {
             name: name.clone(),
             partitions: i32::try_from(partitions.len()).unwrap_or(i32::MAX),
             internal: false,
-            configs: Vec::new(),
+            configs: state.configs.get(name).into_iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect(),
         };
         Ok(state.topics.iter().map(info).collect())
     }
@@ -120,7 +123,20 @@ impl Log for MemoryLog {
         Ok(())
     }
 
+    async fn alter_configs(&self, topic: &str, changes: &[ConfigChange]) -> Result<(), LogError> {
+        let mut state = self.state.lock();
+        let configs = state.configs.get_mut(topic).ok_or_else(|| LogError::UnknownTopic(topic.to_owned()))?;
+        for change in changes {
+            match change {
+                ConfigChange::Set(name, value) => drop(configs.insert(name.clone(), value.clone())),
+                ConfigChange::Reset(name) => drop(configs.remove(name)),
+            }
+        }
+        Ok(())
+    }
+
     async fn delete_topic(&self, topic: &str) -> Result<(), LogError> {
+        self.state.lock().configs.remove(topic);
         self.state.lock().topics.remove(topic).map(|_| ()).ok_or_else(|| LogError::UnknownTopic(topic.to_owned()))
     }
 
