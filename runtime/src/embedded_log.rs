@@ -5,7 +5,8 @@ use bytes::Bytes;
 use logmill_broker::{self as broker, Broker, BrokerError};
 use logmill_connectors::error::LogError;
 use logmill_connectors::log::{
-    FetchRequest, Fetched, Isolation, Log, Membership, NewTopic, OffsetAt, ProducerSession, TopicInfo, TopicPartition,
+    ConfigChange, FetchRequest, Fetched, Isolation, Log, Membership, NewTopic, OffsetAt, ProducerSession, TopicInfo,
+    TopicPartition,
 };
 use logmill_protocol::Offset;
 
@@ -93,6 +94,15 @@ impl Log for EmbeddedLog {
 
     async fn create_partitions(&self, topic: &str, partitions: i32) -> Result<(), LogError> {
         self.broker.create_partitions(topic, partitions).await.map_err(error)
+    }
+
+    async fn alter_configs(&self, topic: &str, changes: &[ConfigChange]) -> Result<(), LogError> {
+        let change = |change: &ConfigChange| match change {
+            ConfigChange::Set(name, value) => broker::ConfigChange::Set(name.clone(), value.clone()),
+            ConfigChange::Reset(name) => broker::ConfigChange::Reset(name.clone()),
+        };
+        let changes: Vec<_> = changes.iter().map(change).collect();
+        self.broker.alter_configs(topic, &changes).await.map_err(error)
     }
 
     async fn delete_topic(&self, topic: &str) -> Result<(), LogError> {

@@ -8,3 +8,4 @@ pub mod node_config;
 pub mod plan;
 mod progress;
 pub mod query;
+pub mod remote_log;

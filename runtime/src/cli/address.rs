@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
+use logmill_broker::server::{Server, ServerConfig};
 use logmill_broker::{Broker, BrokerConfig};
 use logmill_connectors::log::Log;
 
 use crate::embedded_log::EmbeddedLog;
+use crate::remote_log::RemoteLog;
 
 /// The data dir where nothing else is said.
 pub(super) const DEFAULT_DATA_DIR: &str = "logmill-data";
@@ -92,6 +94,43 @@ pub(super) async fn with_log<T>(
     work: impl AsyncFnOnce(Arc<dyn Log>) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
     with_broker(BrokerConfig::new(data_dir), async |broker| work(Arc::new(EmbeddedLog::new(broker))).await).await
+}
+
+impl Address {
+    /// Does some work with the log, wherever it is.
+    pub(super) async fn with_log<T>(
+        &self,
+        work: impl AsyncFnOnce(Arc<dyn Log>) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        match self {
+            Self::DataDir(data_dir) => with_log(data_dir, work).await,
+            Self::Bootstrap(servers) => work(Arc::new(RemoteLog::new(servers))).await,
+        }
+    }
+
+    /// Does some work with the log as a server shows it. That of a data dir is served to this process alone while it works,
+    /// so that there is one way to look at groups.
+    pub(super) async fn with_remote_log<T>(
+        &self,
+        work: impl AsyncFnOnce(&RemoteLog) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let data_dir = match self {
+            Self::Bootstrap(servers) => return work(&RemoteLog::new(servers)).await,
+            Self::DataDir(data_dir) => data_dir,
+        };
+        with_broker(BrokerConfig::new(data_dir), async |broker| {
+            let config = ServerConfig { listen: vec!["127.0.0.1:0".to_owned()], ..ServerConfig::default() };
+            let server = Server::start(broker, config).await.context("could not look at the log")?;
+            let addresses: Vec<String> = server.local_addrs().iter().map(ToString::to_string).collect();
+            let log = RemoteLog::new(&addresses.join(","));
+            let result = work(&log).await;
+            // Its connections end with it, so that the server need not wait for them.
+            drop(log);
+            server.shutdown().await;
+            result
+        })
+        .await
+    }
 }
 
 #[cfg(test)]

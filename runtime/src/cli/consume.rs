@@ -1,7 +1,6 @@
 //! `logmill consume`: the records of a topic, printed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
@@ -12,8 +11,9 @@ use logmill_pipelines::flow::{Position, SplitId};
 use logmill_protocol::{Offset, Timestamp};
 use tokio::sync::{mpsc, watch};
 
+use super::address::Address;
+use super::print;
 use super::topic::find;
-use super::{print, with_log};
 
 /// Print the records of a topic, by default from its beginning to its end.
 #[derive(Debug, clap::Args)]
@@ -50,8 +50,8 @@ enum Format {
     Json,
 }
 
-pub(super) async fn execute(arguments: Arguments, data_dir: &Path) -> anyhow::Result<()> {
-    with_log(data_dir, async |log| consume(&arguments, log).await).await
+pub(super) async fn execute(arguments: Arguments, address: &Address) -> anyhow::Result<()> {
+    address.with_log(async |log| consume(&arguments, log).await).await
 }
 
 async fn consume(arguments: &Arguments, log: Arc<dyn Log>) -> anyhow::Result<()> {
@@ -94,7 +94,7 @@ async fn consume(arguments: &Arguments, log: Arc<dyn Log>) -> anyhow::Result<()>
     Ok(())
 }
 
-async fn start(log: &dyn Log, place: &TopicPartition, from: &str) -> anyhow::Result<Offset> {
+pub(super) async fn start(log: &dyn Log, place: &TopicPartition, from: &str) -> anyhow::Result<Offset> {
     let at = match from {
         "earliest" => OffsetAt::Earliest,
         "latest" => OffsetAt::Latest(Isolation::ReadCommitted),

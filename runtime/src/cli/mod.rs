@@ -6,6 +6,7 @@ mod check;
 mod connect;
 mod consume;
 mod explain;
+mod group;
 mod pipeline_file;
 mod produce;
 mod run;
@@ -57,6 +58,9 @@ enum Command {
     /// Create, list, describe, alter or delete topics.
     #[command(subcommand)]
     Topic(topic::Command),
+    /// List, describe or delete consumer groups, or set their offsets.
+    #[command(subcommand)]
+    Group(group::Command),
     /// Write lines of a file or of stdin to a topic.
     Produce(produce::Arguments),
     /// Print the records of a topic.
@@ -107,10 +111,11 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
         Command::Explain(arguments) => explain::execute(&arguments, &said.own_data_dir("explain")?),
         Command::Run(arguments) => runtime()?.block_on(run::execute(arguments, said.own_data_dir("run")?)),
         Command::Serve(arguments) => runtime()?.block_on(serve::execute(arguments, &said)),
-        Command::Topic(command) => runtime()?.block_on(topic::execute(command, &said.own_data_dir("topic")?)),
-        Command::Produce(arguments) => runtime()?.block_on(produce::execute(arguments, &said.own_data_dir("produce")?)),
-        Command::Consume(arguments) => runtime()?.block_on(consume::execute(arguments, &said.own_data_dir("consume")?)),
-        Command::Sql(arguments) => runtime()?.block_on(sql::execute(arguments, &said.own_data_dir("sql")?)),
+        Command::Topic(command) => runtime()?.block_on(topic::execute(command, &said.address()?)),
+        Command::Group(command) => runtime()?.block_on(group::execute(command, &said.address()?)),
+        Command::Produce(arguments) => runtime()?.block_on(produce::execute(arguments, &said.address()?)),
+        Command::Consume(arguments) => runtime()?.block_on(consume::execute(arguments, &said.address()?)),
+        Command::Sql(arguments) => runtime()?.block_on(sql::execute(arguments, &said.address()?)),
         Command::Bench(arguments) => runtime()?.block_on(bench::execute(arguments, &said)),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, stdin};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ use logmill_protocol::{BatchBuilder, BatchOptions, Compression, Timestamp, parti
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
+use super::address::Address;
 use super::topic::find;
-use super::with_log;
 
 /// A batch is appended once it has about this many bytes, before compression.
 const BATCH_BYTES: usize = 256 << 10;
@@ -76,18 +76,21 @@ struct Record<'a> {
     partition: Option<i32>,
 }
 
-pub(super) async fn execute(arguments: Arguments, data_dir: &Path) -> anyhow::Result<()> {
-    with_log(data_dir, async |log| {
-        let lines = match &arguments.file {
-            None => read_lines(stdin()),
-            Some(path) => read_lines(File::open(path).with_context(|| format!("could not open `{}`", path.display()))?),
-        };
-        let stop = tokio::signal::ctrl_c();
-        let count = produce(&arguments, log, lines, stop).await?;
-        eprintln!("wrote {count} records to {}", arguments.topic);
-        Ok(())
-    })
-    .await
+pub(super) async fn execute(arguments: Arguments, address: &Address) -> anyhow::Result<()> {
+    address
+        .with_log(async |log| {
+            let lines = match &arguments.file {
+                None => read_lines(stdin()),
+                Some(path) => {
+                    read_lines(File::open(path).with_context(|| format!("could not open `{}`", path.display()))?)
+                }
+            };
+            let stop = tokio::signal::ctrl_c();
+            let count = produce(&arguments, log, lines, stop).await?;
+            eprintln!("wrote {count} records to {}", arguments.topic);
+            Ok(())
+        })
+        .await
 }
 
 /// Reads whole lines, as many at a time as there are, on a thread of its own: reading from a terminal cannot be stopped.

@@ -1,7 +1,7 @@
 //! `logmill sql`: one query over topics and files, answered and printed.
 
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
@@ -12,7 +12,8 @@ use futures::TryStreamExt;
 use logmill_connectors::log::Log;
 use logmill_connectors::registry::registry;
 
-use super::{print, with_log};
+use super::address::Address;
+use super::print;
 use crate::query::{self, Answer, Query, QueryError};
 
 /// Answer a query over topics ("late-flights") and files ('out/late-flights', 's3://bucket/prefix').
@@ -39,11 +40,15 @@ enum Format {
     Csv,
 }
 
-pub(super) async fn execute(arguments: Arguments, data_dir: &Path) -> anyhow::Result<()> {
+pub(super) async fn execute(arguments: Arguments, address: &Address) -> anyhow::Result<()> {
     let sql = text(&arguments)?;
     // Files alone need no log, which another process may hold open; and asking makes no log where there is none.
-    if data_dir.exists() && query::reads_topics(&sql)? {
-        with_log(data_dir, async |log| answer(&sql, arguments.format, Some(log)).await).await
+    let is_there = match address {
+        Address::DataDir(data_dir) => data_dir.exists(),
+        Address::Bootstrap(_) => true,
+    };
+    if is_there && query::reads_topics(&sql)? {
+        address.with_log(async |log| answer(&sql, arguments.format, Some(log)).await).await
     } else {
         answer(&sql, arguments.format, None).await
     }

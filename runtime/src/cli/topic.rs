@@ -1,13 +1,13 @@
 //! `logmill topic`: create, list, describe, alter and delete topics.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
-use logmill_connectors::log::{Isolation, Log, NewTopic, OffsetAt, TopicInfo, TopicPartition};
+use logmill_connectors::log::{ConfigChange, Isolation, Log, NewTopic, OffsetAt, TopicInfo, TopicPartition};
 use logmill_pipelines::nearest;
 
-use super::{print, with_log};
+use super::address::Address;
+use super::print;
 
 /// Create, list, describe, alter or delete topics.
 #[derive(Debug, clap::Subcommand)]
@@ -40,13 +40,17 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Give a topic more partitions.
+    /// Give a topic more partitions, or other configs.
     Alter {
         /// Its name.
         topic: String,
         /// How many partitions it shall have in all.
-        #[arg(long)]
-        partitions: i32,
+        #[arg(long, required_unless_present = "configs")]
+        partitions: Option<i32>,
+        /// A config by Kafka's name, such as retention.ms=86400000, or retention.ms= for its default; may be given several
+        /// times. All of them change, or none.
+        #[arg(long = "config", value_name = "NAME=VALUE")]
+        configs: Vec<String>,
     },
     /// Delete a topic and all its records.
     Delete {
@@ -55,8 +59,8 @@ pub(super) enum Command {
     },
 }
 
-pub(super) async fn execute(command: Command, data_dir: &Path) -> anyhow::Result<()> {
-    with_log(data_dir, async |log| match command {
+pub(super) async fn execute(command: Command, address: &Address) -> anyhow::Result<()> {
+    let work = async |log: Arc<dyn Log>| match command {
         Command::Create { topic, partitions, configs } => {
             let configs = configs.iter().map(|text| parse_config(text)).collect::<anyhow::Result<_>>()?;
             log.create_topic(NewTopic { name: topic.clone(), partitions, configs }).await?;
@@ -64,18 +68,35 @@ pub(super) async fn execute(command: Command, data_dir: &Path) -> anyhow::Result
         }
         Command::List { all, json } => list(&*log, all, json).await,
         Command::Describe { topic, json } => describe(&log, &topic, json).await,
-        Command::Alter { topic, partitions } => {
-            find(&*log, &topic).await?;
-            log.create_partitions(&topic, partitions).await?;
-            print(&format!("{topic} has {partitions} partitions\n"))
-        }
+        Command::Alter { topic, partitions, configs } => alter(&*log, &topic, partitions, &configs).await,
         Command::Delete { topic } => {
             find(&*log, &topic).await?;
             log.delete_topic(&topic).await?;
             print(&format!("deleted {topic}\n"))
         }
-    })
-    .await
+    };
+    address.with_log(work).await
+}
+
+async fn alter(log: &dyn Log, topic: &str, partitions: Option<i32>, configs: &[String]) -> anyhow::Result<()> {
+    find(log, topic).await?;
+    if !configs.is_empty() {
+        let change = |text: &String| {
+            let (name, value) = parse_config(text)?;
+            Ok(if value.is_empty() { ConfigChange::Reset(name) } else { ConfigChange::Set(name, value) })
+        };
+        let changes = configs.iter().map(change).collect::<anyhow::Result<Vec<_>>>()?;
+        log.alter_configs(topic, &changes).await?;
+        let now = find(log, topic).await?.configs;
+        let now: Vec<_> = now.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let now = if now.is_empty() { "defaults only".to_owned() } else { now.join(", ") };
+        print(&format!("{topic} has configs {now}\n"))?;
+    }
+    if let Some(partitions) = partitions {
+        log.create_partitions(topic, partitions).await?;
+        print(&format!("{topic} has {partitions} partitions\n"))?;
+    }
+    Ok(())
 }
 
 fn parse_config(text: &str) -> anyhow::Result<(String, String)> {
