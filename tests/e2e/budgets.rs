@@ -1,9 +1,11 @@
-//! Memory stays flat whatever the file's length.
+//! Memory stays flat whatever the file's length, and small whatever the number of partitions.
 
 use std::fs;
 use std::time::Duration;
 
 use logmill_tests::data::{flights_of_the_week, flights_of_the_year};
+use logmill_tests::load::run::create_topic;
+use logmill_tests::node::Node;
 use logmill_tests::site::Site;
 
 /// The peak of resident memory of a run over a file, in MB.
@@ -42,4 +44,25 @@ fn a_year_takes_no_more_memory_than_its_bound() {
     let (week, year) = (peak_mb(&flights_of_the_week()), peak_mb(flights_of_the_year()));
     assert!(week > 0 && year > 0);
     assert!(year < 300, "a year took {year} MB, a week {week} MB");
+}
+
+#[test]
+fn a_node_with_two_thousand_idle_partitions_stays_within_its_bound() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut node = Node::new(folder.path());
+    node.start();
+    for topic in 0..20 {
+        create_topic(&node.bootstrap(), &format!("topic-{topic}"), 100, &[]);
+    }
+    let within_bound = |node: &Node, when: &str| {
+        let megabytes = node.memory_bytes() >> 20;
+        assert!((1..300).contains(&megabytes), "{megabytes} MB {when}");
+    };
+    within_bound(&node, "after they were made");
+    assert_eq!(node.terminate(), Some(0), "{node}");
+    node.start();
+    within_bound(&node, "after a restart");
+    node.kill();
+    node.start();
+    within_bound(&node, "after a crash");
 }

@@ -11,7 +11,7 @@ use crate::error::{Result, StorageError};
 use crate::names;
 
 /// Space reserved ahead grows with the file between these bounds, so that a quiet partition costs little disk.
-const MIN_PREALLOCATE_BYTES: u64 = 1 << 20;
+const MIN_PREALLOCATE_BYTES: u64 = 64 << 10;
 const MAX_PREALLOCATE_BYTES: u64 = 64 << 20;
 
 /// Makes renames, creations and removals in `dir` durable.
