@@ -34,7 +34,7 @@ pub(super) struct Found {
     /// Where the client's log departs from this one: an epoch and its end.
     pub(super) diverging: Option<(LeaderEpoch, Offset)>,
     /// The end that the reader sees.
-    end: Offset,
+    pub(super) end: Offset,
 }
 
 impl Found {
@@ -73,6 +73,15 @@ impl Slot {
                 Summary { is_error: true, has_records: false, diverges: false, high_watermark: -1, log_start: -1 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+impl Slot {
+    /// A slot of which this was found.
+    pub(super) fn of(topic: TopicKey, partition: i32, found: Result<Found, i16>) -> Self {
+        let asked = super::session::Asked { offset: 0, max_bytes: 1, current_leader_epoch: -1, last_fetched_epoch: -1 };
+        Self { wanted: Wanted { topic, partition, asked }, target: Err(0), found }
     }
 }
 

@@ -341,3 +341,7 @@ impl SessionCache {
 fn next_epoch(epoch: i32) -> i32 {
     epoch.checked_add(1).unwrap_or(1)
 }
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;
