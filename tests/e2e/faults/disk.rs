@@ -168,3 +168,34 @@ fn a_slow_sync_holds_up_only_those_who_wait_for_the_disk() {
 fn a_slow_write_holds_up_only_those_who_write_there() {
     slow("storage::before_append_write", 1);
 }
+
+#[test]
+fn a_partition_whose_disk_failed_says_so_until_the_node_is_restarted_and_the_others_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut node = Node::new(folder.path());
+    node.start();
+    create_topic(&node.bootstrap(), "victim", 1, &[]);
+    create_topic(&node.bootstrap(), "other", 1, &[]);
+    node.kill();
+    node.set("FAILPOINTS", "storage::sync=1*return");
+    node.start();
+    let one = batch(0, &[14, 0, 0, 0, 1, 2, b'v', 0]);
+    let produce = |node: &Node, topic: &str, acks: i16| {
+        let mut raw = Raw::connect(node.port()).unwrap();
+        raw.send(&produce_frame(topic, acks, &one)).unwrap();
+        produced(&raw.answer().unwrap().unwrap_or_else(|| panic!("closed\n{node}")), topic)
+    };
+    let storage_error = 56;
+    assert_eq!(produce(&node, "victim", -1), storage_error, "{node}");
+    for _ in 0..10 {
+        // What a failed sync left in the page cache may never reach the disk: nothing is built on it.
+        assert_eq!(produce(&node, "victim", -1), storage_error, "{node}");
+        assert_eq!(produce(&node, "victim", 1), storage_error, "{node}");
+        assert_eq!(produce(&node, "other", -1), 0, "{node}");
+    }
+    read_all(&node.bootstrap(), &Recorder::default(), "victim", 1, LIMIT);
+    node.kill();
+    node.unset("FAILPOINTS");
+    node.start();
+    assert_eq!(produce(&node, "victim", -1), 0, "{node}");
+}

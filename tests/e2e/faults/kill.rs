@@ -1,5 +1,7 @@
 //! Killed under load, again and again: the checker finds nothing.
 
+use std::fs::OpenOptions;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use logmill_tests::checker::Kind;
@@ -7,6 +9,7 @@ use logmill_tests::load::member::MemberSpec;
 use logmill_tests::load::producer::ProducerSpec;
 use logmill_tests::load::run::{Load, create_topic};
 use logmill_tests::node::{Node, Signal};
+use logmill_tests::outcome;
 
 pub(super) const TOPIC: &str = "killed";
 pub(super) const PARTITIONS: i32 = 6;
@@ -27,10 +30,15 @@ pub(super) fn producers(settings: &[(&'static str, &str)]) -> Vec<ProducerSpec> 
     (0..8).map(producer).collect()
 }
 
-/// Three members, each with a way of its own to share the partitions out.
+/// Three members of one group: one that keeps its place through restarts, one that reads in small bites, and one that
+/// waits for large ones.
 pub(super) fn members() -> Vec<MemberSpec> {
     let member = |number: u32| MemberSpec::new(&format!("member {number}"), "readers", TOPIC);
-    (0..3).map(member).collect()
+    vec![
+        member(1).set("group.instance.id", "the-first"),
+        member(2).set("fetch.message.max.bytes", 4096),
+        member(3).set("fetch.min.bytes", 100_000),
+    ]
 }
 
 /// Kills the node at random moments, each after everyone has made progress since the last.
@@ -70,6 +78,35 @@ fn killed_it_loses_nothing_that_was_acknowledged_from_the_page_cache_either() {
     // so it may come twice, and after what was sent later.
     let allowed = [Kind::Duplicate, Kind::NonmonotonicSend];
     load.check(&node).except(&allowed).assert_none(&node);
+}
+
+/// Where the largest log of the topic lies: the folder of its partition holds one segment.
+fn largest_segment(node: &Node) -> PathBuf {
+    let segments = outcome::files(node.data_dir()).into_iter().filter(|path| {
+        path.extension().is_some_and(|extension| extension == "log") && path.to_string_lossy().contains(TOPIC)
+    });
+    segments.max_by_key(|path| path.metadata().unwrap().len()).unwrap()
+}
+
+#[test]
+fn were_acknowledged_records_to_vanish_it_would_be_found_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut node = Node::new(folder.path());
+    node.start();
+    create_topic(&node.bootstrap(), TOPIC, 1, &[]);
+    // Small batches, of which only one at a time is not acknowledged.
+    let producer = ProducerSpec::new(1, TOPIC, 1).set("acks", "all").set("batch.num.messages", 5);
+    let producer = producer.set("max.in.flight.requests.per.connection", 1);
+    let load = Load::start(&node.bootstrap(), vec![producer], &[]);
+    load.await_progress(&load.progress(), 200, &node);
+    node.kill();
+    // Two thirds of the log go, as if they had never been on disk; their offsets are given out again.
+    let segment = OpenOptions::new().write(true).open(largest_segment(&node)).unwrap();
+    segment.set_len(segment.metadata().unwrap().len() / 3).unwrap();
+    node.start();
+    load.assert_goes_on(&node);
+    let found = load.check(&node).kinds();
+    assert!(found.contains(&Kind::LostWrite) && found.contains(&Kind::InconsistentOffsets), "{found:?}\n{node}");
 }
 
 /// Every named point between two steps of the log's work on its files that load leads to.
