@@ -68,7 +68,7 @@ mod waiters;
 mod wire;
 
 pub use broker::{Broker, BrokerConfig, StartReport};
-pub use clock::{Clock, ManualClock, SystemClock};
+pub use clock::{Clock, ManualClock, Now, SystemClock};
 pub use error::{BoxError, BrokerError, Refusal, Result};
 pub use groups::GroupConfig;
 pub use names::{OFFSETS_TOPIC, TRANSACTIONS_TOPIC, is_internal};

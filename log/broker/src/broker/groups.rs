@@ -2,10 +2,11 @@
 
 use std::sync::atomic::Ordering;
 
-use logmill_protocol::{Offset, Timestamp};
+use logmill_protocol::Offset;
 use uuid::Uuid;
 
 use crate::broker::{Broker, Call};
+use crate::clock::Now;
 use crate::error::Result;
 use crate::groups::{GroupService, Groups};
 use crate::names::check_id;
@@ -14,7 +15,7 @@ use crate::types::{GroupInfo, Membership, TopicPartition};
 /// The group coordinator, for the length of a call of a Kafka client's.
 pub(crate) struct Coordinator<'a> {
     pub(crate) service: &'a GroupService,
-    pub(crate) now: Timestamp,
+    pub(crate) now: Now,
     _call: Call<'a>,
 }
 
@@ -22,7 +23,7 @@ impl Broker {
     /// The group coordinator, to which the server's handlers speak.
     pub(crate) fn coordinator(&self) -> Result<Coordinator<'_>> {
         let _call = self.inner.enter()?;
-        Ok(Coordinator { service: &self.inner.groups, now: self.inner.now(), _call })
+        Ok(Coordinator { service: &self.inner.groups, now: Now::of(&*self.inner.config.clock), _call })
     }
 
     /// Joins a group as its only member of this instance name and returns the new generation; an earlier member of the

@@ -10,6 +10,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::blocking;
 use crate::broker::{Broker, Inner};
+use crate::clock::Now;
 use crate::error::Result;
 
 /// Starts the task.
@@ -50,7 +51,7 @@ impl Broker {
         let _call = self.inner.enter()?;
         let (topics, now) = (Arc::clone(&self.inner.topics), self.inner.now());
         blocking::run(move || topics.open_missing(now)).await?;
-        self.inner.groups.expire(now);
+        self.inner.groups.expire(Now::of(&*self.inner.config.clock));
         self.inner.transactions.tick().await
     }
 

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 use crate::blocking;
 use crate::broker::{Broker, Inner, maintenance};
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, Now, SystemClock};
 use crate::data_dir::{DataDir, this_process};
 use crate::error::{BrokerError, Result};
 use crate::groups::{GroupConfig, GroupService};
@@ -141,7 +141,8 @@ fn open_all(config: &BrokerConfig) -> Result<Parts> {
     }
     let topics = Arc::new(topics);
     let groups = topics.topic(OFFSETS_TOPIC)?.partitions.clone();
-    let groups = Arc::new(GroupService::open(groups, Arc::clone(&flusher), config.groups.clone(), now)?);
+    let groups =
+        Arc::new(GroupService::open(groups, Arc::clone(&flusher), config.groups.clone(), Now::of(&*config.clock))?);
     for topic in groups.topics() {
         // Deleted just before a crash.
         if topics.describe(&topic).is_none() {

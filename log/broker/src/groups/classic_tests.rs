@@ -398,14 +398,14 @@ fn a_static_member_comes_back_without_a_rebalance_and_its_old_id_is_fenced() {
     assert_eq!(harness.state(), Some(GroupState::Stable));
     let sync = harness.sync(&joined.member, generation, &[]);
     assert_eq!(harness.assignment(sync), "B", "it goes on with what it was assigned");
-    let fenced = harness.groups.heartbeat("g", &follower, Some("b"), generation, harness.now);
+    let fenced = harness.heartbeat_as(&follower, Some("b"), generation);
     assert_eq!(fenced, Err(GroupError::FencedInstance));
     assert_eq!(harness.leave(&follower, Some("b")), Err(GroupError::FencedInstance));
     let rejoin = harness.join(JoinRequest { instance: Some("b".into()), ..joining(&follower) });
     assert_eq!(harness.join_refused(rejoin).0, GroupError::FencedInstance);
     // The new id is in the log.
     harness.restart();
-    harness.groups.heartbeat("g", &joined.member, Some("b"), generation, harness.now).unwrap();
+    harness.heartbeat_as(&joined.member, Some("b"), generation).unwrap();
 }
 
 #[test]
@@ -470,7 +470,7 @@ fn a_static_members_new_id_that_cannot_be_written_is_not_given_out() {
     harness.log_refuses = true;
     let back = harness.join(static_member("b"));
     assert_eq!(harness.join_refused(back).0, GroupError::NotWritten);
-    harness.groups.heartbeat("g", &follower, Some("b"), generation, harness.now).unwrap();
+    harness.heartbeat_as(&follower, Some("b"), generation).unwrap();
 }
 
 #[test]
@@ -479,7 +479,7 @@ fn static_members_are_waited_for_until_their_sessions_end_and_leave_by_name() {
     let (leader, follower, generation) = two_static(&mut harness);
     let waiting = harness.join(JoinRequest { instance: Some("a".into()), ..joining(&leader) });
     harness.pass(i64::from(SESSION_MS) - 1);
-    let alive = harness.groups.heartbeat("g", &follower, Some("b"), generation, harness.now);
+    let alive = harness.heartbeat_as(&follower, Some("b"), generation);
     assert_eq!(alive, Err(GroupError::RebalanceInProgress));
     harness.pass(i64::from(SESSION_MS));
     assert_eq!(harness.joined(waiting).members.len(), 1);
@@ -522,7 +522,7 @@ fn kafkas_members_and_the_engines_do_not_mix() {
     assert_eq!(harness.leave("w-1", None), Err(GroupError::UnknownMember), "nor are the engine's sent away");
     assert_eq!(harness.leave("", Some("worker")), Err(GroupError::UnknownMember));
     harness.groups.check_member(&local.membership).unwrap();
-    let record = harness.groups.plan_local_leave(&local.membership, harness.now).unwrap();
+    let record = harness.groups.plan_local_leave(&local.membership, harness.wall()).unwrap();
     harness.groups.apply(&record, None);
     let (_, waiter) = harness.enter();
     assert_eq!(harness.joined(waiter).generation, 3, "an empty group is anyone's");
@@ -536,10 +536,10 @@ fn a_thousand_idle_groups_are_looked_at_only_when_something_is_due() {
         let waiter = harness.join(request);
         harness.joined(waiter);
     }
-    assert!(harness.groups.expire(harness.now).is_none());
+    assert!(harness.groups.expire(harness.moment()).is_none());
     harness.now = Timestamp(harness.now.0 + i64::from(SESSION_MS));
     let mut looks = 0;
-    while let Some(effects) = harness.groups.expire(harness.now) {
+    while let Some(effects) = harness.groups.expire(harness.moment()) {
         harness.settle(effects);
         looks += 1;
     }

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use bytes::Bytes;
 use logmill_protocol::{ProducerId, Timestamp};
 
+use crate::clock::Now;
 use crate::groups::effects::{Effects, JoinRefused, Peer};
 use crate::groups::error::GroupError;
 use crate::groups::member::{Member, Protocol};
@@ -129,9 +130,9 @@ impl Group {
     }
 
     /// Goes over to the state.
-    pub(super) fn enter(&mut self, state: GroupState, now: Timestamp) {
+    pub(super) fn enter(&mut self, state: GroupState, now: Now) {
         self.state = state;
-        self.changed_at = now;
+        self.changed_at = now.wall;
     }
 
     pub(super) fn is_leader(&self, member: &str) -> bool {

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use bytes::{BufMut, Bytes};
 use logmill_protocol::Timestamp;
 
+use crate::clock::Now;
 use crate::groups::{
     Effects, GroupConfig, GroupError, GroupRecord, GroupState, Groups, JoinReply, JoinRequest, Joined, Leaver,
     Protocol, Reply, SyncReply, SyncRequest, Synced, Waiter,
@@ -13,10 +14,13 @@ use crate::groups::{
 
 pub(super) const SESSION_MS: i32 = 10_000;
 pub(super) const REBALANCE_MS: i32 = 60_000;
+/// How far the wall's clock is ahead of the steady one.
+const WALL_AHEAD_MS: i64 = 1_700_000_000_000;
 
 /// A coordinator under test.
 pub(super) struct Harness {
     pub(super) groups: Groups,
+    /// The steady clock. The wall's is far ahead, and nothing may go by it.
     pub(super) now: Timestamp,
     pub(super) log: Vec<GroupRecord>,
     pub(super) log_refuses: bool,
@@ -83,9 +87,27 @@ impl Harness {
                     self.log.push(write.record.clone());
                 }
                 let result = if self.log_refuses { Err(GroupError::NotWritten) } else { Ok(()) };
-                all.push(self.groups.written(write, result, self.now));
+                all.push(self.groups.written(write, result, self.moment()));
             }
         }
+    }
+
+    pub(super) fn moment(&self) -> Now {
+        Now { wall: self.wall(), steady: self.now }
+    }
+
+    pub(super) fn wall(&self) -> Timestamp {
+        Timestamp(self.now.0 + WALL_AHEAD_MS)
+    }
+
+    pub(super) fn heartbeat_as(
+        &mut self,
+        member: &str,
+        instance: Option<&str>,
+        generation: i32,
+    ) -> Result<(), GroupError> {
+        let now = self.moment();
+        self.groups.heartbeat("g", member, instance, generation, now)
     }
 
     fn waiter(&mut self) -> Waiter {
@@ -100,7 +122,7 @@ impl Harness {
         if request.new_member.is_empty() {
             request.new_member = format!("{}-{}", request.instance.as_deref().unwrap_or("m"), waiter.0);
         }
-        let effects = self.groups.join(request, self.now);
+        let effects = self.groups.join(request, self.moment());
         self.settle(effects);
         waiter
     }
@@ -123,18 +145,18 @@ impl Harness {
     pub(super) fn sync_with(&mut self, mut request: SyncRequest) -> Waiter {
         request.waiter = self.waiter();
         let waiter = request.waiter;
-        let effects = self.groups.sync(request, self.now);
+        let effects = self.groups.sync(request, self.moment());
         self.settle(effects);
         waiter
     }
 
     pub(super) fn heartbeat(&mut self, member: &str, generation: i32) -> Result<(), GroupError> {
-        self.groups.heartbeat("g", member, None, generation, self.now)
+        self.heartbeat_as(member, None, generation)
     }
 
     pub(super) fn leave(&mut self, member: &str, instance: Option<&str>) -> Result<(), GroupError> {
         let leaver = Leaver { member: member.into(), instance: instance.map(str::to_owned) };
-        let (mut results, effects) = self.groups.leave("g", &[leaver], self.now).unwrap();
+        let (mut results, effects) = self.groups.leave("g", &[leaver], self.moment()).unwrap();
         self.settle(effects);
         results.remove(0)
     }
@@ -144,7 +166,7 @@ impl Harness {
         let end = Timestamp(self.now.0 + ms);
         while let Some(next) = self.groups.next_deadline().filter(|next| *next <= end) {
             self.now = self.now.max(next);
-            let effects = self.groups.expire(self.now).unwrap();
+            let effects = self.groups.expire(self.moment()).unwrap();
             self.settle(effects);
         }
         self.now = end;
@@ -154,7 +176,7 @@ impl Harness {
     pub(super) fn restart(&mut self) {
         self.groups = Groups::new(self.config.clone());
         self.log.iter().for_each(|record| self.groups.apply(record, None));
-        self.groups.start(self.now);
+        self.groups.start(self.moment());
     }
 
     pub(super) fn state(&self) -> Option<GroupState> {

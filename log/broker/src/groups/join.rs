@@ -9,8 +9,8 @@
 //! ```
 
 use bytes::Bytes;
-use logmill_protocol::Timestamp;
 
+use crate::clock::Now;
 use crate::groups::config::{GroupConfig, NEW_MEMBER_JOIN_TIMEOUT_MS};
 use crate::groups::effects::{Effects, JoinRefused, JoinReply, Joined, Reply, Then, Waiter, Write};
 use crate::groups::error::GroupError;
@@ -52,7 +52,7 @@ pub struct JoinRequest {
 
 impl Group {
     /// A member asks to join. The caller has checked the request's own limits.
-    pub(super) fn join(&mut self, join: JoinRequest, config: &GroupConfig, now: Timestamp, effects: &mut Effects) {
+    pub(super) fn join(&mut self, join: JoinRequest, config: &GroupConfig, now: Now, effects: &mut Effects) {
         if !self.accepts(&join.member, config) {
             self.remove(&join.member, effects);
             return effects.refuse_join(join.waiter, "", GroupError::GroupMaxSize);
@@ -88,13 +88,13 @@ impl Group {
         }
     }
 
-    fn join_new(&mut self, join: JoinRequest, config: &GroupConfig, now: Timestamp, effects: &mut Effects) {
+    fn join_new(&mut self, join: JoinRequest, config: &GroupConfig, now: Now, effects: &mut Effects) {
         let member = join.new_member.clone();
         let bearer = join.instance.as_deref().and_then(|instance| self.bearer(instance)).map(str::to_owned);
         match (&join.instance, bearer) {
             (Some(_), Some(bearer)) => self.replace(&bearer, join, config, now, effects),
             (None, _) if join.knows_required_id => {
-                self.pending.insert(member.clone(), after(now, join.session_timeout_ms.into()));
+                self.pending.insert(member.clone(), after(now.steady, join.session_timeout_ms.into()));
                 effects.refuse_join(join.waiter, &member, GroupError::MemberIdRequired);
             }
             _ => self.add(join, member, config, now, effects),
@@ -102,7 +102,7 @@ impl Group {
     }
 
     /// Adds a member, which begins a rebalance, or takes part in the one under way.
-    fn add(&mut self, join: JoinRequest, id: String, config: &GroupConfig, now: Timestamp, effects: &mut Effects) {
+    fn add(&mut self, join: JoinRequest, id: String, config: &GroupConfig, now: Now, effects: &mut Effects) {
         if self.members.is_empty() {
             self.protocol_type = Some(join.protocol_type);
         }
@@ -120,14 +120,14 @@ impl Group {
             awaiting_join: Some(join.waiter),
             awaiting_sync: None,
             is_new: true,
-            expires_at: Some(after(now, NEW_MEMBER_JOIN_TIMEOUT_MS)),
+            expires_at: Some(after(now.steady, NEW_MEMBER_JOIN_TIMEOUT_MS)),
         };
         self.members.insert(id, member);
         self.rebalance_or_complete(config, now, effects);
     }
 
     /// A member of the group asks to join again.
-    fn rejoin(&mut self, join: JoinRequest, config: &GroupConfig, now: Timestamp, effects: &mut Effects) {
+    fn rejoin(&mut self, join: JoinRequest, config: &GroupConfig, now: Now, effects: &mut Effects) {
         let is_same = self.members.get(&join.member).is_some_and(|member| member.protocols == join.protocols);
         let begins_rebalance = match self.state {
             GroupState::PreparingRebalance => true,
@@ -158,14 +158,7 @@ impl Group {
     }
 
     /// A static member is back, without its id: it gets a new one, and the old one is fenced (KIP-345).
-    fn replace(
-        &mut self,
-        old: &str,
-        mut join: JoinRequest,
-        config: &GroupConfig,
-        now: Timestamp,
-        effects: &mut Effects,
-    ) {
+    fn replace(&mut self, old: &str, mut join: JoinRequest, config: &GroupConfig, now: Now, effects: &mut Effects) {
         let (waiter, new) = (join.waiter, join.new_member.clone());
         let old_leader = self.leader.clone().unwrap_or_default();
         let knows_skipped_assignment = join.knows_skipped_assignment;
@@ -221,14 +214,14 @@ impl Group {
     }
 
     /// Begins a rebalance if none is under way, or sees whether the one under way is over.
-    pub(super) fn rebalance_or_complete(&mut self, config: &GroupConfig, now: Timestamp, effects: &mut Effects) {
+    pub(super) fn rebalance_or_complete(&mut self, config: &GroupConfig, now: Now, effects: &mut Effects) {
         match self.state {
             GroupState::PreparingRebalance => self.maybe_complete_join(now, effects),
             _ => self.prepare_rebalance(config, now, effects),
         }
     }
 
-    pub(super) fn prepare_rebalance(&mut self, config: &GroupConfig, now: Timestamp, effects: &mut Effects) {
+    pub(super) fn prepare_rebalance(&mut self, config: &GroupConfig, now: Now, effects: &mut Effects) {
         if self.state == GroupState::CompletingRebalance {
             self.cancel_sync(&GroupError::RebalanceInProgress, now, effects);
         }
@@ -240,23 +233,23 @@ impl Group {
         if self.is_first_rebalance && config.initial_rebalance_delay_ms > 0 {
             let delay_ms = config.initial_rebalance_delay_ms;
             let remaining_ms = (self.rebalance_timeout_ms() - delay_ms).max(0);
-            self.join_timer = Some(JoinTimer::First { at: after(now, delay_ms), delay_ms, remaining_ms });
+            self.join_timer = Some(JoinTimer::First { at: after(now.steady, delay_ms), delay_ms, remaining_ms });
         } else if self.is_first_rebalance || self.have_all_joined() {
             self.complete_join(now, effects);
         } else {
-            self.join_timer = Some(JoinTimer::Rejoin { at: after(now, self.rebalance_timeout_ms()) });
+            self.join_timer = Some(JoinTimer::Rejoin { at: after(now.steady, self.rebalance_timeout_ms()) });
         }
     }
 
     /// Ends the joining phase if everyone is there; the first of an empty group ends by time only.
-    pub(super) fn maybe_complete_join(&mut self, now: Timestamp, effects: &mut Effects) {
+    pub(super) fn maybe_complete_join(&mut self, now: Now, effects: &mut Effects) {
         if self.state == GroupState::PreparingRebalance && !self.is_first_rebalance && self.have_all_joined() {
             self.complete_join(now, effects);
         }
     }
 
     /// Ends the joining phase: those who did not rejoin are out, unless they are static, and a generation begins.
-    pub(super) fn complete_join(&mut self, now: Timestamp, effects: &mut Effects) {
+    pub(super) fn complete_join(&mut self, now: Now, effects: &mut Effects) {
         self.join_timer = None;
         let is_missing = |member: &Member| member.awaiting_join.is_none() && member.instance.is_none();
         let missing: Vec<String> =
@@ -267,7 +260,7 @@ impl Group {
         }
         if !self.elect_leader() && !self.members.is_empty() {
             // Static members only, and none has rejoined: their sessions end, or they come.
-            self.join_timer = Some(JoinTimer::Rejoin { at: after(now, self.rebalance_timeout_ms()) });
+            self.join_timer = Some(JoinTimer::Rejoin { at: after(now.steady, self.rebalance_timeout_ms()) });
             return;
         }
         // -1 and 0 mean "none" on the wire.
@@ -277,7 +270,7 @@ impl Group {
         self.subscribed = self.compute_subscribed();
         if self.members.is_empty() {
             self.enter(GroupState::Empty, now);
-            let meta = self.meta(|_, _| Bytes::new(), now);
+            let meta = self.meta(|_, _| Bytes::new(), now.wall);
             let record = GroupRecord::Group { group: self.name.clone(), value: Some(meta) };
             effects.writes.push(Write { record, then: Then::Nothing });
             return;
@@ -292,7 +285,7 @@ impl Group {
             member.is_new = false;
             self.unsynced.insert(id);
         }
-        self.sync_deadline = Some(after(now, self.rebalance_timeout_ms()));
+        self.sync_deadline = Some(after(now.steady, self.rebalance_timeout_ms()));
     }
 
     /// Makes sure that the leader is one who has joined. Whether there is one.

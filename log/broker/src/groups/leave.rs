@@ -1,7 +1,6 @@
 //! Leaving, by the members themselves or by an administrator who names their instances.
 
-use logmill_protocol::Timestamp;
-
+use crate::clock::Now;
 use crate::groups::config::GroupConfig;
 use crate::groups::effects::Effects;
 use crate::groups::error::GroupError;
@@ -23,7 +22,7 @@ impl Group {
         &mut self,
         leavers: &[Leaver],
         config: &GroupConfig,
-        now: Timestamp,
+        now: Now,
         effects: &mut Effects,
     ) -> Vec<Result<(), GroupError>> {
         let results: Vec<_> = leavers.iter().map(|leaver| self.leave_one(leaver, effects)).collect();

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use logmill_protocol::Timestamp;
 
+use crate::clock::Now;
 use crate::groups::effects::{Effects, JoinReply, SyncReply, Waiter};
 use crate::groups::records::MemberMeta;
 
@@ -86,8 +87,8 @@ impl Member {
     }
 
     /// Its session begins anew.
-    pub(super) fn renew(&mut self, now: Timestamp) {
-        self.expires_at = self.session_timeout_ms.map(|timeout| after(now, timeout.into()));
+    pub(super) fn renew(&mut self, now: Now) {
+        self.expires_at = self.session_timeout_ms.map(|timeout| after(now.steady, timeout.into()));
     }
 
     /// Whether it may be silent: it waits for others.

@@ -19,7 +19,7 @@ fn commit(member: &str, generation: i32) -> Commit {
 }
 
 fn take(harness: &mut Harness, commit: Commit) -> Result<(), GroupError> {
-    let changes = harness.groups.commit(commit, harness.now)?;
+    let changes = harness.groups.commit(commit, harness.moment())?;
     changes.records.iter().for_each(|record| harness.groups.apply(record, None));
     harness.log.extend(changes.records);
     Ok(())
@@ -78,7 +78,7 @@ fn text_beside_an_offset_is_kept_up_to_its_limit() {
         (TopicPartition::new("t", partition), value)
     };
     let offsets = vec![with(0, "x".repeat(4_096)), with(1, "x".repeat(4_097)), with(2, "é".repeat(4_096))];
-    let changes = harness.groups.commit(Commit { offsets, ..commit("", -1) }, harness.now).unwrap();
+    let changes = harness.groups.commit(Commit { offsets, ..commit("", -1) }, harness.moment()).unwrap();
     assert_eq!(changes.results, [Ok(()), Err(GroupError::MetadataTooLarge), Ok(())]);
     assert_eq!(changes.records.len(), 2);
 }
@@ -88,7 +88,7 @@ fn offsets_that_members_consume_are_not_deleted() {
     let mut harness = Harness::prompt();
     let (ids, generation) = harness.stable(1);
     let other = TopicPartition::new("other", 0);
-    let value = CommittedOffset::new(Offset(1), harness.now);
+    let value = CommittedOffset::new(Offset(1), harness.wall());
     let mut both = commit(&ids[0], generation);
     both.offsets.push((other.clone(), value));
     take(&mut harness, both).unwrap();
@@ -134,10 +134,10 @@ fn offsets_of_a_group_expire_together_once_it_has_been_empty_for_long() {
     for _ in 0..2 {
         harness.now = Timestamp(harness.now.0 + week_ms);
         harness.heartbeat(&ids[0], generation).unwrap();
-        assert!(harness.groups.plan_expiry(harness.now).is_empty(), "in use, however old");
+        assert!(harness.groups.plan_expiry(harness.wall()).is_empty(), "in use, however old");
     }
     harness.leave(&ids[0], None).unwrap();
-    let emptied = harness.now;
+    let emptied = harness.wall();
     assert!(harness.groups.plan_expiry(Timestamp(emptied.0 + week_ms - 1)).is_empty());
     let records = harness.groups.plan_expiry(Timestamp(emptied.0 + week_ms));
     assert_eq!(records.len(), 2, "the offset, and the group");
@@ -153,9 +153,9 @@ fn of_a_group_at_work_only_offsets_of_topics_it_has_dropped_expire() {
     let mut harness = Harness::prompt();
     let (ids, generation) = harness.stable(1);
     let mut both = commit(&ids[0], generation);
-    both.offsets.push((TopicPartition::new("dropped", 0), CommittedOffset::new(Offset(1), harness.now)));
+    both.offsets.push((TopicPartition::new("dropped", 0), CommittedOffset::new(Offset(1), harness.wall())));
     take(&mut harness, both).unwrap();
-    let records = harness.groups.plan_expiry(Timestamp(harness.now.0 + 7 * 24 * 3_600_000));
+    let records = harness.groups.plan_expiry(Timestamp(harness.wall().0 + 7 * 24 * 3_600_000));
     let dropped = GroupRecord::Offset { group: "g".into(), partition: TopicPartition::new("dropped", 0), value: None };
     assert_eq!(records, [dropped]);
 }

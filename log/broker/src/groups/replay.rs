@@ -1,7 +1,8 @@
 //! What the log says of groups, applied as it is written and when it is replayed; and written anew to keep it short.
 
-use logmill_protocol::{ProducerId, Timestamp};
+use logmill_protocol::ProducerId;
 
+use crate::clock::Now;
 use crate::groups::group::Group;
 use crate::groups::records::GroupRecord;
 use crate::groups::state::Groups;
@@ -48,7 +49,7 @@ impl Groups {
 
     /// After replay: drops the members that cannot have survived, and gives every other a full session from `now` on,
     /// since it was the broker that was away, not they.
-    pub fn start(&mut self, now: Timestamp) {
+    pub fn start(&mut self, now: Now) {
         let names: Vec<String> = self.groups.keys().cloned().collect();
         for name in names {
             if let Some(group) = self.groups.get_mut(&name) {

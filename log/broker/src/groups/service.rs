@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
 use crate::batches::Stamp;
-use crate::clock::Clock;
+use crate::clock::{Clock, Now};
 use crate::error::{BrokerError, Refusal, Result};
 use crate::groups::{
     Effects, GroupConfig, GroupError, GroupRecord, Groups, JoinRequest, Leaver, Reply, SyncRequest, Waiter,
@@ -51,7 +51,7 @@ impl GroupService {
         partitions: Vec<Arc<Partition>>,
         flusher: Arc<Flusher>,
         config: GroupConfig,
-        now: Timestamp,
+        now: Now,
     ) -> Result<Self> {
         let mut groups = Groups::new(config);
         for partition in &partitions {
@@ -94,7 +94,7 @@ impl GroupService {
     }
 
     /// A client joins; waits for the others.
-    pub(crate) async fn join(&self, mut request: JoinRequest, now: Timestamp) -> Result<Reply> {
+    pub(crate) async fn join(&self, mut request: JoinRequest, now: Now) -> Result<Reply> {
         self.wait_for_reply(&request.group.clone(), now, move |groups, waiter| {
             request.waiter = waiter;
             groups.join(request, now)
@@ -103,7 +103,7 @@ impl GroupService {
     }
 
     /// A client asks for its assignment; waits for the leader.
-    pub(crate) async fn sync(&self, mut request: SyncRequest, now: Timestamp) -> Result<Reply> {
+    pub(crate) async fn sync(&self, mut request: SyncRequest, now: Now) -> Result<Reply> {
         self.wait_for_reply(&request.group.clone(), now, move |groups, waiter| {
             request.waiter = waiter;
             groups.sync(request, now)
@@ -115,7 +115,7 @@ impl GroupService {
     async fn wait_for_reply(
         &self,
         group: &str,
-        now: Timestamp,
+        now: Now,
         event: impl FnOnce(&mut Groups, Waiter) -> Effects,
     ) -> Result<Reply> {
         let partition = self.partition(group)?;
@@ -148,7 +148,7 @@ impl GroupService {
         member: &str,
         instance: Option<&str>,
         generation: i32,
-        now: Timestamp,
+        now: Now,
     ) -> Result<(), GroupError> {
         let mut state = self.state.lock();
         let result = state.groups.heartbeat(group, member, instance, generation, now);
@@ -161,7 +161,7 @@ impl GroupService {
         &self,
         group: &str,
         leavers: &[Leaver],
-        now: Timestamp,
+        now: Now,
     ) -> Result<Vec<Result<(), GroupError>>, GroupError> {
         let mut state = self.state.lock();
         let (results, effects) = state.groups.leave(group, leavers, now)?;
@@ -170,7 +170,7 @@ impl GroupService {
     }
 
     /// Does what is due: sessions, joining phases, assignments nobody asked for.
-    pub(crate) fn expire(&self, now: Timestamp) {
+    pub(crate) fn expire(&self, now: Now) {
         loop {
             // Not one long hold of the lock when many groups are due.
             let mut state = self.state.lock();
@@ -180,11 +180,11 @@ impl GroupService {
     }
 
     /// Writes what must be written, and answers.
-    fn carry_out(&self, state: &mut State, effects: Effects, now: Timestamp) {
+    fn carry_out(&self, state: &mut State, effects: Effects, now: Now) {
         let mut replies = effects.replies;
         let mut writes = VecDeque::from(effects.writes);
         while let Some(write) = writes.pop_front() {
-            let appended = self.append(std::slice::from_ref(&write.record), None, now).map_err(|error| {
+            let appended = self.append(std::slice::from_ref(&write.record), None, now.wall).map_err(|error| {
                 tracing::warn!(group = write.record.group(), %error, "cannot write down a group's generation");
                 match error {
                     BrokerError::Refused { kind: Refusal::MessageTooLarge, .. } => GroupError::TooLarge,
@@ -316,7 +316,7 @@ async fn run_timer(service: Weak<GroupService>, earlier: Arc<Notify>, clock: Arc
     loop {
         let next = {
             let Some(service) = service.upgrade() else { return };
-            service.expire(clock.now());
+            service.expire(Now::of(&*clock));
             let mut state = service.state.lock();
             if state.closed {
                 return;
@@ -327,7 +327,7 @@ async fn run_timer(service: Weak<GroupService>, earlier: Arc<Notify>, clock: Arc
         // A notice since the lock was let go of is kept.
         match next {
             Some(next) => {
-                let wait_ms = u64::try_from(next.0.saturating_sub(clock.now().0)).unwrap_or(0);
+                let wait_ms = u64::try_from(next.0.saturating_sub(clock.steady().0)).unwrap_or(0);
                 let _ = tokio::time::timeout(Duration::from_millis(wait_ms.max(1)), earlier.notified()).await;
             }
             None => earlier.notified().await,

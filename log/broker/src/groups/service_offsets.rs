@@ -4,6 +4,7 @@
 use logmill_protocol::{ControlKind, Offset, ProducerEpoch, ProducerId, Timestamp};
 
 use crate::batches::Stamp;
+use crate::clock::Now;
 use crate::error::{BrokerError, Result};
 use crate::groups::service::GroupService;
 use crate::groups::{Commit, CommittedOffset, GroupError, GroupRecord, Groups, OffsetChanges};
@@ -33,9 +34,9 @@ impl GroupService {
     }
 
     /// A client commits offsets. Says of each whether it was taken.
-    pub(crate) async fn commit(&self, commit: Commit, now: Timestamp) -> Result<Results> {
+    pub(crate) async fn commit(&self, commit: Commit, now: Now) -> Result<Results> {
         let group = commit.group.clone();
-        self.change_offsets(&group, now, |groups| groups.commit(commit, now)).await
+        self.change_offsets(&group, now.wall, |groups| groups.commit(commit, now)).await
     }
 
     /// Deletes committed offsets. Says of each whether it is gone.

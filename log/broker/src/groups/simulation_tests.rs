@@ -99,8 +99,7 @@ impl World {
             Step::Sync { client } => self.sync(client),
             Step::Heartbeat { client } => {
                 let Client { member, instance, generation, .. } = self.clients[client].clone();
-                let now = self.harness.now;
-                let _ = self.harness.groups.heartbeat("g", &member, instance.as_deref(), generation, now);
+                let _ = self.harness.heartbeat_as(&member, instance.as_deref(), generation);
             }
             Step::Leave { client } => {
                 let Client { member, instance, .. } = self.clients[client].clone();

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use logmill_protocol::{Offset, ProducerId, Timestamp};
 
+use crate::clock::Now;
 use crate::groups::config::GroupConfig;
 use crate::groups::effects::{Effects, Then, Write};
 use crate::groups::error::GroupError;
@@ -38,7 +39,7 @@ impl Groups {
     }
 
     /// A member asks to join. Its waiter is answered with these effects or later ones.
-    pub fn join(&mut self, join: JoinRequest, now: Timestamp) -> Effects {
+    pub fn join(&mut self, join: JoinRequest, now: Now) -> Effects {
         let mut effects = Effects::default();
         if let Err(error) = self.check_join(&join) {
             effects.refuse_join(join.waiter, &join.member, error);
@@ -66,7 +67,7 @@ impl Groups {
     }
 
     /// A member asks for its assignment. Its waiter is answered with these effects or later ones.
-    pub fn sync(&mut self, sync: SyncRequest, now: Timestamp) -> Effects {
+    pub fn sync(&mut self, sync: SyncRequest, now: Now) -> Effects {
         let mut effects = Effects::default();
         if sync.group.is_empty() {
             effects.sync(sync.waiter, Err(GroupError::InvalidGroup));
@@ -82,7 +83,7 @@ impl Groups {
     }
 
     /// Goes on after a record of [`Effects::writes`] was written, or could not be for the reason given.
-    pub fn written(&mut self, write: Write, result: Result<(), GroupError>, now: Timestamp) -> Effects {
+    pub fn written(&mut self, write: Write, result: Result<(), GroupError>, now: Now) -> Effects {
         let mut effects = Effects::default();
         let (name, meta) = match write.record {
             GroupRecord::Group { group, value } => (group, value),
@@ -115,7 +116,7 @@ impl Groups {
         member: &str,
         instance: Option<&str>,
         generation: i32,
-        now: Timestamp,
+        now: Now,
     ) -> Result<(), GroupError> {
         if group.is_empty() {
             return Err(GroupError::InvalidGroup);
@@ -145,7 +146,7 @@ impl Groups {
         &mut self,
         group: &str,
         leavers: &[Leaver],
-        now: Timestamp,
+        now: Now,
     ) -> Result<(Vec<Result<(), GroupError>>, Effects), GroupError> {
         if group.is_empty() {
             return Err(GroupError::InvalidGroup);
@@ -159,15 +160,15 @@ impl Groups {
         Ok((results, effects))
     }
 
-    /// When [`Groups::expire`] has something to do, at the earliest.
+    /// When [`Groups::expire`] has something to do, at the earliest, on the steady clock.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Timestamp> {
         self.deadlines.first().map(|(at, _)| *at)
     }
 
     /// Does what is due in the group whose deadline is the earliest; `None` if none is due.
-    pub fn expire(&mut self, now: Timestamp) -> Option<Effects> {
-        let (_, name) = self.deadlines.first().filter(|(at, _)| *at <= now)?.clone();
+    pub fn expire(&mut self, now: Now) -> Option<Effects> {
+        let (_, name) = self.deadlines.first().filter(|(at, _)| *at <= now.steady)?.clone();
         let mut effects = Effects::default();
         if let Some(group) = self.groups.get_mut(&name) {
             group.expire(&self.config, now, &mut effects);
@@ -245,7 +246,7 @@ impl Groups {
     ///
     /// # Errors
     /// If such a member may not commit.
-    pub fn commit(&mut self, commit: Commit, now: Timestamp) -> Result<OffsetChanges, GroupError> {
+    pub fn commit(&mut self, commit: Commit, now: Now) -> Result<OffsetChanges, GroupError> {
         match self.groups.get_mut(&commit.group) {
             Some(group) => {
                 group.check_commit(&commit.member, commit.instance.as_deref(), commit.generation)?;

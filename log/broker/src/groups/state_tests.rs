@@ -56,7 +56,7 @@ fn the_engines_members_have_no_session_but_die_with_the_process() {
     let mut groups = Groups::default();
     let local = join(&mut groups, "i", "a");
     assert_eq!(groups.next_deadline(), None);
-    groups.start(T0);
+    groups.start(crate::clock::Now { wall: T0, steady: T0 });
     assert!(groups.check_member(&local).is_err());
     assert_eq!(groups.state("g"), Some(GroupState::Empty));
     assert_eq!(join(&mut groups, "i", "b").generation, 2, "generations go on after a restart");

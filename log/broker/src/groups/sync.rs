@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use logmill_protocol::Timestamp;
 
+use crate::clock::Now;
 use crate::groups::config::GroupConfig;
 use crate::groups::effects::{Effects, Synced, Then, Waiter, Write};
 use crate::groups::error::GroupError;
@@ -33,7 +33,7 @@ pub struct SyncRequest {
 }
 
 impl Group {
-    pub(super) fn sync(&mut self, sync: SyncRequest, now: Timestamp, effects: &mut Effects) {
+    pub(super) fn sync(&mut self, sync: SyncRequest, now: Now, effects: &mut Effects) {
         if let Err(error) = self.check_sync(&sync) {
             return effects.sync(sync.waiter, Err(error));
         }
@@ -51,7 +51,7 @@ impl Group {
         member.awaiting_sync = Some(sync.waiter);
         if self.is_leader(&sync.member) {
             let assignments = sync.assignments;
-            let meta = self.meta(|id, _| assignments.get(id).cloned().unwrap_or_default(), now);
+            let meta = self.meta(|id, _| assignments.get(id).cloned().unwrap_or_default(), now.wall);
             let record = GroupRecord::Group { group: self.name.clone(), value: Some(meta) };
             effects.writes.push(Write { record, then: Then::Assign(assignments) });
         }
@@ -72,19 +72,13 @@ impl Group {
     }
 
     /// The leader's assignment could not be written.
-    pub(super) fn not_assigned(
-        &mut self,
-        error: &GroupError,
-        config: &GroupConfig,
-        now: Timestamp,
-        effects: &mut Effects,
-    ) {
+    pub(super) fn not_assigned(&mut self, error: &GroupError, config: &GroupConfig, now: Now, effects: &mut Effects) {
         self.cancel_sync(error, now, effects);
         self.prepare_rebalance(config, now, effects);
     }
 
     /// The leader's assignment is written.
-    pub(super) fn assigned(&mut self, mut assignments: HashMap<String, Bytes>, now: Timestamp, effects: &mut Effects) {
+    pub(super) fn assigned(&mut self, mut assignments: HashMap<String, Bytes>, now: Now, effects: &mut Effects) {
         let (protocol_type, protocol) = (self.protocol_type.clone(), self.protocol.clone());
         for (id, member) in &mut self.members {
             member.assignment = assignments.remove(id).unwrap_or_default();
@@ -99,7 +93,7 @@ impl Group {
     }
 
     /// Tells everyone who waits for an assignment that none comes.
-    pub(super) fn cancel_sync(&mut self, error: &GroupError, now: Timestamp, effects: &mut Effects) {
+    pub(super) fn cancel_sync(&mut self, error: &GroupError, now: Now, effects: &mut Effects) {
         for member in self.members.values_mut() {
             member.assignment = Bytes::new();
             if member.answer_sync(effects, || Err(error.clone())) {
@@ -118,7 +112,7 @@ impl Group {
         member: &str,
         instance: Option<&str>,
         generation: i32,
-        now: Timestamp,
+        now: Now,
     ) -> Result<(), GroupError> {
         self.check_member(member, instance)?;
         self.check_generation(generation)?;
@@ -130,7 +124,7 @@ impl Group {
     }
 
     /// A member's session begins anew.
-    pub(super) fn renew(&mut self, member: &str, now: Timestamp) {
+    pub(super) fn renew(&mut self, member: &str, now: Now) {
         if let Some(member) = self.members.get_mut(member) {
             member.renew(now);
         }

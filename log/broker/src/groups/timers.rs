@@ -2,6 +2,7 @@
 
 use logmill_protocol::Timestamp;
 
+use crate::clock::Now;
 use crate::groups::config::GroupConfig;
 use crate::groups::effects::Effects;
 use crate::groups::group::{Group, GroupState};
@@ -35,8 +36,8 @@ impl Group {
     }
 
     /// Does what is due.
-    pub(super) fn expire(&mut self, config: &GroupConfig, now: Timestamp, effects: &mut Effects) {
-        let due = |(id, at): (&String, &Timestamp)| (*at <= now).then(|| id.clone());
+    pub(super) fn expire(&mut self, config: &GroupConfig, now: Now, effects: &mut Effects) {
+        let due = |(id, at): (&String, &Timestamp)| (*at <= now.steady).then(|| id.clone());
         let pending: Vec<String> = self.pending.iter().filter_map(due).collect();
         for member in pending {
             self.remove(&member, effects);
@@ -44,17 +45,17 @@ impl Group {
                 self.complete_join(now, effects);
             }
         }
-        let is_due = |at: Option<Timestamp>| at.is_some_and(|at| at <= now);
+        let is_due = |at: Option<Timestamp>| at.is_some_and(|at| at <= now.steady);
         let silent: Vec<String> =
             self.members.iter().filter(|(_, member)| is_due(member.expires_at)).map(|(id, _)| id.clone()).collect();
         for member in silent {
             self.expire_session(&member, config, now, effects);
         }
         match self.join_timer {
-            Some(JoinTimer::First { at, delay_ms, remaining_ms }) if at <= now => {
+            Some(JoinTimer::First { at, delay_ms, remaining_ms }) if at <= now.steady => {
                 self.end_first_wait(delay_ms, remaining_ms, config, now, effects);
             }
-            Some(JoinTimer::Rejoin { at }) if at <= now => self.complete_join(now, effects),
+            Some(JoinTimer::Rejoin { at }) if at <= now.steady => self.complete_join(now, effects),
             _ => {}
         }
         if is_due(self.sync_deadline) {
@@ -62,9 +63,9 @@ impl Group {
         }
     }
 
-    fn expire_session(&mut self, id: &str, config: &GroupConfig, now: Timestamp, effects: &mut Effects) {
+    fn expire_session(&mut self, id: &str, config: &GroupConfig, now: Now, effects: &mut Effects) {
         // Looked at again: what another's expiry led to may have renewed it.
-        let Some(member) = self.members.get_mut(id).filter(|m| m.expires_at.is_some_and(|at| at <= now)) else {
+        let Some(member) = self.members.get_mut(id).filter(|m| m.expires_at.is_some_and(|at| at <= now.steady)) else {
             return;
         };
         if member.may_be_silent() {
@@ -85,7 +86,7 @@ impl Group {
         delay_ms: i64,
         remaining_ms: i64,
         config: &GroupConfig,
-        now: Timestamp,
+        now: Now,
         effects: &mut Effects,
     ) {
         if !self.has_new_member || remaining_ms == 0 {
@@ -94,11 +95,11 @@ impl Group {
         self.has_new_member = false;
         let next_ms = config.initial_rebalance_delay_ms.min(remaining_ms);
         let remaining_ms = (remaining_ms - delay_ms).max(0);
-        self.join_timer = Some(JoinTimer::First { at: after(now, next_ms), delay_ms: next_ms, remaining_ms });
+        self.join_timer = Some(JoinTimer::First { at: after(now.steady, next_ms), delay_ms: next_ms, remaining_ms });
     }
 
     /// Members that joined the generation and never asked for their assignment hold partitions that nobody consumes.
-    fn expire_unsynced(&mut self, config: &GroupConfig, now: Timestamp, effects: &mut Effects) {
+    fn expire_unsynced(&mut self, config: &GroupConfig, now: Now, effects: &mut Effects) {
         self.sync_deadline = None;
         let unsynced = std::mem::take(&mut self.unsynced);
         if unsynced.is_empty() || !matches!(self.state, GroupState::CompletingRebalance | GroupState::Stable) {

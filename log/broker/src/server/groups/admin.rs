@@ -119,7 +119,7 @@ pub(in crate::server) async fn delete_groups(
             continue;
         }
         let error_code = match context.broker().coordinator() {
-            Ok(coordinator) => match coordinator.service.delete(&group, coordinator.now).await {
+            Ok(coordinator) => match coordinator.service.delete(&group, coordinator.now.wall).await {
                 Ok(result) => super::result_code(&result),
                 Err(error) => code(&error),
             },

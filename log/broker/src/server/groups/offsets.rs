@@ -81,7 +81,7 @@ async fn commit(
     for topic in &request.topics {
         for partition in topic.partitions.iter().filter(|_| known.next() == Some(&true)) {
             let name = TopicPartition::new(topic.name.as_str(), partition.partition_index);
-            offsets.push((name, committed(partition, request.retention_time_ms, coordinator.now)));
+            offsets.push((name, committed(partition, request.retention_time_ms, coordinator.now.wall)));
         }
     }
     if offsets.is_empty() {
@@ -267,7 +267,7 @@ pub(in crate::server) async fn offset_delete(
 
 async fn delete(context: &RequestContext, group: &str, partitions: &[TopicPartition]) -> Result<Vec<i16>, i16> {
     let coordinator = context.broker().coordinator().map_err(|error| code(&error))?;
-    let results = coordinator.service.delete_offsets(group, partitions, coordinator.now).await;
+    let results = coordinator.service.delete_offsets(group, partitions, coordinator.now.wall).await;
     let results = results.map_err(|error| code(&error))?.map_err(|error| error.code())?;
     Ok(results.iter().map(result_code).collect())
 }
