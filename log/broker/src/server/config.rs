@@ -39,8 +39,8 @@ pub struct ServerConfig {
     pub max_in_flight: usize,
     /// A connection without a request for so long is closed, in milliseconds (`connections.max.idle.ms`).
     pub max_idle_ms: u64,
-    /// A request that has begun to arrive must have arrived after so long, in milliseconds, or its connection is
-    /// closed.
+    /// A request that has begun to arrive must have arrived after so long, in milliseconds, and what its bytes take at
+    /// 64 KB/s, or its connection is closed.
     pub frame_timeout_ms: u64,
     /// A client that reads nothing of a waiting reply for so long is closed, in milliseconds.
     pub write_timeout_ms: u64,

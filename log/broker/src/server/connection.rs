@@ -34,6 +34,11 @@ const REPLY_BACKLOG_BYTES: usize = 1 << 20;
 /// The next request of a connection is read ahead while those that wait have less than this, in bytes.
 const READ_AHEAD_BYTES: usize = 1 << 20;
 
+/// A request up to this size, in bytes, takes less time than to send a reply.
+const QUICK_REQUEST_BYTES: usize = 32 << 10;
+/// A request has time for so many bytes a millisecond, beyond what every request has.
+const MIN_BYTES_PER_MS: u64 = 64;
+
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
 enum Ended {
@@ -89,8 +94,8 @@ struct Connection {
     active: Instant,
     /// When the outbox was filled, or the client last read of it.
     writing: Option<Instant>,
-    /// When a frame that is not whole began to arrive.
-    reading: Option<Instant>,
+    /// When a frame that is not whole began to arrive, and until when it must be.
+    reading: Option<(Instant, Instant)>,
 }
 
 /// Serves a connection until either end closes it.
@@ -132,6 +137,7 @@ impl Connection {
             if self.ending.is_none() && *node.stopping.borrow() {
                 self.stop(Ended::Stopping);
             }
+            self.take(&mut frames);
             self.begin_next();
             self.answer();
             if self.is_done()
@@ -141,23 +147,24 @@ impl Connection {
             }
             let may_read = self.may_read();
             let is_awaited = may_read && frames.is_within_frame();
-            self.reading = is_awaited.then(|| self.reading.unwrap_or_else(Instant::now));
+            self.reading = is_awaited.then(|| self.whole_by(frames.size()));
             self.writing = (!self.outbox.is_empty()).then(|| self.writing.unwrap_or_else(Instant::now));
             if self.deadline() < timer.deadline() {
                 timer.as_mut().reset(self.deadline());
             }
             tokio::select! {
                 biased;
-                written = self.outbox.write_some(&mut write), if !self.outbox.is_empty() => match written {
-                    Ok(()) => (self.active, self.writing) = (Instant::now(), None),
-                    Err(error) => self.lose(error.into()),
-                },
                 begun = run(&mut self.current), if self.current.is_some() => self.begun(begun),
                 answered = answered(&mut self.pending), if !self.pending.is_empty() => {
                     if let Err(error) = answered {
                         self.lose(Refused::from(error).into());
                     }
                 }
+                // After the requests that are there already, so that one call sends the replies to all of them.
+                written = self.outbox.write_some(&mut write), if !self.outbox.is_empty() => match written {
+                    Ok(()) => (self.active, self.writing) = (Instant::now(), None),
+                    Err(error) => self.lose(error.into()),
+                },
                 read = frames.read(&mut read, &node.memory), if may_read => self.read(read),
                 () = &mut drains, if self.ending.is_none() => self.stop(Ended::Stopping),
                 () = &mut timer => {
@@ -170,6 +177,13 @@ impl Connection {
         }
     }
 
+    /// When the frame of this size that is being read began to arrive, and until when it must be whole.
+    fn whole_by(&self, size: usize) -> (Instant, Instant) {
+        let since = self.reading.map_or_else(Instant::now, |(since, _)| since);
+        let allowed_ms = self.node.config.frame_timeout_ms.saturating_add(size as u64 / MIN_BYTES_PER_MS);
+        (since, since + Duration::from_millis(allowed_ms))
+    }
+
     fn may_read(&self) -> bool {
         let requests = self.queue.len() + self.pending.len() + usize::from(self.current.is_some());
         self.ending.is_none()
@@ -177,13 +191,23 @@ impl Connection {
             && self.queued_bytes < READ_AHEAD_BYTES
     }
 
+    /// Queues the requests that have been read, within bounds.
+    fn take(&mut self, frames: &mut Frames) {
+        while self.may_read() {
+            match frames.take(&self.node.memory) {
+                Ok(Some(frame)) => {
+                    (self.active, self.reading) = (Instant::now(), None);
+                    self.queued_bytes += frame.bytes.len();
+                    self.queue.push_back(frame);
+                }
+                Ok(None) => return,
+                Err(error) => self.stop(error.into()),
+            }
+        }
+    }
+
     fn read(&mut self, read: Result<Read, FrameError>) {
         match read {
-            Ok(Read::Frame(frame)) => {
-                (self.active, self.reading) = (Instant::now(), None);
-                self.queued_bytes += frame.bytes.len();
-                self.queue.push_back(frame);
-            }
             Ok(Read::Part) => {}
             Ok(Read::End) => self.stop(Ended::Closed),
             Err(FrameError::Io(error)) => self.lose(error.into()),
@@ -193,7 +217,7 @@ impl Connection {
 
     /// Begins the next request, if none is being begun and the client reads its replies.
     fn begin_next(&mut self) {
-        while self.current.is_none() && self.outbox.len() < REPLY_BACKLOG_BYTES {
+        while self.current.is_none() && self.may_begin() {
             let Some(Frame { bytes: mut body, room }) = self.queue.pop_front() else { return };
             self.queued_bytes -= body.len();
             let header = match Header::take(&mut body, self.client_id.as_ref()) {
@@ -222,6 +246,12 @@ impl Connection {
             });
             self.current = Some(Current { api, correlation_id, header_version, running });
         }
+    }
+
+    /// Replies that are ready wait for requests that take no time, and for no others.
+    fn may_begin(&self) -> bool {
+        let is_quick = self.queue.front().is_some_and(|next| next.bytes.len() <= QUICK_REQUEST_BYTES);
+        self.outbox.len() < if is_quick { REPLY_BACKLOG_BYTES } else { 1 }
     }
 
     fn begun(&mut self, begun: Result<Begun, Refused>) {
@@ -286,7 +316,7 @@ impl Connection {
         // Beyond its idle time a connection is looked at as often, until what keeps it busy ends.
         let idle =
             if self.is_idle() { idle } else { idle.max(Instant::now() + Duration::from_millis(config.max_idle_ms)) };
-        let timeouts = [after(self.writing, config.write_timeout_ms), after(self.reading, config.frame_timeout_ms)];
+        let timeouts = [after(self.writing, config.write_timeout_ms), self.reading.map(|(_, until)| until)];
         timeouts.into_iter().flatten().fold(idle, Instant::min)
     }
 
@@ -300,7 +330,7 @@ impl Connection {
         if self.writing.is_some_and(|since| is_over(since, config.write_timeout_ms)) {
             return Err(Ended::SlowReader);
         }
-        if self.reading.is_some_and(|since| is_over(since, config.frame_timeout_ms)) {
+        if self.reading.is_some_and(|(_, until)| until <= Instant::now()) {
             return Err(Ended::SlowRequest);
         }
         match self.is_idle() && is_over(self.active, config.max_idle_ms) {

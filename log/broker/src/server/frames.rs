@@ -29,8 +29,7 @@ pub(super) struct Frame {
 /// What a read came to.
 #[derive(Debug)]
 pub(super) enum Read {
-    Frame(Frame),
-    /// Bytes, which may or may not make the next frame whole.
+    /// Bytes, or room, which may or may not make the next frame ready.
     Part,
     /// The client sends no more.
     End,
@@ -64,22 +63,40 @@ impl Frames {
         Self { buffer, size: None, room: None, waiting: None, last_size: 0, max_bytes }
     }
 
+    /// Bytes of the frame that is being read, as far as they are known.
+    pub(super) fn size(&self) -> usize {
+        self.size.unwrap_or(0)
+    }
+
     /// Whether part of a frame has arrived, and the client is the one to go on.
     pub(super) fn is_within_frame(&self) -> bool {
         (self.size.is_some() || !self.buffer.is_empty()) && self.waiting.is_none()
     }
 
-    /// Takes the next frame, or reads once towards it. Cancel-safe.
-    pub(super) async fn read(&mut self, read: &mut ReadHalf<'_>, memory: &RequestMemory) -> Result<Read, FrameError> {
+    /// Takes the next frame if it has been read and there is room for it; does not wait.
+    ///
+    /// # Errors
+    /// If what follows is no frame.
+    pub(super) fn take(&mut self, memory: &RequestMemory) -> Result<Option<Frame>, FrameError> {
         if self.size.is_none() {
             self.size = self.take_size()?;
         }
+        let Some(size) = self.size.filter(|size| self.buffer.len() >= *size) else { return Ok(None) };
+        if self.room.is_none() && self.waiting.is_none() {
+            match memory.room(size) {
+                Ok(room) => self.room = Some(room),
+                Err(waiting) => self.waiting = Some(waiting),
+            }
+        }
+        Ok(self.room.take().map(|room| self.split(size, room)))
+    }
+
+    /// Reads once, after waiting for room for the frame that has begun. Cancel-safe.
+    pub(super) async fn read(&mut self, read: &mut ReadHalf<'_>, memory: &RequestMemory) -> Result<Read, FrameError> {
         if let Some(size) = self.size {
             self.make_room(size, memory).await;
-            if self.buffer.len() >= size
-                && let Some(room) = self.room.take()
-            {
-                return Ok(Read::Frame(self.split(size, room)));
+            if self.buffer.len() >= size {
+                return Ok(Read::Part);
             }
         }
         // Memory only once there is something to put there.

@@ -26,7 +26,7 @@ pub(super) async fn init_producer_id(
         Some(id) if id.is_empty() => return fail(ResponseError::InvalidRequest.code()),
         Some(id) => {
             let id = id.as_str();
-            tracing::warn!(id, peer = %context.peer, "refusing a transactional id: transactions are not supported yet");
+            tracing::warn!(id, peer = %context.peer, principal = ?context.principal, "refusing a transactional id: transactions are not supported yet");
             // The one code that Java and librdkafka both take for final, instead of trying again.
             return fail(ResponseError::TransactionalIdAuthorizationFailed.code());
         }

@@ -4,6 +4,7 @@ use kafka_protocol::messages::offset_for_leader_epoch_response::{EpochEndOffset,
 use kafka_protocol::messages::{OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse};
 use logmill_protocol::{LeaderEpoch, Offset};
 
+use crate::blocking;
 use crate::partition::{LEADER_EPOCH, Partition};
 use crate::server::context::RequestContext;
 use crate::server::leader;
@@ -17,6 +18,12 @@ pub(super) async fn offset_for_leader_epoch(
     _: i16,
     request: OffsetForLeaderEpochRequest,
 ) -> OffsetForLeaderEpochResponse {
+    let context = context.clone();
+    // Elsewhere: it waits for an append that is under way, and so perhaps for the disk.
+    blocking::run(move || Ok(answer(&context, request))).await.unwrap_or_default()
+}
+
+fn answer(context: &RequestContext, request: OffsetForLeaderEpochRequest) -> OffsetForLeaderEpochResponse {
     let topics = request.topics.into_iter().map(|topic| {
         let ends = topic.partitions.iter().map(|asked| {
             let response = EpochEndOffset::default().with_partition(asked.partition);

@@ -4,6 +4,7 @@ use kafka_protocol::messages::describe_producers_response::{PartitionResponse, P
 use kafka_protocol::messages::{DescribeProducersRequest, DescribeProducersResponse, ProducerId, TopicName};
 
 use super::Refusal;
+use crate::blocking;
 use crate::server::context::RequestContext;
 
 /// Answers a DescribeProducers request.
@@ -12,6 +13,12 @@ pub(in crate::server) async fn describe_producers(
     _version: i16,
     request: DescribeProducersRequest,
 ) -> DescribeProducersResponse {
+    let context = context.clone();
+    // Elsewhere: it waits for an append that is under way, and so perhaps for the disk.
+    blocking::run(move || Ok(answer(&context, request))).await.unwrap_or_default()
+}
+
+fn answer(context: &RequestContext, request: DescribeProducersRequest) -> DescribeProducersResponse {
     let topics = request.topics.into_iter().map(|topic| {
         let partitions = topic.partition_indexes.iter().map(|index| {
             let response = PartitionResponse::default().with_partition_index(*index).with_error_message(None);
