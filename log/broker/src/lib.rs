@@ -72,7 +72,7 @@ pub use clock::{Clock, ManualClock, Now, SystemClock};
 pub use error::{BoxError, BrokerError, Refusal, Result};
 pub use groups::GroupConfig;
 pub use names::{OFFSETS_TOPIC, TRANSACTIONS_TOPIC, is_internal};
-pub use topic_config::{Flush, TopicConfig};
+pub use topic_config::{Flush, TopicConfig, topic_config_table};
 pub use types::{
     ConfigChange, FetchRequest, Fetched, GroupInfo, Isolation, Membership, NewTopic, OffsetAt, ProducerSession,
     TopicInfo, TopicPartition,

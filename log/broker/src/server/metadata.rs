@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::error::BrokerError;
 use crate::names::check_topic_name;
+use crate::server::admin::create_topics::MAX_PARTITIONS_A_REQUEST;
 use crate::server::admin::operations;
 use crate::server::context::{Node, RequestContext};
 use crate::server::errors;
@@ -65,13 +66,12 @@ async fn asked_for(
     describe: &Describe,
     request: &MetadataRequest,
 ) -> Vec<MetadataResponseTopic> {
-    let topics = request.topics.as_deref().unwrap_or_default();
     let is_allowed = describe.version < 4 || request.allow_auto_topic_creation;
     let may_create = is_allowed && context.node.config.auto_create_topics;
     let broker = context.broker();
-    let mut found = Vec::with_capacity(topics.len().min(1000));
+    let (mut found, mut missing) = (Vec::new(), Vec::new());
     let (mut names, mut ids) = (HashSet::new(), HashSet::new());
-    for topic in topics {
+    for topic in request.topics.iter().flatten() {
         let by_id = topic.topic_id != Uuid::nil();
         if describe.version < BY_ID_VERSION && (by_id || topic.name.is_none()) {
             let name = topic.name.clone().unwrap_or_default();
@@ -84,48 +84,63 @@ async fn asked_for(
             }
         } else if let Some(name) = &topic.name {
             if names.insert(name.clone()) {
-                found.push(match broker.open_topic(name) {
-                    Ok(open) => describe.topic(&open),
-                    Err(_) => missing(context, describe, name, may_create).await,
-                });
+                let open = broker.open_topic(name);
+                if open.is_err() && may_create && check_topic_name(name).is_ok() {
+                    missing.push((found.len(), name.clone()));
+                }
+                found.push(open.map_or_else(|_| unknown(name), |open| describe.topic(&open)));
             }
         } else {
             // Neither name nor id.
             found.push(failed(None, ResponseError::UnknownTopicId.code()));
         }
     }
+    for (at, made) in make(context, describe, missing).await {
+        if let Some(topic) = found.get_mut(at) {
+            *topic = made;
+        }
+    }
     found
 }
 
-async fn missing(
+fn unknown(name: &TopicName) -> MetadataResponseTopic {
+    let error = match check_topic_name(name) {
+        Ok(()) => ResponseError::UnknownTopicOrPartition,
+        Err(_) => ResponseError::InvalidTopicException,
+    };
+    failed(Some(name.clone()), error.code())
+}
+
+/// Makes topics that a client asked for, all at once. Each has a place in the response.
+async fn make(
     context: &RequestContext,
     describe: &Describe,
-    name: &TopicName,
-    may_create: bool,
-) -> MetadataResponseTopic {
-    let error = |error: ResponseError| failed(Some(name.clone()), error.code());
-    if check_topic_name(name).is_err() {
-        return error(ResponseError::InvalidTopicException);
-    }
-    if !may_create {
-        return error(ResponseError::UnknownTopicOrPartition);
-    }
+    missing: Vec<(usize, TopicName)>,
+) -> Vec<(usize, MetadataResponseTopic)> {
     let partitions = context.node.config.default_partitions;
-    let new = NewTopic { name: name.to_string(), partitions, configs: Vec::new() };
-    match context.broker().create_topic(new).await {
-        Ok(()) => tracing::info!(topic = %name.0, client = ?context.client_id, "made a topic that a client asked for"),
-        // By another client, at the same time.
-        Err(BrokerError::TopicExists(_)) => {}
-        Err(BrokerError::Invalid(reason) | BrokerError::TopicCollides(reason)) => {
-            tracing::debug!(topic = %name.0, reason, "a topic that a client asked for is not made");
-            return error(ResponseError::InvalidTopicException);
-        }
-        Err(other) => return failed(Some(name.clone()), errors::code(&other)),
+    // What is beyond the bound is made when the client asks again.
+    let at_most = usize::try_from(MAX_PARTITIONS_A_REQUEST / i64::from(partitions.max(1))).unwrap_or(usize::MAX);
+    let missing: Vec<_> = missing.into_iter().take(at_most).collect();
+    if missing.is_empty() {
+        return Vec::new();
     }
-    match context.broker().open_topic(name) {
-        Ok(open) => describe.topic(&open),
-        Err(_) => error(ResponseError::LeaderNotAvailable),
-    }
+    let new = missing.iter().map(|(_, name)| NewTopic { name: name.to_string(), partitions, configs: Vec::new() });
+    let results = context.broker().create_topics(new.collect(), false).await;
+    let described = missing.into_iter().zip(results).map(|((at, name), result)| {
+        let error = |code: i16| failed(Some(name.clone()), code);
+        let topic = match (result, context.broker().open_topic(&name)) {
+            // Be it that another client made it at the same time.
+            (_, Ok(open)) => describe.topic(&open),
+            (Ok(()), Err(_)) => error(ResponseError::LeaderNotAvailable.code()),
+            (Err(BrokerError::Invalid(reason) | BrokerError::TopicCollides(reason)), _) => {
+                tracing::debug!(topic = %name.0, reason, "a topic that a client asked for is not made");
+                error(ResponseError::InvalidTopicException.code())
+            }
+            (Err(other), _) => error(errors::code(&other)),
+        };
+        (at, topic)
+    });
+    described.collect()
 }
 
 fn failed(name: Option<TopicName>, code: i16) -> MetadataResponseTopic {

@@ -84,6 +84,9 @@ impl Default for TopicConfig {
     }
 }
 
+/// How Kafka writes that there is no limit, where a number must stand.
+const UNLIMITED: &str = "9223372036854775807";
+
 /// Smallest `segment.bytes` that Kafka accepts.
 const MIN_SEGMENT_BYTES: u64 = 14;
 
@@ -146,6 +149,17 @@ impl TopicConfig {
             ..LogConfig::default()
         }
     }
+}
+
+/// All topic configs as a Markdown table: name, default, and what it does.
+#[must_use]
+pub fn topic_config_table() -> String {
+    let row = |config: &ConfigDef| {
+        let default = if config.default == UNLIMITED { "no limit" } else { config.default };
+        format!("| `{}` | {default} | {} |\n", config.name, config.doc)
+    };
+    let rows: String = TOPIC_CONFIGS.iter().map(row).collect();
+    format!("| config | default | |\n|---|---|---|\n{rows}")
 }
 
 fn unknown(name: &str) -> String {

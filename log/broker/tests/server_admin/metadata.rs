@@ -128,3 +128,21 @@ async fn a_topic_that_is_asked_for_is_made_if_client_and_node_allow_it() {
     let invalid = Some(ResponseError::InvalidTopicException);
     assert_eq!(codes, [None, invalid, invalid], "names that collide are not made, either");
 }
+
+#[tokio::test]
+async fn many_topics_are_made_for_one_request_in_its_order() {
+    let mut fixture = start(ServerConfig { default_partitions: 2, ..ServerConfig::default() }).await;
+    let wanted = ["c", "no/name", "a", "x.y", "x_y", "b"];
+    let response = fixture.client.call(9, &by_name(&wanted)).await;
+    assert_eq!(names(&response), wanted);
+    let partitions: Vec<_> = response.topics.iter().map(|topic| topic.partitions.len()).collect();
+    assert_eq!(partitions, [2, 0, 2, 2, 0, 2]);
+    assert!(is(response.topics[4].error_code, ResponseError::InvalidTopicException), "it collides with the one before");
+}
+
+#[tokio::test]
+async fn more_topics_than_a_request_may_make_are_left_out() {
+    let mut fixture = start(ServerConfig { default_partitions: 10_001, ..ServerConfig::default() }).await;
+    let response = fixture.client.call(9, &by_name(&["a"])).await;
+    assert!(is(response.topics[0].error_code, ResponseError::UnknownTopicOrPartition));
+}

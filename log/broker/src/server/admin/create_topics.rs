@@ -15,7 +15,7 @@ use crate::topic_config::TopicConfig;
 use crate::types::NewTopic;
 
 /// Most partitions that one request may make, as in Kafka: it holds up other changes while it runs.
-const MAX_PARTITIONS_A_REQUEST: i64 = 10_000;
+pub(in crate::server) const MAX_PARTITIONS_A_REQUEST: i64 = 10_000;
 
 /// Answers a CreateTopics request.
 pub(in crate::server) async fn create_topics(
