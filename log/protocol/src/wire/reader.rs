@@ -29,12 +29,13 @@ impl<'a> Reader<'a> {
     /// Takes the next `needed` bytes.
     #[inline]
     pub(super) fn take(&mut self, field: &'static str, needed: usize) -> Result<&'a [u8], WireError> {
-        match self.bytes.get(self.at..).and_then(|rest| rest.get(..needed)) {
+        let end = self.at.saturating_add(needed);
+        match self.bytes.get(self.at..end) {
             Some(taken) => {
-                self.at += needed;
+                self.at = end;
                 Ok(taken)
             }
-            None => Err(WireError::Truncated { field, at: self.at, needed, left: self.left() }),
+            None => Err(self.truncated(field, needed)),
         }
     }
 
@@ -45,8 +46,13 @@ impl<'a> Reader<'a> {
                 self.at += N;
                 Ok(*taken)
             }
-            None => Err(WireError::Truncated { field, at: self.at, needed: N, left: self.left() }),
+            None => Err(self.truncated(field, N)),
         }
+    }
+
+    #[cold]
+    fn truncated(&self, field: &'static str, needed: usize) -> WireError {
+        WireError::Truncated { field, at: self.at, needed, left: self.left() }
     }
 
     pub(super) fn i16(&mut self, field: &'static str) -> Result<i16, WireError> {
@@ -64,6 +70,11 @@ impl<'a> Reader<'a> {
     /// An unsigned number in base 128, at most 32 bits.
     #[inline]
     pub(super) fn varint(&mut self, field: &'static str) -> Result<u32, WireError> {
+        // Nearly all lengths and counts are below 127.
+        if let Some(byte) = self.bytes.get(self.at).filter(|byte| **byte < 0x80) {
+            self.at += 1;
+            return Ok(u32::from(*byte));
+        }
         let begin = self.at;
         let mut value = 0;
         for shift in [0, 7, 14, 21, 28] {

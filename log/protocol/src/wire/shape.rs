@@ -184,52 +184,37 @@ impl Walk<'_, '_> {
         if self.flexible { self.tags(shape.tagged) } else { Ok(()) }
     }
 
+    #[inline]
     fn field(&mut self, field: &Field) -> Result<(), WireError> {
         let (at, name, flexible) = (self.reader.at(), field.name, self.flexible);
-        let is_null = match field.kind {
-            Kind::Bool => {
-                self.reader.take(name, 1)?;
-                false
-            }
-            Kind::Fixed(len) => {
-                self.reader.take(name, len)?;
-                false
-            }
-            Kind::String => self.reader.string(name, flexible)?.is_none(),
-            Kind::Bytes => self.reader.bytes(name, flexible)?.is_none(),
-            Kind::FixedArray(len) => match self.reader.count(name, flexible, len)? {
-                Some(count) => {
-                    self.reader.take(name, count.saturating_mul(len))?;
-                    false
-                }
-                None => true,
-            },
-            Kind::StringArray => match self.reader.count(name, flexible, if flexible { 1 } else { 2 })? {
-                Some(count) => {
-                    self.strings(name, count)?;
-                    false
-                }
-                None => true,
-            },
-            Kind::Array(of) => match self.reader.count(name, flexible, 1)? {
-                Some(count) => {
-                    for _ in 0..count {
-                        self.shape(of)?;
-                    }
-                    false
-                }
-                None => true,
-            },
-            Kind::Struct(of) => {
-                self.shape(of)?;
-                false
-            }
+        let is_there = match field.kind {
+            Kind::Bool => return self.reader.take(name, 1).map(drop),
+            Kind::Fixed(len) => return self.reader.take(name, len).map(drop),
+            Kind::Struct(of) => return self.shape(of),
             Kind::Optional(of) => return self.optional(name, of),
+            Kind::String => self.reader.string(name, flexible)?.is_some(),
+            Kind::Bytes => self.reader.bytes(name, flexible)?.is_some(),
+            Kind::FixedArray(len) => {
+                self.elements(name, len, |walk, count| walk.reader.take(name, count.saturating_mul(len)).map(drop))?
+            }
+            Kind::StringArray => {
+                self.elements(name, if flexible { 1 } else { 2 }, |walk, count| walk.strings(name, count))?
+            }
+            Kind::Array(of) => self.elements(name, 1, |walk, count| (0..count).try_for_each(|_| walk.shape(of)))?,
         };
-        if is_null && !field.is_nullable(self.version) {
-            return Err(WireError::Null { field: name, at });
-        }
-        Ok(())
+        if is_there || field.is_nullable(self.version) { Ok(()) } else { Err(WireError::Null { field: name, at }) }
+    }
+
+    /// An array of elements that take `min_bytes` or more each; whether it is there.
+    #[inline]
+    fn elements(
+        &mut self,
+        name: &'static str,
+        min_bytes: usize,
+        walk: impl FnOnce(&mut Self, usize) -> Result<(), WireError>,
+    ) -> Result<bool, WireError> {
+        let Some(count) = self.reader.count(name, self.flexible, min_bytes)? else { return Ok(false) };
+        walk(self, count).map(|()| true)
     }
 
     fn strings(&mut self, name: &'static str, count: usize) -> Result<(), WireError> {
@@ -251,9 +236,17 @@ impl Walk<'_, '_> {
         }
     }
 
+    #[inline]
     fn tags(&mut self, known: &[(u32, Field)]) -> Result<(), WireError> {
+        match self.reader.tag_count()? {
+            0 => Ok(()),
+            count => self.tagged(count, known),
+        }
+    }
+
+    fn tagged(&mut self, count: usize, known: &[(u32, Field)]) -> Result<(), WireError> {
         let mut before = None;
-        for _ in 0..self.reader.tag_count()? {
+        for _ in 0..count {
             let at = self.reader.at();
             let (tag, size) = self.reader.tag(&mut before)?;
             let Some((_, field)) = known.iter().find(|(known, _)| *known == tag) else {
