@@ -25,7 +25,7 @@ use support::{batch, open, topic, tp};
 const FOR_EVER_MS: i32 = 3_600_000;
 
 struct Fixture {
-    _dir: TempDir,
+    dir: TempDir,
     broker: Broker,
     server: Server,
     client: Client,
@@ -39,7 +39,7 @@ async fn start(topics: &[(&str, i32)]) -> Fixture {
     }
     let server = serve(&broker, ServerConfig::default()).await;
     let client = Client::connect(&server).await;
-    Fixture { _dir: dir, broker, server, client }
+    Fixture { dir, broker, server, client }
 }
 
 impl Fixture {
@@ -436,5 +436,39 @@ async fn readers_see_every_record_once_and_in_order_while_it_is_written() {
     writer.await.unwrap();
     for reader in readers {
         reader.await.unwrap();
+    }
+}
+
+/// Drops the topic's files from the page cache, as far as the file system can.
+async fn evict(dir: &std::path::Path) {
+    let mut folders = vec![dir.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "log") {
+                let file = std::fs::File::open(path).unwrap();
+                file.sync_all().unwrap();
+                rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_in_the_page_cache_is_read_from_the_disk() {
+    let mut fixture = start(&[("t", 2)]).await;
+    let value = "x".repeat(500_000);
+    for _ in 0..8 {
+        fixture.produce("t", 0, &[&value]).await;
+    }
+    fixture.produce("t", 1, &["small"]).await;
+    for version in [4, 12, 18] {
+        evict(fixture.dir.path()).await;
+        let whole = from(0, 0).with_partition_max_bytes(10 << 20);
+        let response = fixture.fetch(version, fetch("t", vec![whole, from(1, 0)])).await;
+        let found: Vec<_> = partitions(&response).iter().map(|p| batch_count(p)).collect();
+        assert_eq!(found, [8, 1], "version {version}");
     }
 }

@@ -41,7 +41,7 @@ async fn start() -> Fixture {
     }
     let server = serve(&broker, ServerConfig::default()).await;
     let client = Client::connect(&server).await;
-    Fixture { _dir: dir, broker, server: server, client }
+    Fixture { _dir: dir, broker, server, client }
 }
 
 fn name(name: &str) -> TopicName {

@@ -120,3 +120,25 @@ fn what_was_just_written_is_cached() {
     let sliced = log.slice(SliceRequest { may_wait: false, ..request(0, 300, log.log_end()) }).unwrap();
     assert!(matches!(sliced, Sliced::Slice(_)), "{sliced:?}");
 }
+
+#[test]
+fn what_is_not_cached_is_left_to_those_who_may_wait() {
+    let partition = Partition::new(LogConfig::default());
+    let (log, _) = partition.reopen();
+    for _ in 0..50 {
+        append(&log, batch(0, 500));
+    }
+    log.sync().unwrap();
+    let request = request(0, 1 << 20, log.log_end());
+    let Sliced::Slice(whole) = log.slice(request).unwrap() else { panic!("no slice") };
+    let expected = whole.read().unwrap();
+    rustix::fs::fadvise(whole.file(), 0, None, rustix::fs::Advice::DontNeed).unwrap();
+    // Some file systems keep it, or do not say.
+    let is_cached = whole.is_cached(0..whole.len());
+    let sliced = log.slice(SliceRequest { may_wait: false, ..request }).unwrap();
+    assert_eq!(matches!(sliced, Sliced::NotCached), !is_cached, "{sliced:?}");
+    let Sliced::Slice(slice) = log.slice(request).unwrap() else { panic!("no slice") };
+    slice.load(0..slice.len()).unwrap();
+    assert!(slice.is_cached(0..slice.len()));
+    assert_eq!(slice.read().unwrap(), expected);
+}
