@@ -1,5 +1,7 @@
 //! CreateTopics, DeleteTopics and CreatePartitions.
 
+use std::collections::HashSet;
+
 use kafka_protocol::ResponseError::{self, *};
 use kafka_protocol::messages::create_partitions_request::{CreatePartitionsAssignment, CreatePartitionsTopic};
 use kafka_protocol::messages::create_topics_request::{
@@ -14,6 +16,7 @@ use logmill_broker::OFFSETS_TOPIC;
 use logmill_broker::server::ServerConfig;
 use uuid::Uuid;
 
+use crate::support::client::Client;
 use crate::support::{batch, topic, tp};
 use crate::{by_name, error, is, name, names, start, text};
 
@@ -335,4 +338,47 @@ async fn added_partitions_are_there_after_a_restart() {
     fixture.broker.produce(&tp("t", 4), batch(&["a"])).await.unwrap();
     let mut fixture = fixture.restart().await;
     assert_eq!(fixture.client.call(13, &by_name(&["t"])).await.topics[0].partitions.len(), 5);
+}
+
+#[tokio::test]
+async fn hundreds_of_topics_are_made_and_deleted_in_one_request_each() {
+    let mut fixture = start(ServerConfig::default()).await;
+    let wanted: Vec<_> = (0..500).map(|n| format!("topic-{n:03}")).collect();
+    let response = fixture.client.call(7, &create(wanted.iter().map(|name| new_topic(name, 2)).collect())).await;
+    assert!(response.topics.iter().all(|topic| topic.error_code == 0));
+    let mut fixture = fixture.restart().await;
+    let all = MetadataRequest::default().with_topics(None);
+    let found = fixture.client.call(13, &all).await;
+    assert_eq!(names(&found)[2..], wanted, "by name, after the two of the broker's own");
+    for (made, found) in response.topics.iter().zip(&found.topics[2..]) {
+        assert_eq!((made.topic_id, 2), (found.topic_id, found.partitions.len()));
+    }
+    let doomed = DeleteTopicsRequest::default().with_topic_names(wanted.iter().map(|topic| name(topic)).collect());
+    let response = fixture.client.call(5, &doomed).await;
+    assert!(response.responses.iter().all(|topic| topic.error_code == 0));
+    let mut fixture = fixture.restart().await;
+    assert_eq!(names(&fixture.client.call(13, &all).await).len(), 2);
+}
+
+#[tokio::test]
+async fn of_many_who_create_the_same_topic_one_does() {
+    let fixture = start(ServerConfig::default()).await;
+    let mut clients = Vec::new();
+    for _ in 0..8 {
+        let mut client = Client::connect(&fixture.server).await;
+        clients.push(tokio::spawn(async move {
+            let response = client.call(7, &create(vec![new_topic("t", 1)])).await;
+            let asked = client.call(12, &by_name(&["auto"])).await;
+            (response.topics[0].error_code, asked.topics[0].error_code, asked.topics[0].topic_id)
+        }));
+    }
+    let (mut created, mut ids) = (0, HashSet::new());
+    for client in clients {
+        let (code, asked, id) = client.await.unwrap();
+        created += usize::from(code == 0);
+        assert!(code == 0 || is(code, TopicAlreadyExists));
+        assert_eq!(asked, 0, "a topic that is asked for is there whoever made it");
+        ids.insert(id);
+    }
+    assert_eq!((created, ids.len()), (1, 1));
 }

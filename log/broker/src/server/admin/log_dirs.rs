@@ -8,6 +8,7 @@ use kafka_protocol::messages::describe_log_dirs_response::{
 };
 use kafka_protocol::messages::{DescribeLogDirsRequest, DescribeLogDirsResponse};
 
+use super::node_configs::absolute;
 use super::{text, topic_name};
 use crate::server::context::RequestContext;
 use crate::topics::OpenTopic;
@@ -35,7 +36,7 @@ pub(in crate::server) async fn describe_log_dirs(
         }
     };
     let path = context.broker().data_dir();
-    let mut result = DescribeLogDirsResult::default().with_log_dir(text(&path.to_string_lossy())).with_topics(topics);
+    let mut result = DescribeLogDirsResult::default().with_log_dir(text(&absolute(path))).with_topics(topics);
     if version >= DISK_VERSION {
         match rustix::fs::statvfs(path) {
             Ok(disk) => {

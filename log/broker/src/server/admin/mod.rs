@@ -11,6 +11,7 @@ pub(super) mod create_topics;
 pub(super) mod delete_topics;
 pub(super) mod describe_configs;
 pub(super) mod log_dirs;
+mod node_configs;
 pub(super) mod operations;
 pub(super) mod producers;
 pub(super) mod topic_partitions;
