@@ -14,7 +14,7 @@ const FETCH: i16 = 1;
 const METADATA: i16 = 3;
 const JOIN_GROUP: i16 = 11;
 /// What an answer holds at its most, in bytes.
-const FETCH_BYTES: i32 = 1 << 20;
+const FETCH_BYTES: i32 = 64 << 20;
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Asks for all of `victim` from its start on.

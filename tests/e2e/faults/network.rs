@@ -157,7 +157,7 @@ fn a_flood_of_connections_leaves_those_that_are_open_alone() {
         raw.send(&frame(API_VERSIONS, 0, &[])).unwrap();
         closed += usize::from(raw.answer().unwrap_or_else(|error| panic!("{error}\n{}", scene.node)).is_none());
     }
-    assert!(closed >= 300 && closed < 400, "{closed} of 400 were closed\n{}", scene.node);
+    assert!((300..400).contains(&closed), "{closed} of 400 were closed\n{}", scene.node);
     scene.assert_unharmed("a flood");
     drop(open);
     // There is room again.

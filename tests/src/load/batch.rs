@@ -30,7 +30,7 @@ pub fn produce_frame(topic: &str, acks: i16, batch: &[u8]) -> Vec<u8> {
     body.extend([0, 0, 0, 1, 0, 0, 0, 0]);
     body.extend(i32::try_from(batch.len()).unwrap().to_be_bytes());
     body.extend(batch);
-    frame(PRODUCE, 3, &body)
+    frame(PRODUCE, 7, &body)
 }
 
 /// The error code of the answer to it, which names one topic and one partition before it.
