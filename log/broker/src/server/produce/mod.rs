@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use logmill_protocol::Compression;
 use logmill_protocol::wire::{ProducePartition, ProduceRequest, ProduceTopic, TopicRef};
 use tokio::time::{Instant, timeout_at};
 
@@ -98,15 +99,18 @@ struct Work {
 
 impl Work {
     async fn run(self) -> Result<(Producing, Vec<TopicOutcome>), BrokerError> {
-        let (size, takes_long) = (self.body.len(), self.must_recompress());
+        let (size, takes_long) = (self.body.len(), self.must_recode());
         let append = move || Ok(self.append());
         if takes_long { blocking::decompressing(append).await } else { blocking::unless_small(size, append).await }
     }
 
-    fn must_recompress(&self) -> bool {
+    /// Whether records have to be decompressed, or compressed: for their topic's codec, or to know their timestamps.
+    fn must_recode(&self) -> bool {
         let must = |topic: &OpenTopic, partition: &ProducePartition| {
             let batch = partition.records.clone().and_then(|place| self.body.get(place)).unwrap_or_default();
-            topic.config.compression.is_some() && topic.config.compression != check::codec(batch)
+            let (config, codec) = (&topic.config, check::codec(batch));
+            let recompress = config.compression.is_some() && config.compression != codec;
+            recompress || (codec != Some(Compression::None) && config.timestamp_before_max_ms < i64::MAX as u64)
         };
         self.request.topics.iter().zip(&self.topics).any(|(topic, open)| {
             open.as_ref().is_ok_and(|open| self.request.partitions_of(topic).iter().any(|part| must(open, part)))
