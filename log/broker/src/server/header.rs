@@ -29,7 +29,7 @@ impl Header {
         let (Some(key), Some(version)) = (field(0), field(2)) else { return Err(api::malformed("it has no header")) };
         let api = ApiKey::try_from(key).map_err(|()| Refused::UnknownApi(key))?;
         let is_served = api::versions(api).is_some_and(|served| served.contains(&version));
-        if !is_served && !(api == ApiKey::ApiVersions && api::SERVED.contains(&api)) {
+        if !is_served && api != ApiKey::ApiVersions {
             return Err(Refused::UnsupportedVersion { api, version });
         }
         // Before versions are agreed a client may send any version of ApiVersions; what follows is not read then.
