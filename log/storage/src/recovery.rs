@@ -225,7 +225,11 @@ impl<'a> Opening<'a> {
             (state.txns, indexes.txns.path()),
         ];
         for (_, path) in files.iter().filter(|(sound, _)| !sound) {
-            tracing::warn!(file = %path.display(), "index was missing or damaged, rebuilding it");
+            // A crash before the first checkpoint leaves none.
+            match path.exists() {
+                true => tracing::warn!(file = %path.display(), "index was damaged, rebuilding it"),
+                false => tracing::debug!(file = %path.display(), "index was missing, rebuilding it"),
+            }
             self.recovery.rebuilt.push(path.to_path_buf());
         }
         if !state.txns {
@@ -342,8 +346,14 @@ impl<'a> Opening<'a> {
                 Ok(Some(epochs))
             }
             Ok(None) if log_end.0 == 0 => Ok(None),
+            // A crash before the first checkpoint leaves none.
+            Ok(None) => {
+                tracing::debug!(file = %path.display(), "leader epochs are missing, reading the batches");
+                self.recovery.rebuilt.push(path);
+                Ok(None)
+            }
             Ok(_) | Err(StorageError::Corrupt { .. }) => {
-                tracing::warn!(file = %path.display(), "leader epochs are missing or damaged, reading the batches");
+                tracing::warn!(file = %path.display(), "leader epochs are damaged, reading the batches");
                 self.recovery.rebuilt.push(path);
                 Ok(None)
             }

@@ -77,10 +77,7 @@ pub(super) async fn with_broker<T>(
     config: BrokerConfig,
     work: impl AsyncFnOnce(Broker) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
-    let (broker, report) = Broker::open(config).await?;
-    for cut in &report.cut {
-        tracing::warn!("a torn tail was cut: {cut:?}");
-    }
+    let (broker, _report) = Broker::open(config).await?;
     let result = work(broker.clone()).await;
     let closed = broker.close().await;
     let value = result?;
