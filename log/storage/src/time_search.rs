@@ -14,7 +14,8 @@ impl PartitionLog {
     /// # Errors
     /// If the log cannot be read, or the records of a batch that may hold it cannot be decoded.
     pub fn offset_for_time(&self, at: Timestamp) -> Result<Option<(Offset, Timestamp)>> {
-        let segments = self.segments.read();
+        // Not locked: a search may wait for the disk for long, and whoever rolls the log would wait with everyone else.
+        let segments = self.segments.read().clone();
         let log_end = self.log_end();
         for segment in segments.iter().filter(|s| s.max_timestamp() >= at) {
             if let Some(found) = self.first_record_at(segment, at)? {

@@ -1,5 +1,7 @@
 //! Writing, reading and waiting for records.
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use logmill_protocol::Offset;
 
@@ -7,6 +9,7 @@ use crate::batches;
 use crate::blocking;
 use crate::broker::Broker;
 use crate::error::{BrokerError, Refusal, Result};
+use crate::partition::Partition;
 use crate::topic_config::Flush;
 use crate::types::{FetchRequest, Fetched, Isolation, OffsetAt, TopicPartition};
 
@@ -74,6 +77,21 @@ impl Broker {
         let _call = self.inner.enter()?;
         let partition = self.inner.topics.partition(partition)?;
         blocking::run(move || partition.stored(partition.log().delete_records_before(before)).map(drop)).await
+    }
+
+    /// Moves the log starts of several partitions up, side by side, since each waits for the disk. Returns the new log
+    /// starts, in order.
+    pub(crate) async fn delete_records_of(
+        &self,
+        partitions: Vec<(Arc<Partition>, Offset)>,
+    ) -> Result<Vec<Result<Offset>>> {
+        let _call = self.inner.enter()?;
+        blocking::run(move || {
+            blocking::side_by_side(&partitions, |(partition, before)| {
+                Ok(partition.stored(partition.log().delete_records_before(*before)))
+            })
+        })
+        .await
     }
 
     /// Appends record batches without a transaction and returns the base offset of the first once they are durable

@@ -1,14 +1,16 @@
 //! DeleteRecords: moves log starts up, so that what lies below them can be deleted.
 
+use std::sync::Arc;
+
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::delete_records_response::{DeleteRecordsPartitionResult, DeleteRecordsTopicResult};
 use kafka_protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
 use logmill_protocol::Offset;
 
 use crate::error::BrokerError;
+use crate::partition::Partition;
 use crate::server::context::RequestContext;
 use crate::server::errors;
-use crate::types::TopicPartition;
 
 /// Stands for the high watermark.
 const TO_HIGH_WATERMARK: i64 = -1;
@@ -20,37 +22,57 @@ pub(super) async fn delete_records(
     _: i16,
     request: DeleteRecordsRequest,
 ) -> DeleteRecordsResponse {
-    let mut topics = Vec::with_capacity(request.topics.len());
+    let mut topics: Vec<DeleteRecordsTopicResult> = Vec::with_capacity(request.topics.len());
+    let (mut targets, mut places) = (Vec::new(), Vec::new());
     for topic in request.topics {
-        let mut partitions = Vec::with_capacity(topic.partitions.len());
-        for asked in topic.partitions {
-            let partition = TopicPartition::new(topic.name.to_string(), asked.partition_index);
-            let deleted = delete(context, &partition, asked.offset).await;
-            let result = DeleteRecordsPartitionResult::default().with_partition_index(asked.partition_index);
-            partitions.push(match deleted {
-                Ok(log_start) => result.with_low_watermark(log_start.0),
-                Err(code) => result.with_low_watermark(UNKNOWN_LOW_WATERMARK).with_error_code(code),
+        let mut results = Vec::with_capacity(topic.partitions.len());
+        for asked in &topic.partitions {
+            let index = asked.partition_index;
+            results.push(match target(context, &topic.name, index, asked.offset) {
+                Ok(target) => {
+                    targets.push(target);
+                    places.push((topics.len(), results.len()));
+                    result(index, Ok(Offset(UNKNOWN_LOW_WATERMARK)))
+                }
+                Err(code) => result(index, Err(code)),
             });
         }
-        topics.push(DeleteRecordsTopicResult::default().with_name(topic.name).with_partitions(partitions));
+        topics.push(DeleteRecordsTopicResult::default().with_name(topic.name).with_partitions(results));
+    }
+    let mut deleted = context.broker().delete_records_of(targets).await.map(Vec::into_iter);
+    for (topic, position) in places {
+        let log_start = match &mut deleted {
+            Ok(deleted) => deleted.next().unwrap_or(Err(BrokerError::Closed)).map_err(|error| errors::code(&error)),
+            Err(error) => Err(errors::code(error)),
+        };
+        if let Some(slot) = topics.get_mut(topic).and_then(|topic| topic.partitions.get_mut(position)) {
+            *slot = result(slot.partition_index, log_start);
+        }
     }
     DeleteRecordsResponse::default().with_topics(topics)
 }
 
-/// Deletes what lies below `before`, and returns the log start.
-async fn delete(context: &RequestContext, partition: &TopicPartition, before: i64) -> Result<Offset, i16> {
+fn result(index: i32, log_start: Result<Offset, i16>) -> DeleteRecordsPartitionResult {
+    let result = DeleteRecordsPartitionResult::default().with_partition_index(index);
+    match log_start {
+        Ok(log_start) => result.with_low_watermark(log_start.0),
+        Err(code) => result.with_low_watermark(UNKNOWN_LOW_WATERMARK).with_error_code(code),
+    }
+}
+
+/// The partition, and the offset below which its records are to be deleted.
+fn target(context: &RequestContext, topic: &str, index: i32, before: i64) -> Result<(Arc<Partition>, Offset), i16> {
     let code = |error: BrokerError| errors::code(&error);
-    let topic = context.broker().open_topic(&partition.topic).map_err(code)?;
-    let open = topic.partition(partition.partition).map_err(code)?;
+    let topic = context.broker().open_topic(topic).map_err(code)?;
+    let partition = topic.partition(index).map_err(code)?;
     // The broker reads its own topics back from their start.
     if topic.internal {
         return Err(ResponseError::InvalidTopicException.code());
     }
     let before = match before {
-        TO_HIGH_WATERMARK => open.log().high_watermark(),
+        TO_HIGH_WATERMARK => partition.log().high_watermark(),
         before if before < 0 => return Err(ResponseError::OffsetOutOfRange.code()),
         before => Offset(before),
     };
-    context.broker().delete_records(partition, before).await.map_err(code)?;
-    Ok(open.log().log_start())
+    Ok((Arc::clone(partition), before))
 }

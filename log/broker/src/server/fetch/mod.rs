@@ -19,9 +19,11 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use self::reading::{Reading, Slot, Terms};
+use self::response::Leader;
 use self::session::{Asked, SessionCache, SessionRequest, Summary, TopicKey, Wanted};
+use crate::partition::LEADER_EPOCH;
 use crate::server::api::{Refused, decode};
-use crate::server::context::RequestContext;
+use crate::server::context::{Node, RequestContext};
 use crate::server::reply::Reply;
 use crate::types::Isolation;
 
@@ -71,7 +73,18 @@ pub(super) async fn fetch(context: &RequestContext, version: i16, body: BytesMut
     };
     let included = reading.slots().iter().zip(&answer.included);
     let slots: Vec<&Slot> = included.filter(|(_, is_included)| **is_included).map(|(slot, _)| slot).collect();
-    Ok(response::response(version, answer.session_id, &slots))
+    Ok(response::response(version, answer.session_id, &slots, leader(&context.node)))
+}
+
+/// This node leads every partition.
+fn leader(node: &Node) -> Leader<'_> {
+    Leader {
+        id: node.config.node_id,
+        epoch: LEADER_EPOCH,
+        host: &node.advertised.host,
+        port: node.advertised.port,
+        rack: node.config.rack.as_deref(),
+    }
 }
 
 /// Waits until there is enough, the time is up, or the server drains.

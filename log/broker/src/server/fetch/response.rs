@@ -7,6 +7,8 @@
 //! The layout is that of Kafka's `FetchResponse.json`, versions 4 to 18; it turns flexible (KIP-482) in version 12.
 
 use bytes::{BufMut, BytesMut};
+use kafka_protocol::ResponseError;
+use logmill_protocol::LeaderEpoch;
 
 use crate::server::fetch::reading::{Found, SMALL_BYTES, Slot};
 use crate::server::fetch::session::TopicKey;
@@ -18,10 +20,10 @@ const LOG_START_VERSION: i16 = 5;
 const PREFERRED_REPLICA_VERSION: i16 = 11;
 const FLEXIBLE_VERSION: i16 = 12;
 const TOPIC_ID_VERSION: i16 = 13;
+const LEADER_VERSION: i16 = 16;
 
 /// Most bytes of records that are read into a response; the rest is sent from files, however small its parts.
 const MAX_INLINE_BYTES: usize = 1 << 20;
-const KAFKA_STORAGE_ERROR: i16 = 56;
 /// The replica to read from is this one.
 const NO_PREFERRED_REPLICA: i32 = -1;
 /// Room for what surrounds the records of one partition.
@@ -29,18 +31,30 @@ const PARTITION_BYTES: usize = 64;
 
 /// The response to a session that cannot go on.
 pub(super) fn refusal(version: i16, error_code: i16) -> Reply {
-    encode(version, error_code, 0, &[])
+    encode(version, error_code, 0, &[], None)
+}
+
+/// Where the leader of every partition is: told to those who believe otherwise (KIP-951).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Leader<'a> {
+    pub(super) id: i32,
+    pub(super) epoch: LeaderEpoch,
+    pub(super) host: &'a str,
+    pub(super) port: u16,
+    pub(super) rack: Option<&'a str>,
 }
 
 /// The response with these partitions, in this order; those of a topic that follow one another share its name.
-pub(super) fn response(version: i16, session_id: i32, slots: &[&Slot]) -> Reply {
-    encode(version, 0, session_id, slots)
+pub(super) fn response(version: i16, session_id: i32, slots: &[&Slot], leader: Leader<'_>) -> Reply {
+    encode(version, 0, session_id, slots, Some(leader))
 }
 
-fn encode(version: i16, error_code: i16, session_id: i32, slots: &[&Slot]) -> Reply {
+fn encode(version: i16, error_code: i16, session_id: i32, slots: &[&Slot], leader: Option<Leader<'_>>) -> Reply {
     let inline: usize = slots.iter().map(|slot| inline_len(slot)).sum();
     let capacity = PARTITION_BYTES * (slots.len() + 1) + inline.min(MAX_INLINE_BYTES);
-    let mut writer = Writer { version, out: BytesMut::with_capacity(capacity), chunks: Vec::new(), inlined: 0 };
+    let out = BytesMut::with_capacity(capacity);
+    let leader = leader.filter(|_| version >= LEADER_VERSION);
+    let mut writer = Writer { version, leader, out, chunks: Vec::new(), inlined: 0 };
     writer.out.put_i32(0);
     if version >= SESSION_VERSION {
         writer.out.put_i16(error_code);
@@ -51,9 +65,18 @@ fn encode(version: i16, error_code: i16, session_id: i32, slots: &[&Slot]) -> Re
     for partitions in topics {
         writer.topic(partitions);
     }
-    writer.no_tags();
+    let misled = |slot: &&Slot| slot.found.as_ref().is_err_and(|code| has_other_leader(*code));
+    match leader.filter(|_| slots.iter().any(misled)) {
+        Some(leader) => writer.endpoint(leader),
+        None => writer.no_tags(),
+    }
     writer.flush();
     Reply { chunks: writer.chunks }
+}
+
+/// Whether the error means that the client takes another for the leader.
+fn has_other_leader(code: i16) -> bool {
+    code == ResponseError::NotLeaderOrFollower.code() || code == ResponseError::FencedLeaderEpoch.code()
 }
 
 /// Bytes of the slot's records that may be read into the response.
@@ -62,15 +85,17 @@ fn inline_len(slot: &Slot) -> usize {
     found.map_or(0, |slice| slice.len()).min(SMALL_BYTES)
 }
 
-struct Writer {
+struct Writer<'a> {
     version: i16,
+    /// Who leads, if the version can tell.
+    leader: Option<Leader<'a>>,
     out: BytesMut,
     chunks: Vec<Chunk>,
     /// Bytes of records read into the response so far.
     inlined: usize,
 }
 
-impl Writer {
+impl<'a> Writer<'a> {
     fn is_flexible(&self) -> bool {
         self.version >= FLEXIBLE_VERSION
     }
@@ -122,7 +147,7 @@ impl Writer {
                 if let Err(error) = read {
                     tracing::error!(%error, "cannot read");
                     self.out.truncate(begin);
-                    return self.error(index, KAFKA_STORAGE_ERROR);
+                    return self.error(index, ResponseError::KafkaStorageError.code());
                 }
                 self.inlined += len;
             } else {
@@ -149,7 +174,35 @@ impl Writer {
         self.null_array();
         self.preferred_replica();
         self.bytes_len(0);
+        match self.leader.filter(|_| has_other_leader(code)) {
+            Some(leader) => {
+                // One tag, 1, of 9 bytes: a structure without tags of its own.
+                self.out.put_slice(&[1, 1, 9]);
+                self.out.put_i32(leader.id);
+                self.out.put_i32(leader.epoch.0);
+                self.out.put_u8(0);
+            }
+            None => self.no_tags(),
+        }
+    }
+
+    /// The response's last tags: where the leader is.
+    fn endpoint(&mut self, leader: Leader<'a>) {
+        let before = std::mem::take(&mut self.out);
+        self.array_len(1);
+        self.out.put_i32(leader.id);
+        self.string(leader.host);
+        self.out.put_i32(leader.port.into());
+        match leader.rack {
+            Some(rack) => self.string(rack),
+            None => self.out.put_u8(0),
+        }
         self.no_tags();
+        let endpoints = std::mem::replace(&mut self.out, before);
+        // One tag, 0.
+        self.out.put_slice(&[1, 0]);
+        self.varint(endpoints.len());
+        self.out.put_slice(&endpoints);
     }
 
     fn marks(&mut self, index: i32, code: i16, high_watermark: i64, last_stable_offset: i64, log_start: i64) {
@@ -218,140 +271,5 @@ impl Writer {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-    use std::sync::Arc;
-
-    use bytes::Bytes;
-    use kafka_protocol::messages::fetch_response::{
-        AbortedTransaction, EpochEndOffset, FetchableTopicResponse, PartitionData,
-    };
-    use kafka_protocol::messages::{BrokerId, FetchResponse, TopicName};
-    use kafka_protocol::protocol::{Encodable, StrBytes};
-    use logmill_protocol::{BatchBuilder, BatchOptions, LeaderEpoch, Offset, ProducerId, Timestamp};
-    use logmill_storage::{LogConfig, LogSlice, PartitionLog, SliceRequest, Sliced};
-    use uuid::Uuid;
-
-    use super::*;
-
-    /// A slice that holds one batch with a value of so many bytes.
-    fn slice(dir: &std::path::Path, len: usize) -> LogSlice {
-        let (log, _) = PartitionLog::open(&dir.join(format!("t-1-{len}")).join("0"), LogConfig::default()).unwrap();
-        let mut batch = BatchBuilder::new(BatchOptions::default());
-        batch.append(Timestamp(1), None, Some(&vec![7; len]), &[]).unwrap();
-        log.append(&mut batch.finish().unwrap().to_vec(), LeaderEpoch(0), Timestamp(1)).unwrap();
-        let request =
-            SliceRequest { from: Offset(0), up_to: Offset(1), max_bytes: 1, first_whole: true, may_wait: true };
-        match log.slice(request).unwrap() {
-            Sliced::Slice(slice) => slice,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn bytes(reply: &Reply) -> Vec<u8> {
-        let chunk = |chunk: &Chunk| match chunk {
-            Chunk::Bytes(bytes) => bytes.to_vec(),
-            Chunk::File(file) => file.slice().read().unwrap().to_vec(),
-        };
-        reply.chunks.iter().flat_map(chunk).collect()
-    }
-
-    fn found(slice: Option<LogSlice>) -> Found {
-        Found { high_watermark: 9, last_stable_offset: 8, log_start: 2, slice, ..Found::default() }
-    }
-
-    /// The partition as Kafka's own schema has it.
-    fn data(version: i16, slot: &Slot) -> PartitionData {
-        let data =
-            PartitionData::default().with_partition_index(slot.wanted.partition).with_records(Some(Bytes::new()));
-        let found = match &slot.found {
-            Ok(found) => found,
-            Err(code) => {
-                return data.with_error_code(*code).with_high_watermark(-1).with_aborted_transactions(None);
-            }
-        };
-        let aborted = found.aborted.as_ref().map(|aborted| {
-            let one = |(id, first): &(ProducerId, Offset)| {
-                let id = kafka_protocol::messages::ProducerId(id.0);
-                AbortedTransaction::default().with_producer_id(id).with_first_offset(first.0)
-            };
-            aborted.iter().map(one).collect()
-        });
-        let data = data
-            .with_high_watermark(found.high_watermark)
-            .with_last_stable_offset(found.last_stable_offset)
-            .with_log_start_offset(found.log_start)
-            .with_aborted_transactions(aborted)
-            .with_preferred_read_replica(BrokerId(-1))
-            .with_records(Some(found.slice.as_ref().map_or(Bytes::new(), |slice| slice.read().unwrap())));
-        match found.diverging {
-            Some((epoch, end)) if version >= 12 => {
-                data.with_diverging_epoch(EpochEndOffset::default().with_epoch(epoch.0).with_end_offset(end.0))
-            }
-            _ => data,
-        }
-    }
-
-    #[test]
-    fn responses_are_byte_for_byte_what_the_schema_says() {
-        let dir = tempfile::tempdir().unwrap();
-        let (small, large) = (slice(dir.path(), 100), slice(dir.path(), 100_000));
-        let aborted = Some(vec![(ProducerId(5), Offset(1)), (ProducerId(1 << 40), Offset(3))]);
-        let kinds: [(&str, Vec<Result<Found, i16>>); 4] = [
-            ("first", vec![Ok(found(None)), Ok(found(Some(small.clone()))), Err(3)]),
-            ("second", vec![Ok(found(Some(large.clone()))), Ok(found(Some(large))), Ok(found(None))]),
-            (
-                "third",
-                vec![
-                    Ok(Found { aborted, ..found(Some(small)) }),
-                    Ok(Found { aborted: Some(Vec::new()), ..found(None) }),
-                ],
-            ),
-            ("first", vec![Ok(Found { diverging: Some((LeaderEpoch(2), Offset(77))), ..found(None) })]),
-        ];
-        for version in 4..=18 {
-            let key = |name: &str| match version >= TOPIC_ID_VERSION {
-                true => TopicKey::Id(Uuid::from_u128(name.bytes().map(u128::from).sum())),
-                false => TopicKey::Name(Arc::from(name)),
-            };
-            let mut slots = Vec::new();
-            let mut topics = Vec::new();
-            for (name, founds) in &kinds {
-                let of_topic: Vec<Slot> =
-                    (0..).zip(founds).map(|(n, found)| Slot::of(key(name), n, copy(found))).collect();
-                let topic = FetchableTopicResponse::default()
-                    .with_partitions(of_topic.iter().map(|slot| data(version, slot)).collect());
-                topics.push(match key(name) {
-                    TopicKey::Id(id) => topic.with_topic_id(id),
-                    TopicKey::Name(_) => topic.with_topic(TopicName(StrBytes::from_string((*name).to_owned()))),
-                });
-                slots.extend(of_topic);
-            }
-            let session = if version >= SESSION_VERSION { 77 } else { 0 };
-            let expected = FetchResponse::default().with_session_id(session).with_responses(topics);
-            let mut encoded = BytesMut::new();
-            expected.encode(&mut encoded, version).unwrap();
-            let reply = response(version, session, &slots.iter().collect::<Vec<_>>());
-            assert!(bytes(&reply) == encoded, "version {version}");
-            assert_eq!(reply.chunks.len(), 5, "two large slices stay in their files");
-            assert!(bytes(&response(version, session, &[])).len() < 20);
-        }
-    }
-
-    fn copy(found: &Result<Found, i16>) -> Result<Found, i16> {
-        found.as_ref().map_err(|code| *code).map(|found| Found {
-            slice: found.slice.clone(),
-            aborted: found.aborted.clone(),
-            ..*found
-        })
-    }
-
-    #[test]
-    fn a_refused_session_is_told_in_the_response_itself() {
-        for version in SESSION_VERSION..=18 {
-            let mut encoded = BytesMut::new();
-            FetchResponse::default().with_error_code(70).encode(&mut encoded, version).unwrap();
-            assert_eq!(bytes(&refusal(version, 70)), encoded, "version {version}");
-        }
-    }
-}
+#[path = "response_tests.rs"]
+mod tests;
