@@ -44,8 +44,12 @@ pub(crate) fn is_transactional(batches: &[u8]) -> Result<bool, BatchError> {
     Ok(false)
 }
 
-/// Builds the batches anew with another codec (`compression.type`); `None` if they have it already.
-pub(crate) fn recompress(batches: &[u8], codec: Compression) -> Result<Option<BytesMut>, BatchError> {
+/// Builds the batches anew with another codec (`compression.type`) at its level; `None` if they have the codec already.
+pub(crate) fn recompress(
+    batches: &[u8],
+    codec: Compression,
+    level: Option<i32>,
+) -> Result<Option<BytesMut>, BatchError> {
     let mut done = true;
     for batch in logmill_protocol::batches(batches) {
         done &= batch?.header().compression()? == codec;
@@ -58,19 +62,23 @@ pub(crate) fn recompress(batches: &[u8], codec: Compression) -> Result<Option<By
     for batch in logmill_protocol::batches(batches) {
         let batch = batch?;
         batch.verify_crc()?;
-        out.extend_from_slice(&rebuild(&batch, codec, &mut scratch)?);
+        out.extend_from_slice(&rebuild(&batch, (codec, level), &mut scratch)?);
     }
     Ok(Some(out))
 }
 
-fn rebuild(batch: &BatchView<'_>, codec: Compression, scratch: &mut Vec<u8>) -> Result<Bytes, BatchError> {
+fn rebuild(
+    batch: &BatchView<'_>,
+    (compression, level): (Compression, Option<i32>),
+    scratch: &mut Vec<u8>,
+) -> Result<Bytes, BatchError> {
     let header = batch.header();
     let producer = header.has_producer_id().then_some(ProducerStamp {
         id: header.producer_id,
         epoch: header.producer_epoch,
         base_sequence: header.base_sequence,
     });
-    let options = BatchOptions { compression: codec, producer, transactional: header.is_transactional() };
+    let options = BatchOptions { compression, level, producer, transactional: header.is_transactional() };
     let mut builder = BatchBuilder::new(options);
     for record in batch.records(scratch, &BatchLimits::PRODUCE)? {
         let record = record?;
@@ -111,9 +119,24 @@ mod tests {
     #[test]
     fn recompressed_batches_hold_the_same_records() {
         let plain = batch(50, Compression::None);
-        let zstd = recompress(&plain, Compression::Zstd).unwrap().unwrap();
+        let zstd = recompress(&plain, Compression::Zstd, None).unwrap().unwrap();
         assert!(zstd.len() < plain.len());
-        assert_eq!(recompress(&zstd, Compression::None).unwrap().unwrap(), plain);
-        assert_eq!(recompress(&zstd, Compression::Zstd).unwrap(), None, "nothing to do");
+        assert_eq!(recompress(&zstd, Compression::None, None).unwrap().unwrap(), plain);
+        assert_eq!(recompress(&zstd, Compression::Zstd, None).unwrap(), None, "nothing to do");
+    }
+
+    #[test]
+    fn a_higher_level_makes_batches_smaller() {
+        let mut builder = BatchBuilder::new(BatchOptions::default());
+        for n in 0..2000i64 {
+            let value = format!("the {} of {} and {}", n % 7, n * n % 1000, n % 13);
+            builder.append(Timestamp(n), None, Some(value.as_bytes()), &[]).unwrap();
+        }
+        let plain = builder.finish().unwrap();
+        for (codec, low, high) in [(Compression::Gzip, 1, 9), (Compression::Zstd, -50, 19)] {
+            let [low, high] = [low, high].map(|level| recompress(&plain, codec, Some(level)).unwrap().unwrap());
+            assert!(high.len() < low.len(), "{codec:?}: {} and {}", high.len(), low.len());
+            assert_eq!(recompress(&high, Compression::None, None).unwrap().unwrap(), plain);
+        }
     }
 }

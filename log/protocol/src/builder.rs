@@ -28,6 +28,8 @@ pub struct ProducerStamp {
 pub struct BatchOptions {
     /// The codec of the records.
     pub compression: Compression,
+    /// How hard to compress, by the codec's own levels; `None` for its default. For gzip and zstd.
+    pub level: Option<i32>,
     /// The producer, if it is idempotent.
     pub producer: Option<ProducerStamp>,
     /// Whether the batch is part of the producer's transaction.
@@ -59,7 +61,7 @@ impl BatchBuilder {
         Self {
             options,
             control: false,
-            compressor: Compressor::new(options.compression),
+            compressor: Compressor::new(options.compression, options.level),
             buffer: BytesMut::new(),
             compressed: Vec::new(),
             expected_bytes: 0,

@@ -32,7 +32,7 @@ proptest! {
     ) {
         let stamp = ProducerStamp { id: ProducerId(7), epoch: ProducerEpoch(3), base_sequence: 11 };
         let mut builder =
-            BatchBuilder::new(BatchOptions { compression: codec, producer: Some(stamp), transactional });
+            BatchBuilder::new(BatchOptions { compression: codec, level: None, producer: Some(stamp), transactional });
         for records in groups {
             let bytes = build(&mut builder, &records);
             prop_assert!(builder.is_empty());

@@ -112,7 +112,9 @@ impl Producing {
         }
         let invalid = |error| BrokerError::batch(partition.name(), &error);
         let codec = topic.config.compression;
-        let rebuilt = codec.map(|codec| batches::recompress(batches, codec).map_err(invalid)).transpose()?;
+        let rebuilt = codec
+            .map(|codec| batches::recompress(batches, codec, topic.config.level()).map_err(invalid))
+            .transpose()?;
         let appended = match rebuilt.flatten() {
             Some(mut rebuilt) => partition.append(&mut rebuilt, self.now)?,
             None => partition.append(batches, self.now)?,

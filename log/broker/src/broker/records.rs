@@ -121,9 +121,10 @@ impl Broker {
 
     /// The batch as the topic wants it stored (`compression.type`).
     pub(super) async fn stored_form(&self, partition: &TopicPartition, batch: Bytes) -> Result<Bytes> {
-        let Some(codec) = self.inner.topics.topic(&partition.topic)?.config.compression else { return Ok(batch) };
+        let config = self.inner.topics.topic(&partition.topic)?.config;
+        let Some(codec) = config.compression else { return Ok(batch) };
         let name = partition.clone();
-        blocking::decompressing(move || match batches::recompress(&batch, codec) {
+        blocking::decompressing(move || match batches::recompress(&batch, codec, config.level()) {
             Ok(built) => Ok(built.map_or(batch, BytesMut::freeze)),
             Err(error) => Err(BrokerError::batch(&name, &error)),
         })

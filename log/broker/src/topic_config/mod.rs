@@ -34,6 +34,10 @@ pub struct TopicConfig {
     pub segment_ms: u64,
     /// `compression.type`: the codec that batches are stored with; `None` keeps the producer's.
     pub compression: Option<Compression>,
+    /// `compression.gzip.level`; `None` for gzip's own default.
+    pub gzip_level: Option<i32>,
+    /// `compression.zstd.level`.
+    pub zstd_level: i32,
     /// `message.timestamp.type`.
     pub timestamp_type: TimestampType,
     /// `max.message.bytes`: of a whole batch, as Kafka counts it.
@@ -68,6 +72,8 @@ impl Default for TopicConfig {
             segment_bytes: 256 << 20,
             segment_ms: 7 * 24 * 3_600_000,
             compression: None,
+            gzip_level: None,
+            zstd_level: 3,
             timestamp_type: TimestampType::CreateTime,
             max_message_bytes: 1_048_588,
             flush: Flush::Sync,
@@ -125,6 +131,15 @@ impl TopicConfig {
         match table::find(name) {
             Some(_) => Ok(()),
             None => Err(BrokerError::Invalid(unknown(name))),
+        }
+    }
+
+    /// The level of the codec that batches are stored with; `None` for its default.
+    pub(crate) fn level(&self) -> Option<i32> {
+        match self.compression? {
+            Compression::Gzip => self.gzip_level,
+            Compression::Zstd => Some(self.zstd_level),
+            Compression::None | Compression::Snappy | Compression::Lz4 => None,
         }
     }
 
@@ -253,6 +268,7 @@ mod tests {
             let other = match (config.name, config.kind) {
                 ("cleanup.policy" | "unclean.leader.election.enable", _) => continue,
                 ("compression.type", _) => "lz4",
+                ("compression.gzip.level" | "compression.zstd.level", _) => "9",
                 ("flush", _) => "os",
                 ("message.timestamp.type", _) => "LogAppendTime",
                 (_, ConfigType::Boolean) => "false",

@@ -44,6 +44,17 @@ pub(crate) static TOPIC_CONFIGS: &[ConfigDef] = &[
         set: |_, value| value.cleanup_policy(),
     },
     ConfigDef {
+        name: "compression.gzip.level",
+        node_name: Some("compression.gzip.level"),
+        kind: ConfigType::Int,
+        default: "-1",
+        doc: "How hard gzip compresses where `compression.type` is `gzip`: 1 to 9, or -1 for its own default.",
+        set: |config, value| {
+            config.gzip_level = if value.text == "-1" { None } else { Some(value.integer(1, 9)?) };
+            Ok(())
+        },
+    },
+    ConfigDef {
         name: "compression.type",
         node_name: Some("compression.type"),
         kind: ConfigType::String,
@@ -51,6 +62,14 @@ pub(crate) static TOPIC_CONFIGS: &[ConfigDef] = &[
         doc: "The codec that batches are stored with: `uncompressed`, `gzip`, `snappy`, `lz4`, `zstd`, or `producer` to \
               keep the producer's.",
         set: |config, value| value.codec().map(|codec| config.compression = codec),
+    },
+    ConfigDef {
+        name: "compression.zstd.level",
+        node_name: Some("compression.zstd.level"),
+        kind: ConfigType::Int,
+        default: "3",
+        doc: "How hard zstd compresses where `compression.type` is `zstd`: -131072 to 22.",
+        set: |config, value| value.integer(-131_072, 22).map(|level| config.zstd_level = level),
     },
     ConfigDef {
         name: "flush",
@@ -204,13 +223,10 @@ pub(crate) static TOPIC_CONFIGS: &[ConfigDef] = &[
 const COMPACTION: &str = "compaction is not supported yet";
 const TIERED: &str = "tiered storage is not supported yet";
 const REPLICATION: &str = "replication is not supported yet";
-const LEVELS: &str = "compression levels are not supported yet";
 
 /// Kafka's other topic configs, and why they are refused: known, so that they are not taken for typing errors.
 pub(super) const UNSUPPORTED: &[(&str, &str)] = &[
-    ("compression.gzip.level", LEVELS),
-    ("compression.lz4.level", LEVELS),
-    ("compression.zstd.level", LEVELS),
+    ("compression.lz4.level", "lz4 has one level here"),
     ("delete.retention.ms", COMPACTION),
     ("file.delete.delay.ms", "deleted segments are removed at once, readers under way keep them"),
     ("follower.replication.throttled.replicas", REPLICATION),
@@ -248,6 +264,13 @@ impl Value<'_> {
 
     fn number(&self, min: u64, max: u64) -> Result<u64, String> {
         match self.text.parse::<u64>() {
+            Ok(number) if (min..=max).contains(&number) => Ok(number),
+            _ => Err(self.must_be(&format!("a number from {min} to {max}"))),
+        }
+    }
+
+    fn integer(&self, min: i32, max: i32) -> Result<i32, String> {
+        match self.text.parse::<i32>() {
             Ok(number) if (min..=max).contains(&number) => Ok(number),
             _ => Err(self.must_be(&format!("a number from {min} to {max}"))),
         }

@@ -97,3 +97,14 @@ async fn more_partitions_than_files_can_be_open_are_refused() {
     let refused = results.last().unwrap().as_ref().unwrap_err();
     assert!(matches!(refused, BrokerError::TooManyPartitions { .. }), "{refused}");
 }
+
+#[tokio::test]
+async fn batches_are_stored_at_the_level_of_their_topic() {
+    let mut sizes = Vec::new();
+    for level in ["-100", "19"] {
+        let (_dir, broker, t) = broker(&[("compression.type", "zstd"), ("compression.zstd.level", level)]).await;
+        broker.produce(&t, batch(5000, now())).await.unwrap();
+        sizes.push(broker.partition_for_test(&t).log().size_bytes());
+    }
+    assert!(sizes[1] < sizes[0], "{sizes:?}");
+}

@@ -159,7 +159,7 @@ fn read_bounded(mut decoder: impl Read, out: &mut Vec<u8>, max: usize) -> Result
 /// A compressor with the memory of its codec, kept from batch to batch.
 pub(crate) enum Compressor {
     None,
-    Gzip,
+    Gzip(flate2::Compression),
     Snappy(Box<snap::raw::Encoder>),
     Lz4,
     Zstd(Box<zstd::bulk::Compressor<'static>>),
@@ -167,13 +167,16 @@ pub(crate) enum Compressor {
 
 impl Compressor {
     /// A compressor for `codec`. If zstd cannot allocate its context, batches stay uncompressed.
-    pub(crate) fn new(codec: Compression) -> Self {
+    pub(crate) fn new(codec: Compression, level: Option<i32>) -> Self {
         match codec {
             Compression::None => Self::None,
-            Compression::Gzip => Self::Gzip,
+            Compression::Gzip => {
+                let level = level.and_then(|level| u32::try_from(level).ok()).map(|level| level.min(9));
+                Self::Gzip(level.map_or_else(flate2::Compression::default, flate2::Compression::new))
+            }
             Compression::Snappy => Self::Snappy(Box::new(snap::raw::Encoder::new())),
             Compression::Lz4 => Self::Lz4,
-            Compression::Zstd => match zstd::bulk::Compressor::new(zstandard::LEVEL) {
+            Compression::Zstd => match zstd::bulk::Compressor::new(level.unwrap_or(zstandard::LEVEL)) {
                 Ok(compressor) => Self::Zstd(Box::new(compressor)),
                 Err(_) => Self::None,
             },
@@ -184,7 +187,7 @@ impl Compressor {
     pub(crate) fn codec(&self) -> Compression {
         match self {
             Self::None => Compression::None,
-            Self::Gzip => Compression::Gzip,
+            Self::Gzip(_) => Compression::Gzip,
             Self::Snappy(_) => Compression::Snappy,
             Self::Lz4 => Compression::Lz4,
             Self::Zstd(_) => Compression::Zstd,
@@ -198,8 +201,8 @@ impl Compressor {
                 out.extend_from_slice(input);
                 Ok(())
             }
-            Self::Gzip => {
-                let mut encoder = flate2::write::GzEncoder::new(out, flate2::Compression::default());
+            Self::Gzip(level) => {
+                let mut encoder = flate2::write::GzEncoder::new(out, *level);
                 encoder.write_all(input)?;
                 encoder.finish().map(drop)
             }

@@ -75,7 +75,7 @@ pub fn records(count: usize, value_len: usize) -> Vec<Record> {
 /// A batch of such records, of a producer and its transaction.
 pub fn batch(codec: Compression, count: usize, value_len: usize) -> Vec<u8> {
     let stamp = ProducerStamp { id: ProducerId(7), epoch: ProducerEpoch(3), base_sequence: 11 };
-    let options = BatchOptions { compression: codec, producer: Some(stamp), transactional: true };
+    let options = BatchOptions { compression: codec, level: None, producer: Some(stamp), transactional: true };
     build(&mut BatchBuilder::new(options), &records(count, value_len)).to_vec()
 }
 
