@@ -36,9 +36,10 @@ async fn the_coordinator_of_every_group_is_this_node() {
             let keys: Vec<_> = found.coordinators.iter().map(|c| (c.key.as_str(), c.node_id.0, c.error_code)).collect();
             assert_eq!(keys, [("g", 1, 0), ("h", 1, 0)]);
         }
-        for (key_type, reason) in [
-            (1, "transactions over the Kafka protocol are not supported yet"),
-            (2, "there are no coordinators of type 2"),
+        let unsupported = "transactions over the Kafka protocol are not supported yet";
+        for (key_type, refusal, reason) in [
+            (1, ResponseError::ClusterAuthorizationFailed, unsupported),
+            (2, ResponseError::InvalidRequest, "there are no coordinators of type 2"),
         ] {
             let request = FindCoordinatorRequest::default().with_key_type(key_type);
             let (code, message) = match version {
@@ -53,7 +54,7 @@ async fn the_coordinator_of_every_group_is_this_node() {
                     (found.error_code, found.error_message)
                 }
             };
-            assert_eq!(error(code), Some(ResponseError::InvalidRequest));
+            assert_eq!(error(code), Some(refusal));
             assert_eq!(message.unwrap().as_str(), reason);
         }
     }

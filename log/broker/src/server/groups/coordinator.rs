@@ -35,7 +35,7 @@ pub(in crate::server) async fn find_coordinator(
 
 fn find(context: &RequestContext, key: StrBytes, key_type: i8) -> Coordinator {
     let node = &context.node;
-    let refusal = match key_type {
+    let (code, refusal) = match key_type {
         GROUP => {
             return Coordinator::default()
                 .with_key(key)
@@ -43,13 +43,17 @@ fn find(context: &RequestContext, key: StrBytes, key_type: i8) -> Coordinator {
                 .with_host(text(&node.advertised.host))
                 .with_port(node.advertised.port.into());
         }
-        TRANSACTION => "transactions over the Kafka protocol are not supported yet".to_owned(),
-        other => format!("there are no coordinators of type {other}"),
+        // Of the codes that librdkafka takes for final, instead of asking again, the one with which Java shows the text.
+        TRANSACTION => {
+            let refusal = "transactions over the Kafka protocol are not supported yet".to_owned();
+            (ResponseError::ClusterAuthorizationFailed, refusal)
+        }
+        other => (ResponseError::InvalidRequest, format!("there are no coordinators of type {other}")),
     };
     Coordinator::default()
         .with_key(key)
         .with_node_id(BrokerId(-1))
         .with_port(-1)
-        .with_error_code(ResponseError::InvalidRequest.code())
+        .with_error_code(code.code())
         .with_error_message(Some(text(refusal)))
 }
