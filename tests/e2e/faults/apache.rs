@@ -46,7 +46,7 @@ fn the_checker_finds_nothing_in_what_apache_kafka_does() {
     let bootstrap = format!("127.0.0.1:{port}");
     create_topic(&bootstrap, TOPIC, PARTITIONS, &[]);
     let settings = [("enable.idempotence", "true"), ("acks", "all")];
-    let load = Load::start(&bootstrap, producers(&settings), &members());
+    let load = Load::start(&bootstrap, producers(&settings), &members("cooperative-sticky"));
     let log = "see the node's own log";
     load.assert_goes_on(&log);
     kafka(&["kill", node.folder]);

@@ -32,22 +32,30 @@ pub(super) fn producers(settings: &[(&'static str, &str)]) -> Vec<ProducerSpec> 
 
 /// Three members of one group: one that keeps its place through restarts, one that reads in small bites, and one that
 /// waits for large ones.
-pub(super) fn members() -> Vec<MemberSpec> {
-    let member = |number: u32| MemberSpec::new(&format!("member {number}"), "readers", TOPIC);
-    vec![
-        member(1).set("group.instance.id", "the-first"),
-        member(2).set("fetch.message.max.bytes", 4096),
-        member(3).set("fetch.min.bytes", 100_000),
-    ]
+pub(super) fn members(strategy: &str) -> Vec<MemberSpec> {
+    let settings: [(&str, &str); 3] =
+        [("group.instance.id", "the-first"), ("fetch.message.max.bytes", "4096"), ("fetch.min.bytes", "100000")];
+    let member = |(number, (key, value))| member(number, strategy).set(key, value);
+    (1..).zip(settings).map(member).collect()
 }
 
+fn member(number: u32, strategy: &str) -> MemberSpec {
+    let spec = MemberSpec::new(&format!("member {number}"), "readers", TOPIC);
+    spec.set("partition.assignment.strategy", strategy)
+}
+
+/// How many kills lie between two changes of the group.
+const KILLS_PER_CHANGE: u32 = 4;
+
 /// Kills the node at random moments, each after everyone has made progress since the last.
-fn kill(node: &mut Node, load: &Load, times: usize, seed: u64) {
-    let mut random = fastrand::Rng::with_seed(seed);
-    for _ in 0..times {
-        let before = load.progress();
-        load.await_progress(&before, 30, node);
+fn kill(node: &mut Node, load: &mut Load, times: u32, strategy: &str) {
+    let mut random = fastrand::Rng::with_seed(times.into());
+    for nth in 1..=times {
+        load.await_progress(&load.progress(), 30, node);
         std::thread::sleep(Duration::from_millis(random.u64(0..400)));
+        if nth % KILLS_PER_CHANGE == 0 {
+            load.replace_member(&member(10 + nth, strategy));
+        }
         node.kill();
         node.start();
     }
@@ -61,8 +69,9 @@ fn killed_twenty_times_it_loses_and_doubles_nothing_that_idempotent_producers_se
     node.start();
     create_topic(&node.bootstrap(), TOPIC, PARTITIONS, &[("segment.bytes", "1048576")]);
     let settings = [("enable.idempotence", "true"), ("acks", "all")];
-    let load = Load::start(&node.bootstrap(), producers(&settings), &members());
-    kill(&mut node, &load, 20, 1);
+    let strategy = "range,roundrobin";
+    let mut load = Load::start(&node.bootstrap(), producers(&settings), &members(strategy));
+    kill(&mut node, &mut load, 20, strategy);
     load.check(&node).assert_none(&node);
 }
 
@@ -72,8 +81,9 @@ fn killed_it_loses_nothing_that_was_acknowledged_from_the_page_cache_either() {
     let mut node = Node::new(folder.path());
     node.start();
     create_topic(&node.bootstrap(), TOPIC, PARTITIONS, &[("segment.bytes", "1048576")]);
-    let load = Load::start(&node.bootstrap(), producers(&[("acks", "1")]), &members());
-    kill(&mut node, &load, 5, 2);
+    let strategy = "cooperative-sticky";
+    let mut load = Load::start(&node.bootstrap(), producers(&[("acks", "1")]), &members(strategy));
+    kill(&mut node, &mut load, 8, strategy);
     // The page cache outlives the process. A producer that is not idempotent sends again what was not acknowledged, and
     // so it may come twice, and after what was sent later.
     let allowed = [Kind::Duplicate, Kind::NonmonotonicSend];
@@ -132,7 +142,7 @@ fn died_at_each_step_of_the_log_under_load_it_loses_and_doubles_nothing() {
     // Small segments, so that there are many rolls.
     create_topic(&node.bootstrap(), TOPIC, PARTITIONS, &[("segment.bytes", "65536")]);
     let settings = [("enable.idempotence", "true"), ("acks", "all")];
-    let load = Load::start(&node.bootstrap(), producers(&settings), &members());
+    let load = Load::start(&node.bootstrap(), producers(&settings), &members("roundrobin"));
     for (nth, point) in POINTS.iter().chain(&POINTS_OF_THE_END).enumerate() {
         load.assert_goes_on(&node);
         node.kill();

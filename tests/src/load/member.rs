@@ -163,8 +163,10 @@ impl RunningMember {
         self.thread.is_finished()
     }
 
-    pub fn join(self) {
+    /// Waits until it has left, and returns how many records it polled.
+    pub fn join(self) -> u64 {
         self.thread.join().unwrap_or_else(|_| panic!("{} failed", self.name));
+        self.polled.load(Ordering::Relaxed)
     }
 }
 

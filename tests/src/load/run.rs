@@ -60,6 +60,8 @@ pub struct Load {
     recorder: Recorder,
     producers: Vec<RunningProducer>,
     members: Vec<RunningMember>,
+    /// What members polled that have left.
+    polled_by_others: u64,
 }
 
 /// How far each client has come.
@@ -75,7 +77,7 @@ impl Load {
         let recorder = Recorder::default();
         let members = members.iter().map(|spec| RunningMember::start(bootstrap, &recorder, spec)).collect();
         let producers = producers.into_iter().map(|spec| RunningProducer::start(bootstrap, &recorder, spec)).collect();
-        Self { bootstrap: bootstrap.to_owned(), topic, partitions, recorder, producers, members }
+        Self { bootstrap: bootstrap.to_owned(), topic, partitions, recorder, producers, members, polled_by_others: 0 }
     }
 
     /// A producer and a member on a topic of their own, whom nothing that befalls others may stop.
@@ -90,8 +92,16 @@ impl Load {
     pub fn progress(&self) -> Progress {
         Progress {
             acknowledged: self.producers.iter().map(RunningProducer::acknowledged).collect(),
-            polled: self.members.iter().map(RunningMember::polled).sum(),
+            polled: self.polled_by_others + self.members.iter().map(RunningMember::polled).sum::<u64>(),
         }
+    }
+
+    /// The member that has been there longest commits and leaves, and another joins.
+    pub fn replace_member(&mut self, spec: &MemberSpec) {
+        let member = self.members.remove(0);
+        self.members.push(RunningMember::start(&self.bootstrap, &self.recorder, spec));
+        member.stop();
+        self.polled_by_others += member.join();
     }
 
     /// Waits until each producer has had `each` more records acknowledged than at `before`, and the members as many together.
@@ -146,7 +156,9 @@ impl Load {
             std::thread::sleep(Duration::from_millis(200));
         }
         self.members.iter().for_each(RunningMember::stop);
-        self.members.into_iter().for_each(RunningMember::join);
+        for member in self.members {
+            member.join();
+        }
         self.recorder.history()
     }
 
