@@ -31,9 +31,9 @@ pub struct ServerConfig {
     pub max_connections_per_ip: usize,
     /// Largest request in bytes (`socket.request.max.bytes`).
     pub max_frame_bytes: usize,
-    /// Most bytes of requests in memory, of all connections together (`queued.max.request.bytes`). A quarter is kept
-    /// for requests of at most 1 MiB, so that large ones never hold them up; a request larger than its share
-    /// waits until it is the only one.
+    /// Most bytes of requests in memory, of all connections together (`queued.max.request.bytes`). Not counted is one
+    /// request of up to 64 KiB for each connection, and a quarter is kept for those of up to 1 MiB, so that large
+    /// ones never hold them up. A request that is larger than its share waits until it is the only one.
     pub max_request_bytes: usize,
     /// Most requests of one connection that are read and not answered.
     pub max_in_flight: usize,

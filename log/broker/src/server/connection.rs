@@ -194,7 +194,8 @@ impl Connection {
     /// Queues the requests that have been read, within bounds.
     fn take(&mut self, frames: &mut Frames) {
         while self.may_read() {
-            match frames.take(&self.node.memory) {
+            let is_next = self.queue.is_empty() && self.current.is_none();
+            match frames.take(&self.node.memory, is_next) {
                 Ok(Some(frame)) => {
                     (self.active, self.reading) = (Instant::now(), None);
                     self.queued_bytes += frame.bytes.len();

@@ -19,11 +19,14 @@ const MIN_BUFFER_BYTES: usize = 17 << 10;
 /// The most that is read ahead of a frame's size, in bytes.
 const MAX_BUFFER_BYTES: usize = 1 << 20;
 
+/// A request up to this size, in bytes, is not counted as long as its connection has no other.
+const FREE_FRAME_BYTES: usize = 64 << 10;
+
 /// A whole request, and its room in memory.
 #[derive(Debug)]
 pub(super) struct Frame {
     pub(super) bytes: BytesMut,
-    pub(super) room: Room,
+    pub(super) room: Option<Room>,
 }
 
 /// What a read came to.
@@ -73,27 +76,32 @@ impl Frames {
         (self.size.is_some() || !self.buffer.is_empty()) && self.waiting.is_none()
     }
 
-    /// Takes the next frame if it has been read and there is room for it; does not wait.
+    /// Takes the next frame if it has been read and there is room for it; does not wait. A small one needs no room if it
+    /// `is_next` to be begun: so nobody's large requests, nor half ones, hold up those of others.
     ///
     /// # Errors
     /// If what follows is no frame.
-    pub(super) fn take(&mut self, memory: &RequestMemory) -> Result<Option<Frame>, FrameError> {
+    pub(super) fn take(&mut self, memory: &RequestMemory, is_next: bool) -> Result<Option<Frame>, FrameError> {
         if self.size.is_none() {
             self.size = self.take_size()?;
         }
         let Some(size) = self.size.filter(|size| self.buffer.len() >= *size) else { return Ok(None) };
+        if is_next && size <= FREE_FRAME_BYTES {
+            self.waiting = None;
+            return Ok(Some(self.split(size)));
+        }
         if self.room.is_none() && self.waiting.is_none() {
             match memory.room(size) {
                 Ok(room) => self.room = Some(room),
                 Err(waiting) => self.waiting = Some(waiting),
             }
         }
-        Ok(self.room.take().map(|room| self.split(size, room)))
+        Ok(self.room.is_some().then(|| self.split(size)))
     }
 
     /// Reads once, after waiting for room for the frame that has begun. Cancel-safe.
     pub(super) async fn read(&mut self, read: &mut ReadHalf<'_>, memory: &RequestMemory) -> Result<Read, FrameError> {
-        if let Some(size) = self.size {
+        if let Some(size) = self.size.filter(|size| *size > FREE_FRAME_BYTES || self.buffer.len() >= *size) {
             self.make_room(size, memory).await;
             if self.buffer.len() >= size {
                 return Ok(Read::Part);
@@ -139,13 +147,13 @@ impl Frames {
         }
     }
 
-    fn split(&mut self, size: usize, room: Room) -> Frame {
+    fn split(&mut self, size: usize) -> Frame {
         let bytes = self.buffer.split_to(size);
         if self.buffer.is_empty() {
             self.buffer = BytesMut::new();
         }
         self.size = None;
         self.last_size = size;
-        Frame { bytes, room }
+        Frame { bytes, room: self.room.take() }
     }
 }
