@@ -133,7 +133,7 @@ async fn every_version_returns_what_the_log_holds() {
 
 #[tokio::test]
 async fn what_is_wrong_with_a_partition_is_told_at_once() {
-    let mut fixture = start(&[("t", 1)]).await;
+    let mut fixture = start(&[("t", 1), ("idle", 1)]).await;
     fixture.produce("t", 0, &["a"]).await;
     let unknown = ResponseError::UnknownTopicOrPartition;
     let cases = [
@@ -150,7 +150,8 @@ async fn what_is_wrong_with_a_partition_is_told_at_once() {
                 continue;
             }
             // The other partition would wait.
-            let request = fetch("t", vec![from(0, 1), partition.clone()]).with_max_wait_ms(FOR_EVER_MS);
+            let mut request = fetch("idle", vec![from(0, 0)]).with_max_wait_ms(FOR_EVER_MS);
+            request.topics.extend(fetch("t", vec![partition.clone()]).topics);
             let response = fixture.fetch(version, request).await;
             let found = partitions(&response)[1];
             assert_eq!((found.error_code, found.high_watermark), (expected.code(), -1), "{version} {partition:?}");
@@ -381,26 +382,39 @@ async fn a_session_waits_for_any_of_its_partitions() {
 #[tokio::test]
 async fn thousands_of_partitions_are_fetched_at_once() {
     const PARTITIONS: i32 = 5_000;
-    let mut fixture = start(&[("t", 50)]).await;
-    for partition in 0..50 {
+    let mut fixture = start(&[("t", PARTITIONS)]).await;
+    for partition in [7, 4_999, 2_500] {
         fixture.produce("t", partition, &["a"]).await;
     }
-    // Partitions may be named again; each naming is answered.
-    let all = (0..PARTITIONS).map(|n| from(n % 50, i64::from(n >= 50))).collect();
+    let holds = |response: &FetchResponse| -> Vec<i32> {
+        partitions(response).iter().filter(|p| batch_count(p) > 0).map(|p| p.partition_index).collect()
+    };
+    let all = (0..PARTITIONS).map(|partition| from(partition, 0)).collect();
     let response = fixture.fetch(12, fetch("t", all)).await;
-    let found = partitions(&response);
-    assert_eq!(found.len(), PARTITIONS as usize);
-    assert!(found.iter().enumerate().all(|(n, p)| batch_count(p) == usize::from(n < 50)));
-    let idle: Vec<_> = (0..PARTITIONS).map(|n| from(n % 50, 1)).collect();
+    assert_eq!(partitions(&response).len(), PARTITIONS as usize);
+    assert_eq!(holds(&response), [7, 2_500, 4_999]);
+    let end = |partition| i64::from([7, 4_999, 2_500].contains(&partition));
+    let idle = (0..PARTITIONS).map(|partition| from(partition, end(partition))).collect();
     let waiting = fetch("t", idle).with_max_wait_ms(FOR_EVER_MS);
     let mut other = Client::connect(&fixture.server).await;
     let fetched = tokio::spawn(async move { other.call(12, &waiting).await });
     tokio::time::sleep(Duration::from_millis(20)).await;
-    fixture.produce("t", 49, &["b"]).await;
-    let response = fetched.await.unwrap();
-    let grown = |p: &&&PartitionData| batch_count(p) > 0;
-    let grown: Vec<_> = partitions(&response).iter().filter(grown).map(|p| p.partition_index).collect();
-    assert!(!grown.is_empty() && grown.iter().all(|partition| *partition == 49), "{grown:?}");
+    fixture.produce("t", 4_321, &["b"]).await;
+    assert_eq!(holds(&fetched.await.unwrap()), [4_321]);
+}
+
+#[tokio::test]
+async fn a_partition_that_is_named_twice_is_answered_once_as_it_was_asked_last() {
+    let mut fixture = start(&[("t", 2)]).await;
+    fixture.produce("t", 0, &["a"]).await;
+    for version in [4, 12, 13, 18] {
+        let mut request = fetch("t", vec![from(0, 1), from(1, 0), from(0, 0)]);
+        request.topics.extend(fetch("t", vec![from(1, 7)]).topics);
+        let response = fixture.fetch(version, request).await;
+        let found: Vec<_> = partitions(&response).iter().map(|p| (p.partition_index, p.error_code)).collect();
+        assert_eq!(found, [(0, 0), (1, ResponseError::OffsetOutOfRange.code())], "{version}");
+        assert_eq!(batch_count(partitions(&response)[0]), 1);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

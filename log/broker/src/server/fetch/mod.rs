@@ -10,6 +10,7 @@ mod reading;
 mod response;
 mod session;
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use self::reading::{Reading, Slot, Terms};
 use self::response::Leader;
 use self::session::{Asked, SessionCache, SessionRequest, Summary, TopicKey, Wanted};
 use crate::partition::LEADER_EPOCH;
-use crate::server::api::{Refused, decode};
+use crate::server::api::{Refused, decode, malformed};
 use crate::server::context::{Node, RequestContext};
 use crate::server::reply::Reply;
 use crate::types::Isolation;
@@ -31,6 +32,8 @@ use crate::types::Isolation;
 const MAX_RESPONSE_BYTES: usize = 55 << 20;
 /// Sessions kept (`max.incremental.fetch.session.cache.slots`).
 const SESSION_SLOTS: usize = 1_000;
+/// Most partitions of one request.
+const MAX_PARTITIONS: usize = 100_000;
 /// The first version that names topics by their ids.
 const BY_ID_VERSION: i16 = 13;
 
@@ -59,7 +62,7 @@ pub(super) async fn fetch(context: &RequestContext, version: i16, body: BytesMut
     let terms = terms(&request, version);
     let max_wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
     let state = &context.node.fetches;
-    let turn = match state.sessions.begin(session_request(request, version), state.now_ms()) {
+    let turn = match state.sessions.begin(session_request(request, version)?, state.now_ms()) {
         Ok(turn) => turn,
         Err(error) => return Ok(response::refusal(version, error.code())),
     };
@@ -117,11 +120,15 @@ fn terms(request: &FetchRequest, version: i16) -> Terms {
     }
 }
 
-fn session_request(request: FetchRequest, version: i16) -> SessionRequest {
+fn session_request(request: FetchRequest, version: i16) -> Result<SessionRequest, Refused> {
+    let partitions: usize = request.topics.iter().map(|topic| topic.partitions.len()).sum();
+    if partitions > MAX_PARTITIONS {
+        return Err(malformed(format_args!("it names {partitions} partitions, more than {MAX_PARTITIONS}")));
+    }
     let by_id = version >= BY_ID_VERSION;
     let key =
         |name: &TopicName, id: Uuid| if by_id { TopicKey::Id(id) } else { TopicKey::Name(Arc::from(name.as_str())) };
-    let mut wanted = Vec::with_capacity(request.topics.iter().map(|topic| topic.partitions.len()).sum());
+    let mut wanted = Vec::with_capacity(partitions);
     for topic in &request.topics {
         let key = key(&topic.topic, topic.topic_id);
         wanted.extend(topic.partitions.iter().map(|partition| Wanted {
@@ -135,12 +142,42 @@ fn session_request(request: FetchRequest, version: i16) -> SessionRequest {
             },
         }));
     }
+    if has_repeated(&request) {
+        wanted = once_each(wanted);
+    }
     let mut forgotten = Vec::new();
     for topic in &request.forgotten_topics_data {
         let key = key(&topic.topic, topic.topic_id);
         forgotten.extend(topic.partitions.iter().map(|partition| (key.clone(), *partition)));
     }
-    SessionRequest { id: request.session_id, epoch: request.session_epoch, by_id, wanted, forgotten }
+    Ok(SessionRequest { id: request.session_id, epoch: request.session_epoch, by_id, wanted, forgotten })
+}
+
+/// Whether the request may name a partition more than once, which no client does.
+fn has_repeated(request: &FetchRequest) -> bool {
+    let mut topics = HashSet::with_capacity(request.topics.len());
+    let mut indexes: Vec<i32> = Vec::new();
+    request.topics.iter().any(|topic| {
+        indexes.clear();
+        indexes.extend(topic.partitions.iter().map(|partition| partition.partition));
+        indexes.sort_unstable();
+        !topics.insert((topic.topic.as_str(), topic.topic_id)) || indexes.windows(2).any(|pair| pair[0] == pair[1])
+    })
+}
+
+/// Each partition once, at its first place, with what was asked of it last, as Kafka has it. So what a fetch takes to
+/// wait is bounded by the partitions that there are.
+fn once_each(wanted: Vec<Wanted>) -> Vec<Wanted> {
+    let mut places = HashMap::with_capacity(wanted.len());
+    let mut once: Vec<Wanted> = Vec::new();
+    for wanted in wanted {
+        let place = *places.entry((wanted.topic.clone(), wanted.partition)).or_insert(once.len());
+        match once.get_mut(place) {
+            Some(earlier) => *earlier = wanted,
+            None => once.push(wanted),
+        }
+    }
+    once
 }
 
 /// An id that nobody can guess, so that nobody takes another's session by accident.
