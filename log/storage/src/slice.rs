@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io::IoSliceMut;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use logmill_protocol::{BatchHeader, Offset};
@@ -24,6 +25,8 @@ use crate::segment::Segment;
 
 /// One byte in so many is asked for to find out whether a range is in the page cache: the kernel reads ahead as much.
 const PROBE_STEP_BYTES: u64 = 128 << 10;
+/// How long those who may not wait for the disk wait for a segment's indexes.
+const INDEXES_PATIENCE: Duration = Duration::from_millis(1);
 /// Bytes read at once to bring a range into the page cache.
 const LOAD_STEP_BYTES: usize = 256 << 10;
 
@@ -241,10 +244,13 @@ impl PartitionLog {
 
     /// Whether finding and reading what is wanted needs no disk, as far as samples tell.
     fn is_way_cached(&self, segment: &Segment, request: SliceRequest, len: u64) -> Result<bool> {
+        // Held for long only by whoever closes the segment and writes them out.
+        let Some(indexes) = segment.indexes.try_lock_for(INDEXES_PATIENCE) else { return Ok(false) };
         let from = match segment.hint(request.from) {
             Some(position) => position,
-            None => segment.indexes.lock().floor(request.from)?.position,
+            None => indexes.floor(request.from)?.position,
         };
+        drop(indexes);
         let end = from.saturating_add(request.max_bytes as u64).min(len);
         Ok(is_cached(&segment.file, from, end))
     }

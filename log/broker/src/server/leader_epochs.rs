@@ -1,5 +1,7 @@
 //! OffsetForLeaderEpoch: where a leader epoch ends, by which a reader finds out that its log was truncated (KIP-320).
 
+use std::sync::Arc;
+
 use kafka_protocol::messages::offset_for_leader_epoch_response::{EpochEndOffset, OffsetForLeaderTopicResult};
 use kafka_protocol::messages::{OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse};
 use logmill_protocol::{LeaderEpoch, Offset};
@@ -18,25 +20,30 @@ pub(super) async fn offset_for_leader_epoch(
     _: i16,
     request: OffsetForLeaderEpochRequest,
 ) -> OffsetForLeaderEpochResponse {
-    let context = context.clone();
-    // Elsewhere: it waits for an append that is under way, and so perhaps for the disk.
-    blocking::run(move || Ok(answer(&context, request))).await.unwrap_or_default()
-}
-
-fn answer(context: &RequestContext, request: OffsetForLeaderEpochRequest) -> OffsetForLeaderEpochResponse {
+    let mut targets = Vec::with_capacity(request.topics.len());
+    for topic in &request.topics {
+        targets.extend(topic.partitions.iter().map(|asked| {
+            let found = leader::partition(context, &topic.topic, asked.partition, asked.current_leader_epoch);
+            found.map(|partition| (partition, LeaderEpoch(asked.leader_epoch)))
+        }));
+    }
+    // Whoever appends has the epochs, for as long as the disk takes.
+    let ends = blocking::run(move || {
+        let end = |(partition, epoch): (Arc<Partition>, _)| end(&partition, epoch);
+        Ok(targets.into_iter().map(|target| target.map(end)).collect::<Vec<_>>())
+    });
+    // It fails only where the runtime stops.
+    let mut ends = ends.await.unwrap_or_default().into_iter();
     let topics = request.topics.into_iter().map(|topic| {
-        let ends = topic.partitions.iter().map(|asked| {
+        let answers = topic.partitions.iter().zip(&mut ends).map(|(asked, end)| {
             let response = EpochEndOffset::default().with_partition(asked.partition);
-            match leader::partition(context, &topic.topic, asked.partition, asked.current_leader_epoch) {
-                Ok(partition) => {
-                    let (epoch, end) = end(&partition, LeaderEpoch(asked.leader_epoch));
-                    response.with_leader_epoch(epoch.0).with_end_offset(end.0)
-                }
+            match end {
+                Ok((epoch, end)) => response.with_leader_epoch(epoch.0).with_end_offset(end.0),
                 Err(code) => response.with_error_code(code),
             }
         });
-        let ends = ends.collect();
-        OffsetForLeaderTopicResult::default().with_topic(topic.topic).with_partitions(ends)
+        let answers = answers.collect();
+        OffsetForLeaderTopicResult::default().with_topic(topic.topic).with_partitions(answers)
     });
     OffsetForLeaderEpochResponse::default().with_topics(topics.collect())
 }

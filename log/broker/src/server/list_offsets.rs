@@ -110,10 +110,6 @@ fn answer(
     };
     Answer::Now(Ok(match asked.timestamp {
         LATEST => (partition.visible_end(isolation), Timestamp::NONE, LEADER_EPOCH),
-        EARLIEST | EARLIEST_LOCAL => {
-            let start = partition.log().log_start();
-            (start, Timestamp::NONE, partition.log().epoch_of(start).unwrap_or(LeaderEpoch::NONE))
-        }
         LATEST_TIERED => NOTHING,
         _ => return Answer::Search(partition),
     }))
@@ -130,7 +126,7 @@ fn is_known(time: i64, version: i16) -> bool {
     }
 }
 
-/// Searches one after another, on a thread that may wait for the disk.
+/// Searches one after another, on a thread that may wait for the disk, or for whoever appends and has the epochs.
 async fn search(searches: Vec<Search>, isolation: Isolation) -> Vec<(usize, usize, Result<Found, i16>)> {
     let places: Vec<_> = searches.iter().map(|search| (search.topic, search.position)).collect();
     let run = move || {
@@ -150,12 +146,17 @@ fn find(partition: &Partition, time: i64, isolation: Isolation) -> Result<Found>
     // The end first: what is appended meanwhile is not asked for.
     let end = partition.visible_end(isolation);
     let log = partition.log();
+    let epoch_of = |offset| log.epoch_of(offset).unwrap_or(LeaderEpoch::NONE);
     let found = partition.stored(match time {
+        EARLIEST | EARLIEST_LOCAL => {
+            let start = log.log_start();
+            return Ok((start, Timestamp::NONE, epoch_of(start)));
+        }
         MAX_TIMESTAMP => log.offset_of_max_timestamp(),
         time => log.offset_for_time(Timestamp(time)),
     })?;
     let visible = found.filter(|(offset, _)| *offset < end);
-    Ok(visible.map_or(NOTHING, |(offset, time)| (offset, time, log.epoch_of(offset).unwrap_or(LeaderEpoch::NONE))))
+    Ok(visible.map_or(NOTHING, |(offset, time)| (offset, time, epoch_of(offset))))
 }
 
 fn response(version: i16, index: i32, found: Result<Found, i16>) -> ListOffsetsPartitionResponse {

@@ -273,6 +273,10 @@ fn read(
         ..Found::default()
     };
     if wanted.asked.last_fetched_epoch >= 0 {
+        // Whoever appends has the epochs, for as long as the disk takes.
+        if !may_wait {
+            return Ok(None);
+        }
         found.diverging = diverging(partition, wanted)?;
     }
     let max_bytes = usize::try_from(wanted.asked.max_bytes).unwrap_or(0).min(room);
