@@ -1,4 +1,5 @@
-//! Kafka's bytes without I/O: record batches (format v2), their codecs, and the hashing that places a key.
+//! Kafka's bytes without I/O: record batches (format v2), their codecs, the hashing that places a key, and the checks
+//! that requests pass before they are decoded ([`wire`]).
 //!
 //! The log stores and serves record batches exactly as they travel, so everything here works on byte slices and
 //! looks at as few of them as it can:
