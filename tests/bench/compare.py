@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import platform
+import random
 import re
 import shutil
 import signal
@@ -78,6 +79,9 @@ def scenarios(scale):
         seconds = max(1, int(10 * scale))
         arguments = ["--acks", "all", "--rate", 20_000, "--seconds", seconds, "--warm-up-seconds", 2]
         found.append(Scenario("latency", title, policy, 100, None, arguments))
+        # What a sync costs shows in the acknowledgement: consumers of Logmill see a record as soon as it is appended.
+        arguments = ["--acks", "all", "--rate", 20_000, "--linger-ms", 1]
+        found.append(Scenario("acknowledge", title, policy, 100, 20_000 * seconds, arguments))
     return found
 
 
@@ -140,7 +144,7 @@ class Bench:
             self.topic(broker, scenario, name)
         os.sync()
         before = broker.cpu_seconds()
-        if scenario.kind == "produce":
+        if scenario.kind in ("produce", "acknowledge"):
             printed = self.produce(broker, scenario, name, scenario.arguments)
         elif scenario.kind == "consume":
             printed = self.client(broker, "bench", "kafka", "consume", "--json", "--topic", scenario_topic(scenario))
@@ -176,9 +180,16 @@ def scenario_topic(scenario):
 
 
 def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+    """A port that is free, and the next one too; below those that the system gives to outgoing connections."""
+    for port in range(random.randrange(20_000, 30_000, 2), 32_000, 2):
+        with socket.socket() as one, socket.socket() as other:
+            try:
+                one.bind(("127.0.0.1", port))
+                other.bind(("127.0.0.1", port + 1))
+                return port
+            except OSError:
+                continue
+    raise SystemExit("no port is free")
 
 
 def wait_for_port(port):
@@ -221,10 +232,11 @@ def report(brokers, results, memory, options):
     def per_cpu(result):
         return result["bytes"] / MB / max(result["cpu_seconds"], 1 / TICK)
 
-    def quantile(name):
+    def latencies(kind):
         return [
-            (f"{title.removeprefix('latency ')}, {name.replace('p999', 'p99.9')}", ours, theirs)
-            for title, ours, theirs in rows({"latency"}, lambda result: result["latency_us"][name] / 1000)
+            (f"{title.removeprefix(kind).strip()}, {name.replace('p999', 'p99.9')}", ours, theirs)
+            for name in ("p50", "p99", "p999")
+            for title, ours, theirs in rows({kind}, lambda result: result["latency_us"][name] / 1000)
         ]
 
     machine = f"{os.cpu_count()} cores, {os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB of memory"
@@ -234,7 +246,8 @@ def report(brokers, results, memory, options):
         table("Throughput, MB/s", "", brokers, rows({"produce", "consume"}, lambda r: r["bytes_per_second"] / MB), 1),
         table("Throughput per CPU second of the broker, MB", "", brokers, rows({"produce", "consume"}, per_cpu), 1),
         table("From when a record was due until it was consumed, ms", "", brokers,
-              [row for name in ("p50", "p99", "p999") for row in quantile(name)], 2),
+              latencies("latency"), 2),
+        table("From when a record was due until it was acknowledged, ms", "", brokers, latencies("acknowledge"), 2),
         table("CPU seconds of the broker at that rate", "", brokers, rows({"latency"}, lambda r: r["cpu_seconds"]), 2),
         table("p99 from send to acknowledgement at full load, ms", "", brokers,
               rows({"produce"}, lambda r: r["latency_us"]["p99"] / 1000), 1),

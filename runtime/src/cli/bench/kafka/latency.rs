@@ -90,7 +90,7 @@ fn produce(arguments: &Arguments, bootstrap: &str, epoch: Instant) -> anyhow::Re
         let due_micros = u64::try_from(due.saturating_duration_since(epoch).as_micros()).unwrap_or(u64::MAX);
         let stamps = due_micros.to_le_bytes().into_iter().chain(number.to_le_bytes());
         value.iter_mut().zip(stamps).for_each(|(byte, stamp)| *byte = stamp);
-        send(&producer, topic, &value)?;
+        send(&producer, topic, &value, due)?;
         producer.context().check()?;
     }
     producer

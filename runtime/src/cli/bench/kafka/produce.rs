@@ -50,8 +50,9 @@ impl Acknowledged {
         Ok(Self { epoch, latencies, count: AtomicU64::new(0), failed: Mutex::new(None) })
     }
 
-    fn micros(&self) -> u64 {
-        u64::try_from(self.epoch.elapsed().as_micros()).unwrap_or(u64::MAX)
+    /// An instant as microseconds since the epoch.
+    fn micros(&self, instant: Instant) -> u64 {
+        u64::try_from(instant.saturating_duration_since(self.epoch).as_micros()).unwrap_or(u64::MAX)
     }
 
     pub(super) fn check(&self) -> anyhow::Result<()> {
@@ -65,13 +66,14 @@ impl Acknowledged {
 impl ClientContext for Acknowledged {}
 
 impl ProducerContext for Acknowledged {
-    /// When it was handed to the client, in microseconds since the epoch.
+    /// When it was handed to the client, or due if there is a rate, in microseconds since the epoch.
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, sent_micros: usize) {
         match result {
             Ok(_) => {
-                self.latencies.lock().record(self.micros().saturating_sub(sent_micros as u64));
+                let now_micros = self.micros(Instant::now());
+                self.latencies.lock().record(now_micros.saturating_sub(sent_micros as u64));
                 self.count.fetch_add(1, Ordering::Relaxed);
             }
             Err((error, _)) => *self.failed.lock() = Some(error.clone()),
@@ -121,11 +123,14 @@ fn produce(
     let pace = arguments.rate.map(|rate| f64::from(arguments.producers) / f64::from(rate));
     let mut value = vec![b'.'; arguments.producer.record_bytes as usize];
     for number in 0..records {
-        if let Some(seconds) = pace {
-            wait_until(&producer, start + Duration::from_secs_f64(seconds * number as f64));
-        }
+        // With a rate, latency counts from when a record was due: what waits behind a stuck server counts in full.
+        let since = match pace {
+            None => Instant::now(),
+            Some(seconds) => start + Duration::from_secs_f64(seconds * number as f64),
+        };
+        wait_until(&producer, since);
         stamp(&mut value, number);
-        send(&producer, &arguments.topic.topic, &value)?;
+        send(&producer, &arguments.topic.topic, &value, since)?;
         if number.is_multiple_of(POLL_EVERY) {
             producer.poll(Duration::ZERO);
             producer.context().check()?;
@@ -171,9 +176,14 @@ fn stamp(value: &mut [u8], number: u64) {
     }
 }
 
-/// Hands a record to the client, waiting while its queue is full.
-pub(super) fn send(producer: &BaseProducer<Acknowledged>, topic: &str, value: &[u8]) -> anyhow::Result<()> {
-    let sent_micros = usize::try_from(producer.context().micros()).unwrap_or(usize::MAX);
+/// Hands a record to the client, waiting while its queue is full. Its latency counts from `since`.
+pub(super) fn send(
+    producer: &BaseProducer<Acknowledged>,
+    topic: &str,
+    value: &[u8],
+    since: Instant,
+) -> anyhow::Result<()> {
+    let sent_micros = usize::try_from(producer.context().micros(since)).unwrap_or(usize::MAX);
     let mut record = BaseRecord::<(), [u8], usize>::with_opaque_to(topic, sent_micros).payload(value);
     loop {
         match producer.send(record) {
