@@ -45,7 +45,7 @@ fn member(number: u32, strategy: &str) -> MemberSpec {
 }
 
 /// How many kills lie between two changes of the group.
-const KILLS_PER_CHANGE: u32 = 4;
+const KILLS_PER_CHANGE: u32 = 7;
 
 /// Kills the node at random moments, each after everyone has made progress since the last.
 fn kill(node: &mut Node, load: &mut Load, times: u32, strategy: &str) {
