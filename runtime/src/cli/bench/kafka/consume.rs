@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::figures::Figures;
@@ -12,6 +13,9 @@ use super::{CONNECT_TIMEOUT, client};
 
 /// A server that sends nothing for so long has nothing more.
 const SILENCE: Duration = Duration::from_secs(30);
+
+/// The ends of a partition are asked for so often while nobody leads it.
+const MAX_ATTEMPTS: u32 = 50;
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli::bench) struct Arguments {
@@ -39,6 +43,25 @@ pub(super) fn consumer(bootstrap: &str) -> ClientConfig {
     config
 }
 
+/// The first offset of a partition and its end. A topic that has just been made may not be led everywhere yet.
+pub(super) fn ends(consumer: &BaseConsumer, topic: &str, partition: i32) -> anyhow::Result<(i64, i64)> {
+    use RDKafkaErrorCode::{LeaderNotAvailable, NotLeaderForPartition, UnknownTopicOrPartition};
+    let mut attempt = 1;
+    loop {
+        let error = match consumer.fetch_watermarks(topic, partition, CONNECT_TIMEOUT) {
+            Ok(ends) => return Ok(ends),
+            Err(error) => error,
+        };
+        let code = error.rdkafka_error_code();
+        let is_passing = [LeaderNotAvailable, NotLeaderForPartition, UnknownTopicOrPartition].map(Some).contains(&code);
+        if !is_passing || attempt == MAX_ATTEMPTS {
+            return Err(anyhow::Error::from(error).context(format!("could not find the ends of `{topic}`")));
+        }
+        attempt += 1;
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
 pub(super) fn measure(arguments: &Arguments, bootstrap: &str) -> anyhow::Result<Figures> {
     let mut config = consumer(bootstrap);
     config
@@ -52,8 +75,7 @@ pub(super) fn measure(arguments: &Arguments, bootstrap: &str) -> anyhow::Result<
     let partitions = found.topics().first().map(|topic| topic.partitions()).unwrap_or_default();
     let (mut assignment, mut held) = (TopicPartitionList::new(), 0);
     for partition in partitions {
-        let ends = consumer.fetch_watermarks(topic, partition.id(), CONNECT_TIMEOUT);
-        let (start, end) = ends.with_context(|| format!("could not find the ends of `{topic}`"))?;
+        let (start, end) = ends(&consumer, topic, partition.id())?;
         held += u64::try_from(end - start).unwrap_or_default();
         assignment.add_partition_offset(topic, partition.id(), Offset::Offset(start))?;
     }

@@ -11,7 +11,7 @@ use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::consume::consumer;
+use super::consume::{consumer, ends as find_ends};
 use super::figures::{Figures, Latencies};
 use super::produce::{Acknowledged, send, wait_until};
 use super::{CONNECT_TIMEOUT, MESSAGE_TIMEOUT_MS, ProducerArguments, TopicArguments};
@@ -52,8 +52,7 @@ pub(super) fn measure(arguments: &Arguments, bootstrap: &str) -> anyhow::Result<
     let consumer: BaseConsumer = consumer(bootstrap).create().context("could not make a client")?;
     let mut ends = TopicPartitionList::new();
     for partition in partitions {
-        let found = consumer.fetch_watermarks(&arguments.topic.topic, partition, CONNECT_TIMEOUT);
-        let (_, end) = found.with_context(|| format!("could not find the ends of `{}`", arguments.topic.topic))?;
+        let (_, end) = find_ends(&consumer, &arguments.topic.topic, partition)?;
         ends.add_partition_offset(&arguments.topic.topic, partition, Offset::Offset(end))?;
     }
     consumer.assign(&ends)?;
