@@ -21,6 +21,8 @@ MANY_TOPICS = int(os.environ.get("MANY_TOPICS", "1000"))
 CODECS = ["none", "gzip", "snappy", "lz4", "zstd"]
 RECORDS = json.loads((pathlib.Path(__file__).parent / "records.json").read_text())
 LIMIT_S = 60
+# How many topics the writers of the matrix have made.
+MATRIX_TOPICS = int(os.environ.get("MATRIX_TOPICS", "1"))
 
 
 def decode(text):
@@ -76,6 +78,13 @@ def restart_node():
     """Asks whoever runs the program to restart the broker; false if nobody does."""
     print("RESTART?", flush=True)
     return sys.stdin.readline().strip() == "restarted"
+
+
+def matrix(topics):
+    """The topics of the matrix among these."""
+    found = sorted(topic for topic in topics if topic.startswith("matrix-"))
+    check(len(found) >= MATRIX_TOPICS, f"{MATRIX_TOPICS} topics of the matrix, found {found}")
+    return found
 
 
 def exactly_once(delivered, count):

@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod budgets;
+mod clients;
 mod commands;
 mod exactly_once;
 mod example;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 pub mod checker;
+pub mod client;
 pub mod data;
 pub mod load;
 pub mod node;

@@ -16,7 +16,7 @@ from confluent_kafka.admin import (
 )
 
 from scenario import (
-    BOOTSTRAP, CODECS, LIMIT_S, MANY_TOPICS, check, equal, exactly_once, main, name, records, restart_node, until,
+    BOOTSTRAP, CODECS, LIMIT_S, MANY_TOPICS, check, equal, exactly_once, main, matrix, name, records, restart_node, until,
 )
 
 admin = AdminClient({"bootstrap.servers": BOOTSTRAP})
@@ -531,9 +531,8 @@ def write_matrix():
 
 
 def read_matrix():
-    for topic in admin.list_topics(timeout=LIMIT_S).topics:
-        if topic.startswith("matrix-"):
-            expect_records(topic, topic)
+    for topic in matrix(admin.list_topics(timeout=LIMIT_S).topics):
+        expect_records(topic, topic)
 
 
 if __name__ == "__main__":

@@ -426,9 +426,11 @@ public final class Main {
     }
 
     static void readMatrix() throws Exception {
-        for (String topic : Broker.get(ADMIN.listTopics().names())) {
-            if (topic.startsWith("matrix-")) Broker.expectShared(topic);
-        }
+        List<String> topics = Broker.get(ADMIN.listTopics().names()).stream().filter(topic -> topic.startsWith("matrix-"))
+            .collect(Collectors.toList());
+        int written = Integer.parseInt(System.getenv().getOrDefault("MATRIX_TOPICS", "1"));
+        Broker.check(topics.size() >= written, written + " topics of the matrix, found " + topics);
+        for (String topic : topics) Broker.expectShared(topic);
     }
 
     private static Map<String, Scenario> scenarios() {

@@ -17,7 +17,7 @@ from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 
 from scenario import (
-    BOOTSTRAP, CODECS, LIMIT_S, MANY_TOPICS, check, equal, exactly_once, main, name, records, restart_node, until,
+    BOOTSTRAP, CODECS, LIMIT_S, MANY_TOPICS, check, equal, exactly_once, main, matrix, name, records, restart_node, until,
 )
 
 admin = KafkaAdminClient(bootstrap_servers=BOOTSTRAP)
@@ -512,9 +512,8 @@ def write_matrix():
 
 
 def read_matrix():
-    for topic in admin.list_topics():
-        if topic.startswith("matrix-"):
-            expect_records(topic, topic)
+    for topic in matrix(admin.list_topics()):
+        expect_records(topic, topic)
 
 
 if __name__ == "__main__":
