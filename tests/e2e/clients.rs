@@ -62,6 +62,11 @@ fn kafkajs_sees_a_kafka_broker() {
 }
 
 #[test]
+fn kafkas_own_tools_see_a_kafka_broker_and_read_its_segments() {
+    scenarios_of("kafka-tools");
+}
+
+#[test]
 fn what_one_client_writes_every_other_reads() {
     let folder = tempfile::tempdir().unwrap();
     let mut node = node(&folder);
