@@ -324,12 +324,14 @@ class Member(threading.Thread):
     def run(self):
         try:
             while not self.leaving.is_set():
-                messages = self.consumer.consume(50, 0.1)
-                for message in messages:
+                # One by one: a revocation within `consume` would not know of the messages that it is about to return.
+                message, taken = self.consumer.poll(0.1), 0
+                while message is not None and taken < 50:
                     if message.error():
                         raise KafkaException(message.error())
                     self.delivered.append(int(message.value()))
-                self.uncommitted |= bool(messages)
+                    self.uncommitted, taken = True, taken + 1
+                    message = self.consumer.poll(0) if taken < 50 else None
                 self.commit()
                 time.sleep(0.005)
         except Exception as error:
