@@ -47,7 +47,8 @@ func check(truth bool, what string, more ...any) {
 
 func equal(found, expected any, what string) {
 	if !reflect.DeepEqual(found, expected) {
-		panic(fmt.Sprintf("%s: expected %.300v, found %.300v", what, expected, found))
+		foundText, expectedText := fmt.Sprintf("%v", found), fmt.Sprintf("%v", expected)
+		panic(fmt.Sprintf("%s: expected %.300s, found %.300s", what, expectedText, foundText))
 	}
 }
 
