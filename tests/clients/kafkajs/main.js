@@ -385,7 +385,8 @@ const scenarios = {
   async read_matrix() {
     const topics = (await admin.listTopics()).filter((topic) => topic.startsWith('matrix-'));
     check(topics.length >= Number(process.env.MATRIX_TOPICS || 1), `topics of the matrix: ${topics}`);
-    for (const topic of topics.filter((one) => !one.includes('lz4'))) await expectShared(topic);
+    // Of zstd its decoder reads frames only that say how long they are, as those of librdkafka do not.
+    for (const topic of topics.filter((one) => /-(none|gzip|snappy)/.test(one))) await expectShared(topic);
   },
 };
 
