@@ -185,13 +185,12 @@ impl RemoteLog {
             partition.map_or(0, |partition| partition.error_code)
         });
         for topic in answer.await?.topics {
-            for partition in topic.partitions.iter().filter(|partition| partition.error_code != 0) {
-                let place = TopicPartition { topic: topic.name.0.to_string(), partition: partition.partition_index };
-                return Err(match ResponseError::try_from_code(partition.error_code) {
-                    Some(ResponseError::UnknownTopicOrPartition) => of_partition(partition.error_code, &place, None),
-                    _ => of_group(partition.error_code, group),
-                });
-            }
+            let Some(refused) = topic.partitions.iter().find(|partition| partition.error_code != 0) else { continue };
+            let place = TopicPartition { topic: topic.name.0.to_string(), partition: refused.partition_index };
+            return Err(match ResponseError::try_from_code(refused.error_code) {
+                Some(ResponseError::UnknownTopicOrPartition) => of_partition(refused.error_code, &place, None),
+                _ => of_group(refused.error_code, group),
+            });
         }
         Ok(())
     }
