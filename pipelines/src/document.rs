@@ -91,7 +91,7 @@ mod tests {
     fn what_is_left_out_has_its_default() {
         check("", Ok(Sample::default()));
         check("# nothing\n\n", Ok(Sample::default()));
-        check("inner: { count: ${COUNT} }", Ok(Sample { inner: Inner { count: 7 }, ..Sample::default() }));
+        check("inner:\n  count: ${COUNT}\n", Ok(Sample { inner: Inner { count: 7 }, ..Sample::default() }));
         check("frame: 1KiB", Ok(Sample { frame: ByteSize(1024), ..Sample::default() }));
     }
 
