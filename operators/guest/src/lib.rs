@@ -1,0 +1,1 @@
+//! Write WebAssembly operators, transforms and functions for Logmill in Rust.

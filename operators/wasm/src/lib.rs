@@ -1,0 +1,1 @@
+//! Runs WebAssembly guests: compiles them, keeps them in their bounds, and calls them.
