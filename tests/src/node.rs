@@ -92,11 +92,17 @@ impl Node {
     #[track_caller]
     pub fn await_ready(&mut self) {
         let deadline = Instant::now() + LIMIT;
-        while !self.serves() {
+        // Said after it listens: until then, whoever answers is another.
+        while !(self.says_it_listens() && self.serves()) {
             assert!(!self.has_ended(), "the node ended instead of serving\n{self}");
             assert!(Instant::now() < deadline, "the node does not serve after {LIMIT:?}\n{self}");
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// Whether it has said, since it was started, that it listens.
+    fn says_it_listens(&self) -> bool {
+        self.log().rsplit("--- start").next().is_some_and(|since| since.contains("listening on"))
     }
 
     /// Whether it answers.

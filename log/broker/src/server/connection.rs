@@ -36,8 +36,9 @@ const READ_AHEAD_BYTES: usize = 1 << 20;
 
 /// A request up to this size, in bytes, takes less time than to send a reply.
 const QUICK_REQUEST_BYTES: usize = 32 << 10;
-/// A request has time for so many bytes a millisecond, beyond what every request has.
-const MIN_BYTES_PER_MS: u64 = 64;
+/// A request has a millisecond for so many bytes, beyond the time that every request has: about 4 Mbit/s, so that one of the
+/// largest that only trickles in gives its memory back within minutes.
+const MIN_BYTES_PER_MS: u64 = 512;
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
