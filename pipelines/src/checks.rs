@@ -4,9 +4,14 @@ use std::collections::{BTreeSet, HashMap};
 
 use crate::column::ColumnType;
 use crate::diagnostics::Diagnostic;
+use crate::names::relation_parts;
 use crate::nearest::nearest;
 use crate::spans::Spans;
 use crate::spec::{Columns, OperatorSpec, PipelineSpec};
+use crate::units::{ByteSize, DurationSpec};
+
+/// The least memory of a module's instance: a page of WebAssembly.
+const LEAST_MEMORY: ByteSize = ByteSize(64 << 10);
 
 /// The maps whose keys share one namespace, and what their entries are called.
 pub(crate) const MAPS: [(&str, &str); 4] =
@@ -20,11 +25,12 @@ pub(crate) fn check(spec: &PipelineSpec, spans: &Spans, broken: &BTreeSet<String
     through_topics(spec, spans, &mut found);
     tests(spec, spans, broken, &mut found);
     for (name, operator) in &spec.operators {
-        if matches!(operator, OperatorSpec::Wasm(_)) {
-            let span = spans.key(&["operators", name, "wasm"]);
-            let hint = "write the operator in `sql`";
-            found.push(Diagnostic::error(span, "wasm operators are not available yet").with_hint(hint));
+        if let OperatorSpec::Wasm(wasm) = operator {
+            limits(spans, &["operators", name, "wasm"], wasm.memory, wasm.deadline, &mut found);
         }
+    }
+    for (name, function) in &spec.functions {
+        limits(spans, &["functions", name], function.memory, function.deadline, &mut found);
     }
     if spec.commit.every.0.is_zero() {
         let span = spans.of(&["commit", "every"]);
@@ -88,6 +94,26 @@ fn event_time_column(
     Some(Diagnostic::error(span, message))
 }
 
+/// A module needs room and time for anything at all.
+fn limits(
+    spans: &Spans,
+    path: &[&str],
+    memory: Option<ByteSize>,
+    deadline: Option<DurationSpec>,
+    found: &mut Vec<Diagnostic>,
+) {
+    if memory.is_some_and(|memory| memory.bytes() < LEAST_MEMORY.bytes()) {
+        let message = format!("`memory` must be at least {LEAST_MEMORY}");
+        found.push(
+            Diagnostic::error(spans.of(&[path, &["memory"]].concat()), message).with_hint("128MiB is the default"),
+        );
+    }
+    if deadline.is_some_and(|deadline| deadline.0.is_zero()) {
+        let span = spans.of(&[path, &["deadline"]].concat());
+        found.push(Diagnostic::error(span, "`deadline` must be longer than 0s").with_hint("1s is the default"));
+    }
+}
+
 /// Two sources that wrote to the same topic would read each other's records.
 fn through_topics(spec: &PipelineSpec, spans: &Spans, found: &mut Vec<Diagnostic>) {
     let mut users: HashMap<&str, &str> = HashMap::new();
@@ -113,7 +139,11 @@ fn tests(spec: &PipelineSpec, spans: &Spans, broken: &BTreeSet<String>, found: &
             let near = nearest(name, sources()).map(|near| format!("did you mean `{near}`?"));
             found.push(Diagnostic::error(span, format!("there is no source `{name}`")).with_hint_opt(near));
         }
-        let known = |name: &String| spec.sources.contains_key(name) || spec.operators.contains_key(name);
+        let is_wasm = |name: &str| matches!(spec.operators.get(name), Some(OperatorSpec::Wasm(_)));
+        let known = |name: &String| match relation_parts(name) {
+            (part, Some(_)) => is_wasm(part) || broken.contains(part),
+            (part, None) => spec.sources.contains_key(part) || spec.operators.contains_key(part),
+        };
         for name in test.expect.keys().filter(|name| !known(name) && !broken.contains(*name)) {
             let span = spans.key(&["tests", &index, "expect", name]);
             let near = nearest(name, relations()).map(|near| format!("did you mean `{near}`?"));

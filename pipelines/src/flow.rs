@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use arrow::array::{Int8Array, RecordBatch};
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
 
 /// The name of a hidden column is reserved: it begins with this.
 pub const RESERVED_PREFIX: char = '_';
@@ -45,6 +46,16 @@ impl fmt::Display for SplitId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// How many shards the state of an operator is cut into.
+pub const STATE_SHARDS: u32 = 16;
+
+/// The shard of state that the rows of a split belong to, below [`STATE_SHARDS`]. It is the same at every start, so that a
+/// split always meets the state it has left. Partitions are dealt out by number, everything else by its name's hash.
+pub fn state_shard(split: &SplitId) -> u32 {
+    let number = split.as_str().parse::<u64>().unwrap_or_else(|_| xxh3_64(split.as_str().as_bytes()));
+    (number % u64::from(STATE_SHARDS)) as u32
 }
 
 /// Where to resume a split: a small JSON value that only the split's own source understands.
@@ -134,5 +145,18 @@ impl RowBatch {
     /// The memory the rows hold, in bytes: what queues count.
     pub fn size_bytes(&self) -> usize {
         self.rows.get_array_memory_size()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Committed state lies in these shards: the numbers must never change.
+    #[test]
+    fn a_split_belongs_to_the_same_shard_for_ever() {
+        for (split, shard) in [("0", 0), ("15", 15), ("16", 0), ("37", 5), ("flights.ndjson", 9), ("", 2)] {
+            assert_eq!(state_shard(&SplitId::new(split)), shard, "{split}");
+        }
     }
 }

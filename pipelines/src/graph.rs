@@ -6,6 +6,9 @@
 //!   tables ──┘
 //! ```
 //!
+//! An operator may have outputs with names of their own: `scored.rejects` is read from the operator `scored`. Which outputs
+//! there are is known to those who load its module.
+//!
 //! Which relations a SQL query reads is known to those who parse SQL; they hand it in.
 
 use std::collections::BTreeSet;
@@ -14,6 +17,7 @@ use indexmap::IndexMap;
 
 use crate::checks::MAPS;
 use crate::diagnostics::{Diagnostic, Diagnostics, Span};
+use crate::names::relation_parts;
 use crate::nearest::nearest;
 use crate::pipeline::Pipeline;
 use crate::spec::OperatorSpec;
@@ -59,8 +63,10 @@ impl NodeKind {
 pub struct GraphNode {
     /// What it is.
     pub kind: NodeKind,
-    /// The names of what it reads, each once, in the order in which it names them.
+    /// The names of the parts it reads, each once, in the order in which it names them.
     pub inputs: Vec<String>,
+    /// The relations it reads, as it names them: parts, or `part.output`.
+    pub relations: Vec<String>,
 }
 
 /// The parts of a pipeline and what each reads. It has no cycle.
@@ -77,8 +83,17 @@ pub struct Graph {
 
 /// An edge with the place that names it.
 struct Edge {
+    /// The part that it comes from.
     from: String,
+    /// As it is named: the part, or `part.output`.
+    relation: String,
     span: Span,
+}
+
+impl Edge {
+    fn new(relation: &str, span: Span) -> Self {
+        Self { from: relation_parts(relation).0.to_owned(), relation: relation.to_owned(), span }
+    }
 }
 
 /// A part with its edges, before it is known that they lead anywhere.
@@ -135,13 +150,13 @@ fn parts<'a>(pipeline: &'a Pipeline, refs: &dyn Fn(&str) -> Vec<TableRef>) -> Ve
         let edges = match operator {
             OperatorSpec::Sql(_) => refs(name).into_iter().map(|table| sql_edge(pipeline, name, table)).collect(),
             OperatorSpec::Wasm(wasm) => {
-                vec![Edge { from: wasm.input.clone(), span: spans.of(&["operators", name, "wasm", "input"]) }]
+                vec![Edge::new(&wasm.input, spans.of(&["operators", name, "wasm", "input"]))]
             }
         };
         parts.push(Part { name, kind: NodeKind::Operator, edges });
     }
     for (name, sink) in &spec.sinks {
-        let edge = Edge { from: sink.input.clone(), span: spans.of(&["sinks", name, "input"]) };
+        let edge = Edge::new(&sink.input, spans.of(&["sinks", name, "input"]));
         parts.push(Part { name, kind: NodeKind::Sink, edges: vec![edge] });
     }
     let mut known = std::collections::HashSet::new();
@@ -155,7 +170,7 @@ fn sql_edge(pipeline: &Pipeline, operator: &str, table: TableRef) -> Edge {
         0 => pipeline.spans.of(&path),
         line => pipeline.spans.inside_block(&path, line, table.column),
     };
-    Edge { from: table.name, span }
+    Edge::new(&table.name, span)
 }
 
 /// What is wrong with where an edge comes from.
@@ -175,7 +190,7 @@ fn misdirected(pipeline: &Pipeline, parts: &[Part<'_>], part: &Part<'_>, edge: &
             let message = format!("the sink `{reader}` reads `{name}`, which is a table");
             Some(Diagnostic::error(edge.span, message).with_hint("a table is for operators to join with"))
         }
-        Some(_) => None,
+        Some(_) => without_outputs(pipeline, reader, word, edge),
         None => {
             let readable = parts
                 .iter()
@@ -183,9 +198,11 @@ fn misdirected(pipeline: &Pipeline, parts: &[Part<'_>], part: &Part<'_>, edge: &
                 .map(|part| part.name)
                 .filter(|candidate| *candidate != reader);
             let what = if word == "sink" { "source or operator" } else { "source, table or operator" };
-            let message = format!("the {word} `{reader}` reads `{name}`, but there is no such {what}");
+            let relation = &edge.relation;
+            let message = format!("the {word} `{reader}` reads `{relation}`, but there is no such {what}");
+            let output = relation.strip_prefix(name.as_str()).unwrap_or_default();
             let hint = match nearest(name, readable.clone()) {
-                Some(near) => format!("did you mean `{near}`?"),
+                Some(near) => format!("did you mean `{near}{output}`?"),
                 None => {
                     format!("there are {}", readable.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "))
                 }
@@ -193,6 +210,17 @@ fn misdirected(pipeline: &Pipeline, parts: &[Part<'_>], part: &Part<'_>, edge: &
             Some(Diagnostic::error(edge.span, message).with_hint(hint))
         }
     }
+}
+
+/// What is wrong with an edge that names an output of a part whose only output goes by its own name.
+fn without_outputs(pipeline: &Pipeline, reader: &str, word: &str, edge: &Edge) -> Option<Diagnostic> {
+    let (name, relation) = (&edge.from, &edge.relation);
+    let has_outputs = matches!(pipeline.spec.operators.get(name), Some(OperatorSpec::Wasm(_)));
+    if has_outputs || name == relation {
+        return None;
+    }
+    let message = format!("the {word} `{reader}` reads `{relation}`, but only wasm operators have outputs with names");
+    Some(Diagnostic::error(edge.span, message).with_hint(format!("read `{name}`")))
 }
 
 /// The parts, each after what it reads, and the cycles that hinder it.
@@ -206,14 +234,16 @@ fn sort(parts: &[Part<'_>]) -> (IndexMap<String, GraphNode>, Vec<Diagnostic>) {
             let known = |name: &str| parts.iter().any(|part| part.name == name && part.kind != NodeKind::Sink);
             let ready = part.edges.iter().all(|edge| nodes.contains_key(&edge.from) || !known(&edge.from));
             if ready {
-                let mut inputs: Vec<String> = Vec::new();
-                let fresh = part.edges.iter().filter(|edge| known(&edge.from));
-                fresh.for_each(|edge| {
-                    if !inputs.contains(&edge.from) {
-                        inputs.push(edge.from.clone());
+                let mut node = GraphNode { kind: part.kind, inputs: Vec::new(), relations: Vec::new() };
+                for edge in part.edges.iter().filter(|edge| known(&edge.from)) {
+                    if !node.inputs.contains(&edge.from) {
+                        node.inputs.push(edge.from.clone());
                     }
-                });
-                nodes.insert(part.name.to_owned(), GraphNode { kind: part.kind, inputs });
+                    if !node.relations.contains(&edge.relation) {
+                        node.relations.push(edge.relation.clone());
+                    }
+                }
+                nodes.insert(part.name.to_owned(), node);
             }
             !ready
         });

@@ -38,14 +38,14 @@ pub use diagnostics::{Diagnostic, Diagnostics, Severity, SourceText, Span};
 pub use document::read_document;
 pub use environment::{Environment, MemoryEnvironment};
 pub use graph::{Graph, GraphNode, NodeKind, TableRef};
-pub use names::{EDGE_PATTERN, PIPELINE_PATTERN, TOPIC_PATTERN, TopicName, TopicNameError};
+pub use names::{EDGE_PATTERN, PIPELINE_PATTERN, TOPIC_PATTERN, TopicName, TopicNameError, relation_parts};
 pub use nearest::nearest;
 pub use pipeline::Pipeline;
 pub use read::{Reading, parse, read};
 pub use schema::json_schema;
 pub use spans::Spans;
 pub use spec::{
-    Columns, CommitSpec, Compression, EventTimeSpec, Flush, FormatSpec, OnError, OperatorSpec, PipelineSpec, SinkSpec,
-    SourceSpec, TableSpec, TestRow, TestSpec, TopicSpec, UnknownFields, WasmSpec,
+    Columns, CommitSpec, Compression, EventTimeSpec, Flush, FormatSpec, FunctionSpec, OnError, OperatorSpec,
+    PipelineSpec, SinkSpec, SourceSpec, TableSpec, TestRow, TestSpec, TopicSpec, UnknownFields, WasmSpec,
 };
 pub use units::{ByteSize, DurationSpec, Retention, UnitError};

@@ -26,6 +26,15 @@ pub const TOPIC_PATTERN: &str =
 pub(crate) const TOPIC_MESSAGE: &str = "a topic's name is letters, digits, `.`, `_` and `-`, at most 249 of them, and \
                                         doesn't begin with `_`, which is reserved";
 
+/// A relation as readers name it: the part of the pipeline that it comes from, and which of its outputs, if it is one
+/// that has a name: `scored.rejects`.
+pub fn relation_parts(relation: &str) -> (&str, Option<&str>) {
+    match relation.split_once('.') {
+        Some((part, output)) => (part, Some(output)),
+        None => (relation, None),
+    }
+}
+
 /// Not a topic's name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` can't be a topic: {TOPIC_MESSAGE}")]

@@ -26,6 +26,8 @@ pub struct Pipeline {
     pub(crate) secrets: Vec<String>,
     /// Sources, tables, operators and sinks that were found wrong and are missing from the spec.
     pub(crate) broken: BTreeSet<String>,
+    /// Functions that were found wrong and are missing from the spec.
+    pub(crate) broken_functions: BTreeSet<String>,
 }
 
 impl Pipeline {
@@ -54,6 +56,11 @@ impl Pipeline {
     /// a pipeline without mistakes.
     pub fn broken(&self) -> &BTreeSet<String> {
         &self.broken
+    }
+
+    /// As [`Self::broken`], of functions.
+    pub fn broken_functions(&self) -> &BTreeSet<String> {
+        &self.broken_functions
     }
 
     /// No mistakes yet in this pipeline's file; its warnings are not among them.

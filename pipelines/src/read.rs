@@ -21,6 +21,10 @@ use crate::yaml;
 /// Values from the environment that are shorter than this are not searched for in texts: they would hit by chance.
 const MIN_SECRET_CHARS: usize = 4;
 
+/// Maps whose entries are no parts that rows flow through.
+const OTHER_MAPS: [&str; 2] = ["topics", FUNCTIONS];
+const FUNCTIONS: &str = "functions";
+
 /// What reading a file gave.
 #[derive(Debug)]
 pub struct Reading {
@@ -80,7 +84,8 @@ pub fn read(file_name: &str, text: &str, catalog: &Catalog, environment: &dyn En
     diagnostics.extend(found.map(|diagnostic| diagnostic.map_text(&|text| redact(&secrets, text))));
     let warnings = diagnostics.items().iter().filter(|item| item.severity == crate::Severity::Warning);
     let warnings = warnings.cloned().collect();
-    let pipeline = Pipeline { spec, spans, source, warnings, redacted, secrets, broken: broken.parts };
+    let Broken { parts: broken, functions: broken_functions, .. } = broken;
+    let pipeline = Pipeline { spec, spans, source, warnings, redacted, secrets, broken, broken_functions };
     Reading { pipeline: Some(pipeline), diagnostics }
 }
 
@@ -88,6 +93,8 @@ pub fn read(file_name: &str, text: &str, catalog: &Catalog, environment: &dyn En
 struct Broken {
     /// Names of sources, tables, operators and sinks.
     parts: BTreeSet<String>,
+    /// Names of functions.
+    functions: BTreeSet<String>,
     /// Entries of the maps, and keys of the pipeline.
     paths: BTreeSet<(String, Option<String>)>,
 }
@@ -114,7 +121,9 @@ fn broken(root: &Node, mistakes: &[Mistake]) -> Broken {
     }
     let in_maps = paths.iter().filter(|(map, _)| MAPS.iter().any(|(name, _)| name == map));
     let parts = in_maps.filter_map(|(_, name)| name.clone()).collect();
-    Broken { parts, paths }
+    let functions = paths.iter().filter(|(map, _)| map == FUNCTIONS);
+    let functions = functions.filter_map(|(_, name)| name.clone()).collect();
+    Broken { parts, functions, paths }
 }
 
 /// Whether something in it could not be read.
@@ -132,7 +141,9 @@ fn sound(root: &Node, broken: &Broken, has_errors: bool) -> Value {
     let Value::Object(mut all) = root.to_json() else { return Value::Null };
     for (key, inner) in &broken.paths {
         match (all.get_mut(key), inner) {
-            (Some(Value::Object(entries)), Some(name)) if MAPS.iter().any(|(map, _)| map == key) || key == "topics" => {
+            (Some(Value::Object(entries)), Some(name))
+                if MAPS.iter().any(|(map, _)| map == key) || OTHER_MAPS.contains(&key.as_str()) =>
+            {
                 entries.shift_remove(name);
             }
             (Some(Value::Array(tests)), Some(index)) if key == "tests" => {

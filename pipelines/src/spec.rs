@@ -34,6 +34,10 @@ pub struct PipelineSpec {
     #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
     #[schemars(extend("propertyNames" = edge_names()))]
     pub tables: IndexMap<String, TableSpec>,
+    /// Functions that SQL may call, computed by WebAssembly components, by name.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    #[schemars(extend("propertyNames" = edge_names()))]
+    pub functions: IndexMap<String, FunctionSpec>,
     /// What is computed, by name.
     #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
     #[schemars(extend("propertyNames" = edge_names()))]
@@ -52,7 +56,7 @@ pub struct PipelineSpec {
     pub tests: Vec<TestSpec>,
 }
 
-/// The schema of the keys of `sources`, `tables`, `operators` and `sinks`.
+/// The schema of the keys of `sources`, `tables`, `functions`, `operators` and `sinks`.
 fn edge_names() -> Value {
     serde_json::json!({ "pattern": crate::names::EDGE_PATTERN, "errorMessage": crate::names::EDGE_MESSAGE })
 }
@@ -204,7 +208,7 @@ pub struct TableSpec {
 pub struct SinkSpec {
     /// The connector.
     pub r#type: String,
-    /// The source or operator whose rows are written.
+    /// The source or operator whose rows are written; `operator.output` for an output that has a name.
     pub input: String,
     /// How rows become bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -221,8 +225,28 @@ pub struct SinkSpec {
 pub enum OperatorSpec {
     /// A SQL query over sources, tables and other operators.
     Sql(String),
-    /// A WebAssembly component. Not available yet.
+    /// A WebAssembly component.
     Wasm(WasmSpec),
+}
+
+/// A scalar function that a WebAssembly component computes.
+#[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FunctionSpec {
+    /// The path of the component.
+    pub wasm: String,
+    /// What the component calls the function, if not by the same name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub function: Option<String>,
+    /// What the component is configured with, as it likes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<Value>,
+    /// How much memory an instance may use; 128MiB by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<ByteSize>,
+    /// How long a call may take; 1s by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<DurationSpec>,
 }
 
 /// A WebAssembly operator.
@@ -231,15 +255,15 @@ pub enum OperatorSpec {
 pub struct WasmSpec {
     /// The path of the component.
     pub module: String,
-    /// The source or operator whose rows it gets.
+    /// The source or operator whose rows it gets; `operator.output` for an output that has a name.
     pub input: String,
     /// What the module is configured with, as it likes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<Value>,
-    /// How much memory an instance may use.
+    /// How much memory an instance may use; 128MiB by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<ByteSize>,
-    /// How long a call may take.
+    /// How long a call may take; 1s by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<DurationSpec>,
 }
@@ -328,7 +352,7 @@ pub struct TestSpec {
     pub name: String,
     /// Rows, by source.
     pub input: IndexMap<String, Vec<TestRow>>,
-    /// Rows, by operator.
+    /// Rows, by operator, or by `operator.output` for an output that has a name.
     pub expect: IndexMap<String, Vec<TestRow>>,
 }
 
