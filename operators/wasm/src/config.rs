@@ -1,0 +1,77 @@
+//! How wasmtime is set up: what guests may use of WebAssembly, and where their memories come from.
+
+use std::path::Path;
+
+use wasmtime::{Cache, CacheConfig, Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+use crate::error::WasmError;
+use crate::state::MAX_TABLE_ELEMENTS;
+
+/// The stack of a guest's calls. Threads that call guests need as much free of their own, and some more.
+const STACK_BYTES: usize = 512 * 1024;
+/// Instances that may live at once in a process: components, and the memories that they have.
+const POOL_COMPONENTS: u32 = 1_000;
+/// Core modules of which these components consist, and their tables.
+const POOL_PARTS: u32 = 4_000;
+/// Tables that one module may define.
+const MAX_TABLES_OF_MODULE: u32 = 4;
+/// What the host's own record of an instance may take: it grows with the number of functions.
+const MAX_INSTANCE_BYTES: usize = 4 * 1024 * 1024;
+
+/// An engine whose memories come from a pool, or one by one where the pool's address space cannot be had.
+pub(crate) fn engine(cache_dir: Option<&Path>) -> Result<Engine, WasmError> {
+    let cache = cache_dir.and_then(open_cache);
+    let mut pooled = config(cache.clone());
+    pooled.allocation_strategy(InstanceAllocationStrategy::Pooling(pool()));
+    match Engine::new(&pooled) {
+        Ok(engine) => Ok(engine),
+        Err(error) => {
+            tracing::debug!("no pool for guests' memories, each is made when needed: {error:#}");
+            Engine::new(&config(cache)).map_err(|error| WasmError::Engine(format!("{error:#}")))
+        }
+    }
+}
+
+/// Compiled code need not be kept: a directory that cannot be used costs time, and nothing else.
+fn open_cache(dir: &Path) -> Option<Cache> {
+    let open = || -> Result<Cache, String> {
+        std::fs::create_dir_all(dir).map_err(|error| error.to_string())?;
+        let mut config = CacheConfig::new();
+        config.with_directory(dir.canonicalize().map_err(|error| error.to_string())?);
+        Cache::new(config).map_err(|error| format!("{error:#}"))
+    };
+    match open() {
+        Ok(cache) => Some(cache),
+        Err(error) => {
+            tracing::warn!("compiled guests are not kept, {} cannot be used: {error}", dir.display());
+            None
+        }
+    }
+}
+
+fn config(cache: Option<Cache>) -> Config {
+    let mut config = Config::new();
+    config
+        .cache(cache)
+        .epoch_interruption(true)
+        .max_wasm_stack(STACK_BYTES)
+        // The same input gives the same output on every machine.
+        .cranelift_nan_canonicalization(true)
+        .relaxed_simd_deterministic(true)
+        .wasm_memory64(false)
+        .wasm_multi_memory(false);
+    config
+}
+
+fn pool() -> PoolingAllocationConfig {
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(POOL_COMPONENTS)
+        .total_memories(POOL_COMPONENTS)
+        .total_core_instances(POOL_PARTS)
+        .total_tables(POOL_PARTS)
+        .table_elements(MAX_TABLE_ELEMENTS)
+        .max_tables_per_module(MAX_TABLES_OF_MODULE)
+        .max_core_instance_size(MAX_INSTANCE_BYTES)
+        .max_component_instance_size(MAX_INSTANCE_BYTES);
+    pool
+}

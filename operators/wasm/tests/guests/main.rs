@@ -1,0 +1,5 @@
+//! Guests, good and bad, against the host that runs them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod build;
+mod hostile;
