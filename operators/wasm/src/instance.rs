@@ -85,8 +85,8 @@ impl Instance {
             };
             let result: SignatureResult = inside.call::<SignatureParams<'_>, _>(signature, (input, config))?;
             let signature = result.map_err(Fault::refused)?;
-            check_names("output", signature.outputs.iter().map(|port| port.name.as_str()), true)?;
-            check_names("column it reads", signature.reads.iter().flatten().map(String::as_str), false)?;
+            check_names("an output", signature.outputs.iter().map(|port| port.name.as_str()), true)?;
+            check_names("a column to read", signature.reads.iter().flatten().map(String::as_str), false)?;
             Ok(signature)
         })
     }
@@ -150,10 +150,10 @@ impl Instance {
                 }
                 Calls::Component(_) => return Err(missing("outputs")),
             };
-            check_names("output", ports.iter().map(|port| port.name.as_str()), true)?;
+            check_names("an output", ports.iter().map(|port| port.name.as_str()), true)?;
             for port in &ports {
                 if let Content::Json(columns) = &port.content {
-                    check_names("column", columns.iter().map(|(name, _)| name.as_str()), true)?;
+                    check_names("a column", columns.iter().map(|(name, _)| name.as_str()), true)?;
                 }
             }
             Ok(ports)
@@ -197,7 +197,7 @@ impl Instance {
             };
             let result: FunctionsResult = inside.call::<FunctionsParams<'_>, _>(functions, (config,))?;
             let functions = result.map_err(Fault::refused)?;
-            check_names("function", functions.iter().map(|function| function.name.as_str()), true)?;
+            check_names("a function", functions.iter().map(|function| function.name.as_str()), true)?;
             Ok(functions)
         })
     }
@@ -323,22 +323,23 @@ fn missing(what: &str) -> Fault {
     Fault::output(format!("the guest does not export `{what}`"))
 }
 
-/// Checks that names are not empty, differ, and are not absurdly many; `some`: that there is at least one.
+/// Checks that names are not empty, differ, and are not absurdly many; `some`: that there is at least one. `what` they name
+/// comes with its article.
 fn check_names<'a>(what: &str, names: impl Iterator<Item = &'a str>, some: bool) -> Result<(), Fault> {
     let mut seen = HashSet::new();
     for name in names {
         if name.is_empty() {
-            return Err(Fault::output(format!("the guest has a {what} without a name")));
+            return Err(Fault::output(format!("the guest has {what} without a name")));
         }
         if !seen.insert(name) {
-            return Err(Fault::output(format!("the guest names a {what} `{name}` twice")));
+            return Err(Fault::output(format!("the guest names {what} `{name}` twice")));
         }
         if seen.len() > MAX_NAMES {
-            return Err(Fault::output(format!("the guest names more than {MAX_NAMES} of what is a {what}")));
+            return Err(Fault::output(format!("the guest names {what} more than {MAX_NAMES} times")));
         }
     }
     if some && seen.is_empty() {
-        return Err(Fault::output(format!("the guest names no {what}")));
+        return Err(Fault::output(format!("the guest does not name {what}")));
     }
     Ok(())
 }

@@ -15,6 +15,7 @@
 //! records of guests that take them one at a time.
 
 mod bindings;
+mod componentise;
 mod config;
 mod core_calls;
 mod error;

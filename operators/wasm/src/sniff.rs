@@ -1,8 +1,8 @@
 //! Tells the forms of guests apart, and says of other bytes what they are.
 
 use wasmparser::{Encoding, Parser, Payload};
-use wit_component::ComponentEncoder;
 
+use crate::componentise::componentise;
 use crate::error::WasmError;
 
 /// What a guest's bytes are.
@@ -23,7 +23,7 @@ pub(crate) fn form(bytes: &[u8]) -> Result<Form, WasmError> {
     if !bytes.starts_with(MAGIC) {
         return Err(WasmError::NotWasm(describe(bytes)));
     }
-    let mut with_types = false;
+    let mut types = Vec::new();
     for payload in Parser::new(0).parse_all(bytes) {
         let payload = payload.map_err(|error| {
             let what = if error.offset() >= bytes.len() || error.message().contains("unexpected end") {
@@ -35,27 +35,13 @@ pub(crate) fn form(bytes: &[u8]) -> Result<Form, WasmError> {
         })?;
         match payload {
             Payload::Version { encoding: Encoding::Component, .. } => return Ok(Form::Component),
-            Payload::CustomSection(section) if section.name().starts_with("component-type") => with_types = true,
+            Payload::CustomSection(section) if section.name().starts_with("component-type") => {
+                types.push(section.data())
+            }
             _ => {}
         }
     }
-    if !with_types {
-        return Ok(Form::Core);
-    }
-    componentise(bytes).map(Form::Componentised)
-}
-
-fn componentise(bytes: &[u8]) -> Result<Vec<u8>, WasmError> {
-    let encode = || ComponentEncoder::default().validate(true).module(bytes)?.encode();
-    encode().map_err(|error| {
-        let text = format!("{error:#}");
-        let hint = if text.contains("wasi_snapshot_preview1") {
-            "; it was built for WASI 0.1: build for wasm32-unknown-unknown or wasm32-wasip2"
-        } else {
-            ""
-        };
-        WasmError::Invalid(format!("its component types do not fit it: {text}{hint}"))
-    })
+    if types.is_empty() { Ok(Form::Core) } else { componentise(bytes, &types).map(Form::Componentised) }
 }
 
 fn describe(bytes: &[u8]) -> String {
