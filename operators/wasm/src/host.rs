@@ -13,6 +13,7 @@ use crate::guest::{Form as GuestForm, Guest};
 use crate::imports::{link_component, link_module};
 use crate::sniff::{self, Form};
 use crate::ticker::Ticker;
+use crate::types::with_large_stack;
 use crate::{config, exports};
 
 /// WebAssembly for a process: one is enough, and its clones are it.
@@ -38,11 +39,12 @@ impl Host {
     /// Compiles a component, a core module that carries component types, or a plain core module with the transform ABI.
     /// Checks what it imports and exports, and runs nothing of it.
     pub fn load(&self, module: &[u8]) -> Result<Guest, WasmError> {
-        let form = match sniff::form(module)? {
-            Form::Component => self.load_component(module)?,
-            Form::Componentised(component) => self.load_component(&component)?,
-            Form::Core => self.load_core(module)?,
-        };
+        let form = with_large_stack(|| match sniff::form(module)? {
+            Form::Component => self.load_component(module),
+            Form::Componentised(component) => self.load_component(&component),
+            Form::Core => self.load_core(module),
+        });
+        let form = form.unwrap_or_else(|error| Err(WasmError::Invalid(error)))?;
         let digest = Sha256::digest(module).iter().map(|byte| format!("{byte:02x}")).collect();
         Ok(Guest::new(Arc::clone(&self.inner), form, digest))
     }

@@ -15,7 +15,6 @@
 //! records of guests that take them one at a time.
 
 mod bindings;
-mod componentise;
 mod config;
 mod core_calls;
 mod error;
@@ -30,6 +29,7 @@ mod sniff;
 mod state;
 mod ticker;
 mod trap;
+mod types;
 
 pub use crate::bindings::{Content, FunctionSignature, Port, Signature, TransformPort};
 pub use crate::error::{CallError, WasmError};

@@ -1,9 +1,10 @@
 //! Tells the forms of guests apart, and says of other bytes what they are.
 
 use wasmparser::{Encoding, Parser, Payload};
+use wit_component::ComponentEncoder;
 
-use crate::componentise::componentise;
 use crate::error::WasmError;
+use crate::types::{check_nesting, check_types};
 
 /// What a guest's bytes are.
 pub(crate) enum Form {
@@ -34,14 +35,34 @@ pub(crate) fn form(bytes: &[u8]) -> Result<Form, WasmError> {
             WasmError::NotWasm(format!("{what} (at byte {})", error.offset()))
         })?;
         match payload {
-            Payload::Version { encoding: Encoding::Component, .. } => return Ok(Form::Component),
+            Payload::Version { encoding: Encoding::Component, .. } => {
+                check_nesting(bytes).map_err(WasmError::Invalid)?;
+                return Ok(Form::Component);
+            }
             Payload::CustomSection(section) if section.name().starts_with("component-type") => {
                 types.push(section.data())
             }
             _ => {}
         }
     }
-    if types.is_empty() { Ok(Form::Core) } else { componentise(bytes, &types).map(Form::Componentised) }
+    if types.is_empty() {
+        return Ok(Form::Core);
+    }
+    let componentised = check_types(&types).and_then(|()| componentise(bytes));
+    componentised
+        .map(Form::Componentised)
+        .map_err(|error| WasmError::Invalid(format!("its component types do not fit it: {error}")))
+}
+
+fn componentise(module: &[u8]) -> Result<Vec<u8>, String> {
+    let encoder = ComponentEncoder::default().validate(true).module(module);
+    encoder.and_then(|mut encoder| encoder.encode()).map_err(|error| {
+        let text = format!("{error:#}");
+        if text.contains("wasi_snapshot_preview1") {
+            return format!("{text}; it was built for WASI 0.1: build for wasm32-unknown-unknown or wasm32-wasip2");
+        }
+        text
+    })
 }
 
 fn describe(bytes: &[u8]) -> String {

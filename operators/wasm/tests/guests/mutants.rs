@@ -62,7 +62,7 @@ proptest! {
 
     #[test]
     fn damaged_modules_end_in_errors(
-        which in 1usize..3,
+        which in 0usize..3,
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
         length in prop::option::weighted(0.2, any::<prop::sample::Index>()),
     ) {
@@ -76,4 +76,53 @@ proptest! {
         }
         exercise(host(), &module);
     }
+}
+
+/// Packages that need one another cannot be written as WIT, but nothing keeps a module from saying so.
+#[test]
+fn component_types_that_go_in_circles_are_refused() {
+    let wit = "package test:guest;
+        world guest { import acme:a/x; import acme:b/z; include logmill:operator/operator@0.1.0; }
+        package acme:a { interface x { use acme:b/y.{t}; f: func(t: t); } }
+        package acme:b { interface y { record t { i: u8 } } interface z { use acme:c/w.{u}; g: func(u: u); } }
+        package acme:c { interface w { record u { i: u8 } } }";
+    let mut module = typed("guest", wit, &operator_text("", "", "(i32.const 0)"));
+    let (name, other) = (b"acme:c/w", b"acme:a/w");
+    let places: Vec<usize> = (0..module.len() - name.len()).filter(|at| module[*at..].starts_with(name)).collect();
+    assert!(!places.is_empty());
+    for at in places {
+        module[at..at + name.len()].copy_from_slice(other);
+    }
+    let error = host().load(&module).unwrap_err().to_string();
+    assert!(error.contains("package `acme:a` needs itself"), "{error}");
+}
+
+/// A number as WebAssembly writes it.
+fn leb128(mut number: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while number >= 0x80 {
+        bytes.push(0x80 | u8::try_from(number & 0x7f).unwrap());
+        number >>= 7;
+    }
+    bytes.push(u8::try_from(number).unwrap());
+    bytes
+}
+
+/// A component with one type: a component type within a component type, and so on.
+fn nested(depth: usize) -> Vec<u8> {
+    let types = [&[1][..], &[0x41, 1, 1].repeat(depth), &[0x41, 0]].concat();
+    [b"\0asm\x0d\0\x01\0\x07", &leb128(types.len())[..], &types].concat()
+}
+
+#[test]
+fn types_that_nest_too_deep_are_refused() {
+    for depth in [1, 10, 1_000, 9_999, 100_000, 1_000_000] {
+        let component = nested(depth);
+        exercise(host(), &component);
+        let types = [&b"\x0ecomponent-type"[..], &component].concat();
+        let module = [b"\0asm\x01\0\0\0\0", &leb128(types.len())[..], &types].concat();
+        exercise(host(), &module);
+    }
+    let error = host().load(&nested(10_000)).unwrap_err().to_string();
+    assert_eq!(error, "the module is not valid: its types nest too deep");
 }
