@@ -131,7 +131,7 @@ fn run_operator(sql: &str, flights: &[RecordBatch]) -> (Duration, usize) {
     let plan = plan("bench", sql, &relations).expect("a query that can be planned");
     let mut operator = plan.operator();
     let table = StaticTable { name: "airlines".into(), schema: airlines.schema(), batches: vec![airlines] };
-    operator.open(OpenContext { tables: vec![table] }).expect("an operator that opens");
+    operator.open(OpenContext { tables: vec![table], ..OpenContext::default() }).expect("an operator that opens");
     let mut out = Drain::default();
     let start = Instant::now();
     for batch in flights {

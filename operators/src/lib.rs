@@ -4,3 +4,4 @@ pub mod conformance;
 pub mod error;
 pub mod operator;
 pub mod sql;
+pub mod wasm;

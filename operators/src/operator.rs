@@ -6,16 +6,18 @@
 //!   open ─▶ restore ─▶ ( on_batch [resume…] | on_watermark [resume…] | on_timer [resume…] | snapshot )* ─▶ on_end(port)…
 //! ```
 //!
-//! It never waits, performs no I/O and keeps no clock: what it needs is given to it. Whatever it wants to say, it
+//! It never waits, performs no I/O and keeps no clock of its own: what it needs is given to it. Whatever it wants to say, it
 //! says to the `Output`; when it has more to say than fits, it returns [`Progress::More`] and is called with
 //! `resume` once there is room, before any other call. A snapshot is taken between two calls, never while `More`
 //! is outstanding.
 
+use std::fmt;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
-use logmill_pipelines::flow::{CheckpointEpoch, RowBatch, Watermark};
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::{Int64Type, SchemaRef};
+use logmill_pipelines::flow::{CheckpointEpoch, Origin, RowBatch, Watermark};
 
 use crate::error::OperatorError;
 
@@ -75,11 +77,43 @@ pub struct StateBuffer {
     pub data: bytes::Bytes,
 }
 
+/// Says what time it is, in µs since the Unix epoch: the system's clock, or the virtual one of a test.
+pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
+
 /// What an operator is given when it opens.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone)]
 pub struct OpenContext {
     /// The static tables the operator asked for.
     pub tables: Vec<StaticTable>,
+    /// The engine's clock, for what a guest asks it.
+    pub clock: Clock,
+}
+
+impl Default for OpenContext {
+    /// No tables, and the system's clock.
+    fn default() -> Self {
+        Self { tables: Vec::new(), clock: Arc::new(system_time_us) }
+    }
+}
+
+impl fmt::Debug for OpenContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenContext").field("tables", &self.tables).finish_non_exhaustive()
+    }
+}
+
+/// The system's time, in µs since the Unix epoch.
+pub(crate) fn system_time_us() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// The origin of some rows of a batch: exact, if their offsets are at hand.
+pub(crate) fn exact_origin(origin: &Origin, rows: &RecordBatch) -> Origin {
+    let offsets = rows.column_by_name("_offset").and_then(|column| column.as_primitive_opt::<Int64Type>());
+    let offset =
+        offsets.filter(|offsets| offsets.null_count() == 0).and_then(|offsets| offsets.values().first().copied());
+    Origin { offset: offset.unwrap_or(origin.offset), ..origin.clone() }
 }
 
 /// A computation on streams of row batches.

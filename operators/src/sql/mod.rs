@@ -31,6 +31,7 @@ mod wildcard;
 pub use arrows::bind_arrows;
 pub use context::register_functions;
 pub use error::SqlError;
+pub(crate) use plan::meta_field;
 pub use plan::{Relation, RelationKind, SqlInput, SqlPlan, plan};
 pub use scope::{TableRef, table_refs};
 

@@ -7,9 +7,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int8Array, RecordBatch};
+use arrow::array::{Array, ArrayRef, Int8Array, RecordBatch};
 use arrow::compute::{cast, concat, concat_batches};
-use arrow::datatypes::{FieldRef, Int64Type, SchemaRef};
+use arrow::datatypes::{FieldRef, SchemaRef};
 use datafusion::common::{DataFusionError, Result as DataFusionResult, exec_err};
 use logmill_pipelines::flow::{CheckpointEpoch, Origin, RowBatch, Watermark};
 
@@ -18,7 +18,9 @@ use super::join::{BuildSide, Built};
 use super::parse::{lowercase_first, without_kind};
 use super::plan::Planned;
 use crate::error::OperatorError;
-use crate::operator::{OpenContext, Operator, Output, Port, PortSchema, Progress, StateBuffer, StaticTable};
+use crate::operator::{
+    OpenContext, Operator, Output, Port, PortSchema, Progress, StateBuffer, StaticTable, exact_origin,
+};
 
 /// How many rows run at once: enough to pay for a call, and few enough that what they become fits into caches.
 const BATCH_ROWS: usize = 64 * 1024;
@@ -136,7 +138,7 @@ impl SqlOperator {
                     }
                     Outcome::Failed { offset, rows, reason } => {
                         let Flow { rows, ops } = flow.slice(offset, rows);
-                        let origin = origin.map(|origin| origin_of(origin, &rows));
+                        let origin = origin.map(|origin| exact_origin(origin, &rows));
                         Put::Reject(RowBatch { rows, ops, origin }, reason)
                     }
                 };
@@ -160,14 +162,6 @@ impl PortChain {
         self.found = Some((of, indices));
         selected
     }
-}
-
-/// The origin of some rows of a batch: exact, if their offsets are at hand.
-fn origin_of(origin: &Origin, rows: &RecordBatch) -> Origin {
-    let offsets = rows.column_by_name("_offset").and_then(|column| column.as_primitive_opt::<Int64Type>());
-    let offset =
-        offsets.filter(|offsets| offsets.null_count() == 0).and_then(|offsets| offsets.values().first().copied());
-    Origin { offset: offset.unwrap_or(origin.offset), ..origin.clone() }
 }
 
 /// What became of some rows.

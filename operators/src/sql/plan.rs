@@ -39,7 +39,7 @@ pub struct Relation {
 
 impl Relation {
     /// The columns that `SELECT *` gives, and the meta columns after them.
-    pub(super) fn full_schema(&self) -> SchemaRef {
+    pub(crate) fn full_schema(&self) -> SchemaRef {
         let mut fields: Vec<_> = self.schema.fields().iter().cloned().collect();
         fields.extend(self.hidden_columns().map(|name| Arc::new(meta_field(name))));
         Arc::new(Schema::new(fields))
@@ -53,7 +53,7 @@ impl Relation {
 }
 
 /// The type of a meta column.
-fn meta_field(name: &str) -> Field {
+pub(crate) fn meta_field(name: &str) -> Field {
     let data_type = match name {
         "_timestamp" => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
         "_partition" => DataType::Int32,

@@ -240,7 +240,7 @@ fn graph(
         let sql = planned.sql.as_ref().ok_or(EngineError::Defect("the plan of an operator"))?;
         let mut operator = sql.operator();
         let wanted = sql.tables().iter().filter_map(|input| tables.get(input.relation.as_ref()).cloned());
-        operator.open(OpenContext { tables: wanted.collect() })?;
+        operator.open(OpenContext { tables: wanted.collect(), ..OpenContext::default() })?;
         operators.push((operator, routes(plan, &planned.name)));
     }
     let feeds = plan.sources.iter().map(|source| routes(plan, &source.name)).collect();

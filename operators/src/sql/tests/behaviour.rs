@@ -236,6 +236,7 @@ fn a_join_of_many_matches_comes_in_chunks() {
     let many = arrow::compute::concat_batches(&airline.schema(), std::iter::repeat_n(&airline, 30_000)).unwrap();
     let context = OpenContext {
         tables: vec![StaticTable { name: "airlines".into(), schema: many.schema(), batches: vec![many] }],
+        ..OpenContext::default()
     };
     let mut operator = plan.operator();
     operator.open(context).unwrap();

@@ -100,7 +100,7 @@ pub(super) fn open_context(plan: &SqlPlan) -> OpenContext {
         schema: schema_of(&input.relation),
         batches: vec![rows(&input.relation)],
     };
-    OpenContext { tables: plan.tables().iter().map(table).collect() }
+    OpenContext { tables: plan.tables().iter().map(table).collect(), ..OpenContext::default() }
 }
 
 /// The rows of the streams that a plan reads, one batch a port.

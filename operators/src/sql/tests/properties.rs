@@ -71,7 +71,13 @@ fn streamed_answer(sql: &str, stream: &RecordBatch, table: &RecordBatch, size: u
     let pieces = starts.map(|start| stream.slice(start, size.min(stream.num_rows() - start)));
     let make = || plan.operator();
     let events = pieces.map(|rows| Event::Batch(0, RowBatch::inserts(rows))).collect();
-    let said = play(&Case { make: &make, open: OpenContext { tables: vec![table] }, events, ordered: false }).unwrap();
+    let said = play(&Case {
+        make: &make,
+        open: OpenContext { tables: vec![table], ..OpenContext::default() },
+        events,
+        ordered: false,
+    })
+    .unwrap();
     assert!(said.rejected.is_empty());
     let mut rows: Vec<String> = said.rows.into_iter().flatten().collect();
     rows.sort_unstable();

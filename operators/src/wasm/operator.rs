@@ -1,0 +1,287 @@
+//! A worker's share of a guest: the guest itself, or one for each state shard whose rows the worker gets.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use logmill_pipelines::flow::{CheckpointEpoch, Op, Origin, RowBatch, SplitId, Watermark, state_shard};
+
+use super::live::{Made, Moments, Spawn};
+use super::narrow::narrow;
+use super::select::Selector;
+use super::shard::Shard;
+use super::state;
+use super::stateless::Stateless;
+use crate::error::OperatorError;
+use crate::operator::{
+    OpenContext, Operator, Output, Port, PortSchema, Progress, StateBuffer, exact_origin, system_time_us,
+};
+
+/// How many rows a guest gets at once, and how many it is passed on of at once.
+const BATCH_ROWS: usize = 64 * 1024;
+
+/// What an operator is made of.
+pub(super) struct Parts<S> {
+    pub(super) spawn: S,
+    /// The name and columns of the input.
+    pub(super) input: PortSchema,
+    /// What the guest gets of it.
+    pub(super) wanted: Selector,
+    /// With the hidden columns.
+    pub(super) outputs: Vec<PortSchema>,
+    pub(super) stateful: bool,
+    /// Whether the guest wants to know of event time.
+    pub(super) watermarks: bool,
+}
+
+/// A guest at work on a worker.
+pub(super) struct WasmOperator<S: Spawn> {
+    spawn: S,
+    inputs: [PortSchema; 1],
+    wanted: Selector,
+    outputs: Vec<PortSchema>,
+    watermarks: bool,
+    /// Whether the guest knows that the input has ended.
+    ended: bool,
+    guests: Guests<S::Guest>,
+    moments: Moments,
+    work: Option<Work>,
+    pending: VecDeque<Put>,
+}
+
+enum Guests<G> {
+    One(Box<Stateless<G>>),
+    OneAShard(BTreeMap<u32, Shard<G>>),
+}
+
+/// What is not done with.
+enum Work {
+    Rows {
+        batch: RowBatch,
+        next_row: usize,
+    },
+    /// The shards that it has to be told.
+    Watermark {
+        time_us: i64,
+        shards: VecDeque<u32>,
+    },
+}
+
+/// Something to say to the output.
+enum Put {
+    Emit(Port, RowBatch),
+    Reject(RowBatch, String),
+}
+
+impl<S: Spawn> WasmOperator<S> {
+    pub(super) fn new(parts: Parts<S>) -> Self {
+        let Parts { spawn, input, wanted, outputs, stateful, watermarks } = parts;
+        let guests =
+            if stateful { Guests::OneAShard(BTreeMap::new()) } else { Guests::One(Box::new(Stateless::default())) };
+        let moments = Moments::new(Arc::new(system_time_us), spawn.operator());
+        let (work, pending) = (None, VecDeque::new());
+        Self { spawn, inputs: [input], wanted, outputs, watermarks, ended: false, guests, moments, work, pending }
+    }
+
+    fn failed(&self, message: impl Into<String>) -> OperatorError {
+        OperatorError::Failed { operator: self.spawn.operator().to_owned(), message: message.into() }
+    }
+
+    fn has_port(&self, port: Port) -> Result<(), OperatorError> {
+        if port == 0 { Ok(()) } else { Err(self.failed(format!("it has no input port {port}"))) }
+    }
+
+    fn is_idle(&self, call: &str) -> Result<(), OperatorError> {
+        let idle = self.work.is_none() && self.pending.is_empty();
+        if idle { Ok(()) } else { Err(self.failed(format!("{call} came before the last call was done"))) }
+    }
+
+    /// Puts out what is pending and goes on with the work at hand, until the output is full or nothing is left.
+    fn drive(&mut self, out: &mut dyn Output) -> Result<Progress, OperatorError> {
+        loop {
+            while let Some(put) = self.pending.pop_front() {
+                if out.is_full() {
+                    self.pending.push_front(put);
+                    return Ok(Progress::More);
+                }
+                match put {
+                    Put::Emit(port, batch) => out.emit(port, batch),
+                    Put::Reject(batch, reason) => out.reject(batch, &reason),
+                }
+            }
+            match self.work.take() {
+                None => return Ok(Progress::Done),
+                Some(Work::Rows { batch, next_row }) => self.rows(batch, next_row)?,
+                Some(Work::Watermark { time_us, shards }) => self.watermark(time_us, shards)?,
+            }
+        }
+    }
+
+    /// Runs the next rows of a batch.
+    fn rows(&mut self, batch: RowBatch, next_row: usize) -> Result<(), OperatorError> {
+        let rows = BATCH_ROWS.min(batch.num_rows() - next_row);
+        if rows == 0 {
+            return Ok(());
+        }
+        let piece = batch.rows.slice(next_row, rows);
+        let selected = self.wanted.select(&piece);
+        let selected = selected.map_err(|source| OperatorError::Execution {
+            operator: self.spawn.operator().to_owned(),
+            source: Box::new(source),
+        })?;
+        let shard = batch.origin.as_ref().map_or(0, |origin| state_shard(&origin.split));
+        let made = match &mut self.guests {
+            Guests::One(guest) => narrow(&mut guest.runner(&self.spawn, &mut self.moments), &selected)?,
+            Guests::OneAShard(shards) => {
+                let guest = shards.entry(shard).or_insert_with(|| Shard::new(self.moments.next()));
+                let made = narrow(&mut guest.runner(&self.spawn, &mut self.moments), &selected)?;
+                if guest.is_blank() {
+                    shards.remove(&shard);
+                }
+                made
+            }
+        };
+        self.put(made, &piece, batch.origin.as_ref())?;
+        self.work = Some(Work::Rows { batch, next_row: next_row + rows });
+        Ok(())
+    }
+
+    /// Tells the next guest what event time it is.
+    fn watermark(&mut self, time_us: i64, mut shards: VecDeque<u32>) -> Result<(), OperatorError> {
+        let Some(shard) = shards.pop_front() else { return Ok(()) };
+        let made = match &mut self.guests {
+            Guests::One(guest) => guest.runner(&self.spawn, &mut self.moments).watermark(time_us)?,
+            Guests::OneAShard(all) => match all.get_mut(&shard) {
+                Some(guest) => guest.runner(&self.spawn, &mut self.moments).watermark(time_us)?,
+                None => Made::default(),
+            },
+        };
+        // The rows of a shard belong to it in every operator they flow through: its number is the name of a split of it.
+        let split = SplitId::new(shard.to_string());
+        let origin = Origin { source: Arc::clone(&self.inputs[0].name), split, offset: -1 };
+        let origin = matches!(self.guests, Guests::OneAShard(_)).then_some(origin);
+        let no_rows = RecordBatch::new_empty(Arc::clone(&self.inputs[0].schema));
+        self.put(made, &no_rows, origin.as_ref())?;
+        self.work = Some(Work::Watermark { time_us, shards });
+        Ok(())
+    }
+
+    /// Queues what a guest made of rows of the input.
+    fn put(&mut self, made: Made, input: &RecordBatch, origin: Option<&Origin>) -> Result<(), OperatorError> {
+        for (port, rows) in made.rows {
+            if port >= self.outputs.len() {
+                return Err(self.failed(format!("its guest made rows for the output {port}, which it does not have")));
+            }
+            for start in (0..rows.num_rows()).step_by(BATCH_ROWS) {
+                let rows = rows.slice(start, BATCH_ROWS.min(rows.num_rows() - start));
+                self.pending.push_back(Put::Emit(port, RowBatch { rows, ops: None, origin: origin.cloned() }));
+            }
+        }
+        for rejected in made.rejected {
+            let rows = input.slice(rejected.first, rejected.rows);
+            let origin = origin.map(|origin| exact_origin(origin, &rows));
+            self.pending.push_back(Put::Reject(RowBatch { rows, ops: None, origin }, rejected.reason));
+        }
+        Ok(())
+    }
+
+    fn tell_time(&mut self, time: Watermark, out: &mut dyn Output) -> Result<Progress, OperatorError> {
+        if !self.watermarks || self.ended {
+            return Ok(Progress::Done);
+        }
+        self.ended = time == Watermark::END;
+        let shards = match &self.guests {
+            Guests::One(_) => VecDeque::from([0]),
+            Guests::OneAShard(shards) => shards.keys().copied().collect(),
+        };
+        self.work = Some(Work::Watermark { time_us: time.0, shards });
+        self.drive(out)
+    }
+}
+
+impl<S: Spawn> Operator for WasmOperator<S> {
+    fn inputs(&self) -> &[PortSchema] {
+        &self.inputs
+    }
+
+    fn outputs(&self) -> &[PortSchema] {
+        &self.outputs
+    }
+
+    fn open(&mut self, context: OpenContext) -> Result<(), OperatorError> {
+        self.moments = Moments::new(context.clock, self.spawn.operator());
+        Ok(())
+    }
+
+    fn on_batch(&mut self, port: Port, batch: RowBatch, out: &mut dyn Output) -> Result<Progress, OperatorError> {
+        self.has_port(port)?;
+        self.is_idle("a batch")?;
+        if batch.ops.as_ref().is_some_and(|ops| ops.values().iter().any(|op| *op != Op::Insert as i8)) {
+            return Err(self.failed("it takes rows that are appended, but is given changes of rows"));
+        }
+        self.work = Some(Work::Rows { batch, next_row: 0 });
+        self.drive(out)
+    }
+
+    fn resume(&mut self, out: &mut dyn Output) -> Result<Progress, OperatorError> {
+        self.drive(out)
+    }
+
+    fn on_watermark(&mut self, port: Port, time: Watermark, out: &mut dyn Output) -> Result<Progress, OperatorError> {
+        self.has_port(port)?;
+        self.is_idle("a watermark")?;
+        self.tell_time(time, out)
+    }
+
+    fn on_timer(&mut self, _: i64, _: &mut dyn Output) -> Result<Progress, OperatorError> {
+        Ok(Progress::Done)
+    }
+
+    fn next_timer(&self) -> Option<i64> {
+        None
+    }
+
+    fn on_end(&mut self, port: Port, out: &mut dyn Output) -> Result<Progress, OperatorError> {
+        self.has_port(port)?;
+        self.is_idle("the end of the input")?;
+        self.tell_time(Watermark::END, out)
+    }
+
+    fn snapshot(&mut self, _: CheckpointEpoch) -> Result<Vec<StateBuffer>, OperatorError> {
+        self.is_idle("a snapshot")?;
+        let Guests::OneAShard(shards) = &mut self.guests else { return Ok(Vec::new()) };
+        let mut buffers = Vec::new();
+        for (number, shard) in shards {
+            if let Some(state) = shard.runner(&self.spawn, &mut self.moments).changed_state()? {
+                buffers.push(StateBuffer { table: state::TABLE.into(), shard: *number, data: state::encode(&state) });
+            }
+        }
+        Ok(buffers)
+    }
+
+    fn restore(&mut self, buffers: Vec<StateBuffer>) -> Result<(), OperatorError> {
+        for buffer in buffers {
+            let StateBuffer { table, shard, data } = buffer;
+            let unknown = |why: &str| {
+                let hint = "was the pipeline edited? start anew with `--fresh`";
+                self.failed(format!("it is given the state of table `{table}`, but {why}: {hint}"))
+            };
+            match &self.guests {
+                Guests::One(_) => return Err(unknown("its module keeps no state")),
+                Guests::OneAShard(_) if *table != *state::TABLE => return Err(unknown("has no such table")),
+                Guests::OneAShard(shards) if shards.contains_key(&shard) => {
+                    return Err(self.failed(format!("it is given the state of shard {shard} twice")));
+                }
+                Guests::OneAShard(_) => {}
+            }
+            let state = state::decode(&data);
+            let state =
+                state.map_err(|why| self.failed(format!("the state of shard {shard} cannot be read: {why}")))?;
+            let restored = Shard::restored(&self.spawn, self.moments.next(), state)?;
+            if let Guests::OneAShard(shards) = &mut self.guests {
+                shards.insert(shard, restored);
+            }
+        }
+        Ok(())
+    }
+}

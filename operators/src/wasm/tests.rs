@@ -1,0 +1,7 @@
+//! Narrowing and replaying with guests that are no WebAssembly, and then with real ones.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod fake;
+mod guests;
+mod narrowing;
+mod state;

@@ -1,0 +1,164 @@
+//! Exactly the poisonous rows are rejected, and the others are processed as if those had not been there.
+
+use std::sync::atomic::Ordering;
+
+use logmill_pipelines::flow::{CheckpointEpoch, Op, RowBatch, Watermark};
+use proptest::prelude::*;
+
+use super::fake::{Nature, POISONOUS_TIME, batch, is_poison, operator, values};
+use crate::conformance::{Case, Event, check, play};
+use crate::error::OperatorError;
+use crate::operator::{OpenContext, Operator, Output, Port, Progress, StateBuffer};
+
+/// What an operator said, in order.
+#[derive(Default)]
+pub(super) struct Heard {
+    pub(super) ports: [Vec<i64>; 2],
+    pub(super) batches: usize,
+    pub(super) rejected: Vec<(i64, String)>,
+}
+
+impl Output for Heard {
+    fn emit(&mut self, port: Port, batch: RowBatch) {
+        self.batches += 1;
+        self.ports[port].extend(values(&batch.rows));
+    }
+
+    fn reject(&mut self, batch: RowBatch, reason: &str) {
+        self.rejected.extend(values(&batch.rows).into_iter().map(|number| (number, reason.to_owned())));
+    }
+
+    fn is_full(&self) -> bool {
+        false
+    }
+}
+
+pub(super) fn opened(nature: Nature) -> Box<dyn Operator> {
+    let mut operator = operator(nature);
+    operator.open(OpenContext::default()).unwrap();
+    operator
+}
+
+pub(super) fn message(error: OperatorError) -> String {
+    let source = std::error::Error::source(&error).map(|source| format!(": {source}"));
+    format!("{error}{}", source.unwrap_or_default())
+}
+
+/// Mostly good numbers.
+pub(super) fn some_numbers(most: usize) -> impl Strategy<Value = Vec<i64>> {
+    let number = prop_oneof![12 => 0..1000i64, 1 => -40..0i64];
+    proptest::collection::vec(number, 0..most)
+}
+
+fn good(numbers: &[i64]) -> Vec<i64> {
+    numbers.iter().copied().filter(|number| !is_poison(*number)).collect()
+}
+
+fn expected_rejects(numbers: &[i64]) -> Vec<(i64, String)> {
+    let poison = numbers.iter().copied().filter(|number| is_poison(*number));
+    poison.map(|number| (number, format!("{number} is poison"))).collect()
+}
+
+fn check_stateless(batches: &[Vec<i64>]) {
+    let mut operator = opened(Nature::default());
+    let mut heard = Heard::default();
+    for numbers in batches {
+        assert_eq!(operator.on_batch(0, batch(0, numbers), &mut heard).unwrap(), Progress::Done);
+    }
+    let all = batches.concat();
+    assert_eq!(heard.ports[0], good(&all));
+    assert_eq!(heard.ports[1], good(&all).into_iter().filter(|number| number % 2 == 1).collect::<Vec<_>>());
+    assert_eq!(heard.rejected, expected_rejects(&all));
+    assert!(operator.snapshot(CheckpointEpoch(1)).unwrap().is_empty());
+}
+
+#[test]
+fn every_place_of_a_poisonous_row_is_found() {
+    for length in 1..18i64 {
+        for poison in 0..length {
+            for kind in [-2, -4, -5, -7] {
+                let numbers: Vec<i64> = (0..length).map(|n| if n == poison { kind } else { n }).collect();
+                check_stateless(&[numbers]);
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_between_bad_ones_come_out_as_one_batch() {
+    let mut operator = opened(Nature::default());
+    let mut heard = Heard::default();
+    operator.on_batch(0, batch(0, &[2, -3, 4, -4, 6, -5, 8]), &mut heard).unwrap();
+    assert_eq!((heard.batches, heard.ports[0].len()), (1, 4));
+}
+
+#[test]
+fn a_row_the_guest_blames_is_not_searched_for() {
+    let nature = Nature::default();
+    let mut operator = opened(nature.clone());
+    let mut numbers: Vec<i64> = (0..4096).collect();
+    numbers[1000] = -1;
+    operator.on_batch(0, batch(0, &numbers), &mut Heard::default()).unwrap();
+    assert_eq!(nature.made.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn a_guest_that_never_comes_back_stops_the_pipeline_soon() {
+    for stateful in [false, true] {
+        let nature = Nature { stateful, ..Nature::default() };
+        let mut operator = opened(nature.clone());
+        let error = operator.on_batch(0, batch(0, &[-2; 10_000]), &mut Heard::default()).unwrap_err();
+        assert!(message(error).contains("its guest runs into its deadline too often"));
+        assert!(nature.made.load(Ordering::Relaxed) < 100);
+    }
+}
+
+#[test]
+fn what_breaks_the_contract_is_refused() {
+    let changes = |op: Op| {
+        let mut batch = batch(0, &[1]);
+        batch.ops = Some(vec![op as i8].into());
+        batch
+    };
+    let refused = |stateful: bool, batch: RowBatch, port: Port| {
+        let mut operator = opened(Nature { stateful, ..Nature::default() });
+        message(operator.on_batch(port, batch, &mut Heard::default()).unwrap_err())
+    };
+    assert!(refused(false, changes(Op::Delete), 0).contains("is given changes of rows"));
+    assert!(refused(true, batch(0, &[1]), 1).contains("it has no input port 1"));
+    let mut operator = opened(Nature::default());
+    operator.on_batch(0, changes(Op::Insert), &mut Heard::default()).unwrap();
+    let state = StateBuffer { table: "state".into(), shard: 0, data: vec![1, 0, 0, 0, 0].into() };
+    assert!(message(operator.restore(vec![state]).unwrap_err()).contains("its module keeps no state"));
+}
+
+#[test]
+fn no_row_is_to_blame_for_a_watermark() {
+    let mut operator = opened(Nature { stateful: true, ..Nature::default() });
+    operator.on_batch(0, batch(3, &[1, 2]), &mut Heard::default()).unwrap();
+    let error = operator.on_watermark(0, Watermark(POISONOUS_TIME), &mut Heard::default()).unwrap_err();
+    assert!(message(error).contains("its guest failed at an event-time watermark: time is poison"));
+}
+
+proptest! {
+    #[test]
+    fn a_stateless_guest_loses_only_poison(batches in proptest::collection::vec(some_numbers(200), 0..5)) {
+        check_stateless(&batches);
+    }
+
+    #[test]
+    fn operators_on_guests_hold_their_contract(
+        stateful: bool,
+        calls in proptest::collection::vec((0..20u32, some_numbers(12), 0..500i64), 0..5),
+    ) {
+        let make = || operator(Nature { stateful, ..Nature::default() });
+        let event = |(partition, numbers, time): &(u32, Vec<i64>, i64)| {
+            [Event::Batch(0, batch(*partition, numbers)), Event::Watermark(0, Watermark(*time))]
+        };
+        let events = calls.iter().flat_map(event).collect();
+        let case = Case { make: &make, open: OpenContext::default(), events, ordered: true };
+        check(&case).map_err(TestCaseError::fail)?;
+        let all: Vec<i64> = calls.iter().flat_map(|(_, numbers, _)| numbers.clone()).collect();
+        prop_assert_eq!(play(&case).unwrap().rejected.len(), expected_rejects(&all).len());
+    }
+}

@@ -1,0 +1,176 @@
+//! Guests that turn single records into records: rows go in as packed messages, and come out as typed columns.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Int32Type, Int64Type, SchemaRef};
+use logmill_wasm::{Content, Instance, Moment};
+
+use super::batches::{instantiate, other_answer};
+use super::live::{Failure, FailureKind, GuestState, Live, Made, Spawn};
+use super::messages::{self, Layout};
+use super::packed::{self, Entry, Message, What, Writer};
+use super::plan::{Answer, Planned};
+use super::values::{self, BadValue};
+use crate::error::OperatorError;
+
+/// Makes instances that have said what they put out.
+pub(super) struct TransformSpawn {
+    planned: Arc<Planned>,
+    layout: Layout,
+}
+
+/// An instance, and how rows become messages and messages rows.
+pub(super) struct TransformGuest {
+    instance: Instance,
+    planned: Arc<Planned>,
+    layout: Layout,
+    writer: Writer,
+}
+
+impl TransformSpawn {
+    pub(super) fn new(planned: Arc<Planned>) -> Self {
+        let layout = Layout::new(&planned.wanted);
+        Self { planned, layout }
+    }
+}
+
+impl Spawn for TransformSpawn {
+    type Guest = TransformGuest;
+
+    fn operator(&self) -> &str {
+        &self.planned.operator
+    }
+
+    fn spawn(&self, at: Moment) -> Result<TransformGuest, OperatorError> {
+        let planned = &self.planned;
+        let mut instance = instantiate(planned)?;
+        let Answer::Transform { ports } = &planned.answer else { return Err(other_answer(planned)) };
+        match instance.outputs(at, &planned.config) {
+            Ok(again) if again == *ports => Ok(TransformGuest {
+                instance,
+                planned: Arc::clone(planned),
+                layout: self.layout.clone(),
+                writer: Writer::default(),
+            }),
+            Ok(_) => Err(other_answer(planned)),
+            Err(source) => {
+                Err(OperatorError::Execution { operator: planned.operator.to_string(), source: Box::new(source) })
+            }
+        }
+    }
+
+    fn state_version(&self) -> Option<u32> {
+        None
+    }
+}
+
+impl Live for TransformGuest {
+    fn on_batch(&mut self, at: Moment, rows: &RecordBatch, made: &mut Made) -> Result<(), Failure> {
+        let cannot_write = |message| Failure { kind: FailureKind::Refused, message, row: None };
+        self.layout.write(rows, &mut self.writer).map_err(cannot_write)?;
+        let Answer::Transform { ports } = &self.planned.answer else { return Ok(()) };
+        let outputs = ports.iter().zip(&self.planned.full_outputs);
+        let outputs: Vec<Output<'_>> = outputs
+            .map(|(port, full)| Output { name: &port.name, content: &port.content, schema: &full.schema })
+            .collect();
+        let layout = &self.layout;
+        let mut take = |result: &[u8]| {
+            let entries = packed::read(result, rows.num_rows(), outputs.len())?;
+            take(&entries, rows, layout, &outputs, made)
+        };
+        Ok(self.instance.transform_packed(at, self.writer.finish(), &mut take)?)
+    }
+
+    fn on_watermark(&mut self, _: Moment, _: i64, _: &mut Made) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn snapshot(&mut self, _: Moment) -> Result<GuestState, Failure> {
+        Err(keeps_no_state())
+    }
+
+    fn restore(&mut self, _: Moment, _: &GuestState) -> Result<(), Failure> {
+        Err(keeps_no_state())
+    }
+}
+
+fn keeps_no_state() -> Failure {
+    Failure { kind: FailureKind::Refused, message: "a transform keeps no state".to_owned(), row: None }
+}
+
+/// An output of a transform.
+pub(super) struct Output<'a> {
+    pub(super) name: &'a str,
+    pub(super) content: &'a Content,
+    /// With the hidden columns.
+    pub(super) schema: &'a SchemaRef,
+}
+
+/// Makes rows of what a guest gave. An input row is one unit: if it failed, or any value that was made of it cannot be
+/// read, the row is rejected and nothing comes of it.
+pub(super) fn take(
+    entries: &[Entry<'_>],
+    rows: &RecordBatch,
+    layout: &Layout,
+    outputs: &[Output<'_>],
+    made: &mut Made,
+) -> Result<(), String> {
+    let mut rejected = vec![false; rows.num_rows()];
+    let mut reject = |row: usize, reason: String, rejected: &mut Vec<bool>| {
+        if let Some(known) = rejected.get_mut(row)
+            && !std::mem::replace(known, true)
+        {
+            made.reject(row, reason);
+        }
+    };
+    for entry in entries {
+        if let What::Failed(reason) = entry.what {
+            let reason = if reason.is_empty() { "the guest gives no reason" } else { reason };
+            reject(entry.message, reason.to_owned(), &mut rejected);
+        }
+    }
+    let mut port_values = Vec::with_capacity(outputs.len());
+    while port_values.len() < outputs.len() {
+        port_values.clear();
+        for (port, output) in outputs.iter().enumerate() {
+            let of_port = messages_of(entries, port, &rejected);
+            let visible = output.schema.fields().len().saturating_sub(values::HIDDEN);
+            match values::read(output.content, output.schema, visible, of_port.iter().map(|(_, m)| m.value)) {
+                Ok(columns) => port_values.push((of_port, columns)),
+                Err(values::ReadError::Values(bad)) => {
+                    for BadValue { index, reason } in bad {
+                        let Some((row, _)) = of_port.get(index) else { continue };
+                        reject(*row, format!("what it made for the output `{}` {reason}", output.name), &mut rejected);
+                    }
+                    break;
+                }
+                Err(values::ReadError::All(message)) => return Err(message),
+            }
+        }
+    }
+    let (partitions, offsets) = messages::places(rows, layout);
+    for (port, ((of_port, mut columns), output)) in port_values.into_iter().zip(outputs).enumerate() {
+        if of_port.is_empty() {
+            continue;
+        }
+        columns.push(values::binary(of_port.iter().map(|(_, message)| message.key))?);
+        columns.push(values::timestamps(of_port.iter().map(|(_, message)| message.timestamp_us)));
+        let rows_of = || of_port.iter().map(|(row, _)| *row);
+        columns.push(values::numbers::<Int32Type>(partitions.as_ref(), rows_of()));
+        columns.push(values::numbers::<Int64Type>(offsets.as_ref(), rows_of()));
+        columns.push(values::headers(of_port.iter().map(|(_, message)| message.headers))?);
+        let made_rows = RecordBatch::try_new(Arc::clone(output.schema), columns).map_err(|error| error.to_string())?;
+        made.rows.push((port, made_rows));
+    }
+    Ok(())
+}
+
+/// The messages for an output of the rows that are not rejected, with the row that each is made of.
+fn messages_of<'e, 'a>(entries: &'e [Entry<'a>], port: usize, rejected: &[bool]) -> Vec<(usize, &'e Message<'a>)> {
+    let of_port = entries.iter().filter_map(|entry| match &entry.what {
+        What::Message { port: of, message } if *of == port => Some((entry.message, message)),
+        _ => None,
+    });
+    of_port.filter(|(row, _)| rejected.get(*row) == Some(&false)).collect()
+}
