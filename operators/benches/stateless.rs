@@ -14,7 +14,7 @@ use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::StreamExt;
 use logmill_operators::operator::{OpenContext, Output, Port, Progress, StaticTable};
-use logmill_operators::sql::{Relation, RelationKind, plan, register_functions};
+use logmill_operators::sql::{Functions, Relation, RelationKind, plan, register_functions};
 use logmill_pipelines::flow::RowBatch;
 
 const BATCH_ROWS: usize = 8 * 1024;
@@ -128,7 +128,7 @@ fn run_operator(sql: &str, flights: &[RecordBatch]) -> (Duration, usize) {
         relation("flights", flights_schema(), RelationKind::Stream),
         relation("airlines", airlines.schema(), RelationKind::Table),
     ];
-    let plan = plan("bench", sql, &relations).expect("a query that can be planned");
+    let plan = plan("bench", sql, &relations, &Functions::default()).expect("a query that can be planned");
     let mut operator = plan.operator();
     let table = StaticTable { name: "airlines".into(), schema: airlines.schema(), batches: vec![airlines] };
     operator.open(OpenContext { tables: vec![table], ..OpenContext::default() }).expect("an operator that opens");
@@ -148,7 +148,7 @@ async fn batch_plan(sql: &str, flights: &[RecordBatch]) -> (SessionContext, Arc<
     let mut config = SessionConfig::new().with_target_partitions(1).with_batch_size(BATCH_ROWS);
     config.options_mut().sql_parser.map_string_types_to_utf8view = false;
     let context = SessionContext::new_with_config(config);
-    register_functions(&context);
+    register_functions(&context, &Functions::default());
     for (name, batches) in [("flights", flights.to_vec()), ("airlines", vec![airlines()])] {
         let schema = batches.first().map_or_else(flights_schema, RecordBatch::schema);
         let table = MemTable::try_new(schema, vec![batches]).expect("batches of one schema");

@@ -17,7 +17,7 @@ use datafusion::sql::sqlparser::tokenizer::Span;
 
 use logmill_pipelines::flow::RESERVED_PREFIX;
 
-use super::context::Relations;
+use super::context::{Relations, relation_name};
 use super::error::{Place, SqlError, nearest};
 use super::output;
 use super::parse::{Parsed, lowercase_first, without_kind};
@@ -296,15 +296,17 @@ fn describe_unknown_column(field: &Column, valid: &[Column]) -> (String, Option<
         names.dedup();
         names
     };
-    let relations =
-        distinct(valid.iter().filter_map(|column| column.relation.as_ref()).map(|r| r.to_string()).collect());
-    let relation = field.relation.as_ref().map(ToString::to_string);
-    if let Some(relation) = relation.as_ref().filter(|relation| !relations.contains(relation)) {
+    let is_meant = |column: &Column| match (&column.relation, &field.relation) {
+        (Some(of), Some(named)) => of.resolved_eq(named),
+        (_, named) => named.is_none(),
+    };
+    if let Some(relation) = field.relation.as_ref().filter(|_| !valid.iter().any(is_meant)) {
+        let relation = relation_name(relation);
+        let relations = distinct(valid.iter().filter_map(|c| c.relation.as_ref()).map(relation_name).collect());
         let hint = format!("FROM names {}", quoted(relations.iter().map(String::as_str)));
         return (format!("{UNKNOWN_COLUMN} `{}`: nothing is called `{relation}`", field.flat_name()), Some(hint));
     }
-    let of_relation = valid.iter().filter(|column| relation.is_none() || column.relation == field.relation);
-    let names = distinct(of_relation.map(|column| column.name.clone()).collect());
+    let names = distinct(valid.iter().filter(|column| is_meant(column)).map(|column| column.name.clone()).collect());
     let names = || names.iter().map(String::as_str);
     let visible: Vec<&str> = names().filter(|name| !name.starts_with(RESERVED_PREFIX)).collect();
     let exact_case = names().find(|name| name.eq_ignore_ascii_case(&field.name) && *name != field.name);

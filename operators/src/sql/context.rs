@@ -11,6 +11,8 @@ use datafusion::logical_expr::{AggregateUDF, HigherOrderUDF, ScalarUDF, TableSou
 use datafusion::optimizer::{Optimizer, OptimizerRule};
 use datafusion::prelude::{SessionConfig, SessionContext};
 
+use super::functions::Functions;
+
 /// The functions and options of every query; built once, as it takes milliseconds.
 static STATE: LazyLock<SessionState> = LazyLock::new(|| {
     let mut config = SessionConfig::new();
@@ -34,10 +36,11 @@ const DROPPED_RULES: [&str; 6] = [
 ];
 
 /// Gives a session the functions that the `sql` operator has, so that batch queries may use the same.
-pub fn register_functions(ctx: &SessionContext) {
+pub fn register_functions(ctx: &SessionContext, functions: &Functions) {
     let state = ctx.state_ref();
     // As above: names that exist are replaced, nothing else can go wrong.
     let _ = datafusion_functions_json::register_all(&mut *state.write());
+    functions.iter().for_each(|udf| ctx.register_udf(udf.as_ref().clone()));
 }
 
 /// The session of all queries.
@@ -50,6 +53,15 @@ pub(super) fn optimizer() -> Optimizer {
     let rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> =
         Optimizer::new().rules.into_iter().filter(|rule| !DROPPED_RULES.contains(&rule.name())).collect();
     Optimizer::with_rules(rules)
+}
+
+/// The name of a relation as we know it: that of an operator's further output has a dot in it.
+pub(super) fn relation_name(name: &TableReference) -> String {
+    match name {
+        TableReference::Bare { table } => table.to_string(),
+        TableReference::Partial { schema, table } => format!("{schema}.{table}"),
+        TableReference::Full { catalog, schema, table } => format!("{catalog}.{schema}.{table}"),
+    }
 }
 
 /// A relation as the planner sees it: columns, and no constraints from which it might conclude too much.
@@ -70,24 +82,22 @@ impl TableSource for RelationSource {
     }
 }
 
-/// The relations of one query, and the functions of all.
+/// The relations of one query, and the functions that it may call.
 pub(super) struct Relations {
     sources: Vec<(Arc<str>, Arc<dyn TableSource>)>,
+    functions: Functions,
 }
 
 impl Relations {
-    pub(super) fn new(sources: Vec<(Arc<str>, Arc<dyn TableSource>)>) -> Self {
-        Self { sources }
+    pub(super) fn new(sources: Vec<(Arc<str>, Arc<dyn TableSource>)>, functions: Functions) -> Self {
+        Self { sources, functions }
     }
 }
 
 impl ContextProvider for Relations {
     fn get_table_source(&self, name: TableReference) -> Result<Arc<dyn TableSource>> {
-        let found = match &name {
-            TableReference::Bare { table } => self.sources.iter().find(|(known, _)| known == table),
-            _ => None,
-        };
-        match found {
+        let wanted = relation_name(&name);
+        match self.sources.iter().find(|(known, _)| **known == *wanted) {
             Some((_, source)) => Ok(Arc::clone(source)),
             None => plan_err!("unknown relation `{name}`"),
         }
@@ -98,7 +108,7 @@ impl ContextProvider for Relations {
     }
 
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
-        STATE.scalar_functions().get(name).cloned()
+        self.functions.get(name).or_else(|| STATE.scalar_functions().get(name)).cloned()
     }
 
     fn get_higher_order_meta(&self, name: &str) -> Option<Arc<HigherOrderUDF>> {
@@ -122,7 +132,7 @@ impl ContextProvider for Relations {
     }
 
     fn udf_names(&self) -> Vec<String> {
-        STATE.scalar_functions().keys().cloned().collect()
+        STATE.scalar_functions().keys().cloned().chain(self.functions.names().map(str::to_owned)).collect()
     }
 
     fn higher_order_function_names(&self) -> Vec<String> {

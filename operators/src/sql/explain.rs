@@ -52,7 +52,12 @@ fn columns(schema: &Schema) -> String {
     schema.fields().iter().map(column).collect::<Vec<_>>().join(", ")
 }
 
-/// What is computed, in a text that changes only if the rows may.
-pub(super) fn fingerprint(plan: &LogicalPlan, output: &Schema) -> String {
-    format!("sql 1\n{}\noutput {}", plan.display_indent_schema(), columns(output))
+/// What is computed, in a text that changes only if the rows may. `functions` are those called that are not DataFusion's,
+/// by name and identity.
+pub(super) fn fingerprint(plan: &LogicalPlan, output: &Schema, functions: &[(&str, &str)]) -> String {
+    let mut text = format!("sql 1\n{}\noutput {}", plan.display_indent_schema(), columns(output));
+    for (name, identity) in functions {
+        let _ = write!(text, "\nfunction {name} {identity}");
+    }
+    text
 }

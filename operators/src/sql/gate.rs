@@ -13,6 +13,7 @@ use datafusion::sql::sqlparser::tokenizer::{Location, Span};
 
 use super::context::state;
 use super::error::{Place, SqlError, nearest};
+use super::functions::{Functions, is_built_in};
 use super::output;
 use super::parse::{Parsed, Tokens};
 use super::plan::{Relation, RelationKind};
@@ -31,10 +32,11 @@ const SORT_LATER: &str = "rows flow in the order they arrive; sort what comes ou
 const TAKE_LATER: &str = "take as many as you want from what comes out with `logmill sql` or `logmill consume`";
 
 /// Everything in the query that the operator will not do.
-pub(super) fn refuse(parsed: &Parsed, relations: &[Relation]) -> Vec<SqlError> {
+pub(super) fn refuse(parsed: &Parsed, relations: &[Relation], functions: &Functions) -> Vec<SqlError> {
     let mut gate = Gate {
         tokens: &parsed.tokens,
         relations,
+        functions,
         scopes: Scopes::default(),
         stream_ctes: HashSet::new(),
         errors: output::check_names(&parsed.query),
@@ -46,6 +48,7 @@ pub(super) fn refuse(parsed: &Parsed, relations: &[Relation]) -> Vec<SqlError> {
 struct Gate<'a> {
     tokens: &'a Tokens,
     relations: &'a [Relation],
+    functions: &'a Functions,
     scopes: Scopes,
     /// Names of common table expressions that read a stream.
     stream_ctes: HashSet<String>,
@@ -382,6 +385,14 @@ impl Gate<'_> {
                 &format!("`{name}` gives another time when rows are processed again after a restart"),
                 "use a time of the row: an event-time column, or `_timestamp`, when its record was written",
             );
+        } else if let Some(volatile) = self.functions.is_volatile(&name) {
+            if volatile {
+                self.push(
+                    place,
+                    &format!("`{name}` may give another value when rows are processed again after a restart"),
+                    "let its module say that it is deterministic, if its result depends on the arguments alone",
+                );
+            }
         } else if let Some(udf) = state.scalar_functions().get(&name) {
             if udf.signature().volatility == Volatility::Volatile {
                 self.push(
@@ -393,18 +404,13 @@ impl Gate<'_> {
         } else if state.aggregate_functions().contains_key(&name) || state.window_functions().contains_key(&name) {
             let message = format!("the aggregate `{name}` needs state, which the sql operator does not keep yet");
             self.push(place, &message, AGGREGATE_LATER);
-        } else if !is_known_function(&name) {
-            let known = state.scalar_functions().keys().map(String::as_str);
+        } else if !is_built_in(&name) {
+            let known = state.scalar_functions().keys().map(String::as_str).chain(self.functions.names());
             let hint = nearest(&name, known).map(|known| format!("did you mean `{known}`?"));
             let place = place.unwrap_or_else(|| self.tokens.first());
             self.errors.push(place.error(format!("unknown function `{name}`"), hint));
         }
     }
-}
-
-/// Functions that are found elsewhere than among the scalar ones: of lambdas, and those of the planner itself.
-fn is_known_function(name: &str) -> bool {
-    state().higher_order_functions().contains_key(name) || matches!(name, "unnest" | "explode" | "position" | "extract")
 }
 
 /// What is said of `unnest(unnest(x))`.

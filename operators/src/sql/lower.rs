@@ -13,6 +13,7 @@ use datafusion::logical_expr::logical_plan::{self as df, LogicalPlan};
 
 use super::chain::{Chain, Filter, Project, Source, Step, batch};
 use super::compile::{Compiled, as_column, columns_read, compile, evaluate, renumber};
+use super::context::relation_name;
 use super::error::{Place, SqlError};
 use super::gate::{UNNEST_LEVELS, UNNEST_LEVELS_HINT};
 use super::join::{BuildSide, Join, JoinColumn, JoinFilter, JoinKind, SharedTable};
@@ -355,7 +356,7 @@ fn push_project(chain: &mut Chain, exprs: &[Compiled], schema: &SchemaRef, text:
 
 fn scan(node: &df::TableScan) -> Chain {
     let schema = nullable(node.projected_schema.as_arrow());
-    let source = Source::Relation { name: node.table_name.table().into(), schema: Arc::clone(&schema) };
+    let source = Source::Relation { name: relation_name(&node.table_name).into(), schema: Arc::clone(&schema) };
     Chain { source, steps: Vec::new(), schema }
 }
 

@@ -10,6 +10,7 @@ use logmill_pipelines::flow::META_COLUMNS;
 use super::chain::{Chain, Source};
 use super::context::{RelationSource, Relations};
 use super::error::{Place, SqlError, nearest};
+use super::functions::Functions;
 use super::operator::SqlOperator;
 use super::parse::{Parsed, parse};
 use super::{blame, explain, gate, lower, scope};
@@ -27,7 +28,7 @@ pub enum RelationKind {
 /// A relation that a query may name.
 #[derive(Clone, Debug)]
 pub struct Relation {
-    /// Its name.
+    /// Its name; `operator.output` for a further output of an operator.
     pub name: Arc<str>,
     /// Its columns.
     pub schema: SchemaRef,
@@ -140,37 +141,48 @@ impl SqlPlan {
     }
 }
 
-/// Plans a query over these relations. `operator` is its name in the pipeline, for messages at run time.
+/// Plans a query over these relations, which may call these functions besides DataFusion's own. `operator` is its name
+/// in the pipeline, for messages at run time.
 ///
 /// # Errors
 /// Every mistake that can be found independently of the others, in the order of the text.
-pub fn plan(operator: &str, sql: &str, relations: &[Relation]) -> Result<SqlPlan, Vec<SqlError>> {
+pub fn plan(
+    operator: &str,
+    sql: &str,
+    relations: &[Relation],
+    functions: &Functions,
+) -> Result<SqlPlan, Vec<SqlError>> {
     // DataFusion's planner panics on a few odd queries; what somebody types must not take the process down.
-    let planned = std::panic::catch_unwind(AssertUnwindSafe(|| plan_text(operator, sql, relations)));
+    let planned = std::panic::catch_unwind(AssertUnwindSafe(|| plan_text(operator, sql, relations, functions)));
     planned.unwrap_or_else(|_| {
         let hint = "write the query another way; what made the planner fail is printed above";
         Err(vec![Place::START.error("the query planner failed on this query", Some(hint.to_owned()))])
     })
 }
 
-fn plan_text(operator: &str, sql: &str, relations: &[Relation]) -> Result<SqlPlan, Vec<SqlError>> {
+fn plan_text(
+    operator: &str,
+    sql: &str,
+    relations: &[Relation],
+    functions: &Functions,
+) -> Result<SqlPlan, Vec<SqlError>> {
     let parsed = parse(sql).map_err(|e| vec![e])?;
     let mentions = scope::mentions(&parsed.query);
     let mut errors = unknown_relations(&mentions, relations);
-    errors.extend(gate::refuse(&parsed, relations));
+    errors.extend(gate::refuse(&parsed, relations, functions));
     if !errors.is_empty() {
-        errors.extend(blame::unknown_columns(&parsed, &planning_context(relations), relations));
+        errors.extend(blame::unknown_columns(&parsed, &planning_context(relations, functions), relations));
         return Err(in_order(errors));
     }
-    plan_query(operator, parsed, &mentions, relations).map_err(in_order)
+    plan_query(operator, parsed, &mentions, relations, functions).map_err(in_order)
 }
 
-fn planning_context(relations: &[Relation]) -> Relations {
+fn planning_context(relations: &[Relation], functions: &Functions) -> Relations {
     let sources = relations.iter().map(|relation| {
         let source: Arc<dyn TableSource> = Arc::new(RelationSource::new(relation.full_schema()));
         (Arc::clone(&relation.name), source)
     });
-    Relations::new(sources.collect())
+    Relations::new(sources.collect(), functions.clone())
 }
 
 fn plan_query(
@@ -178,9 +190,10 @@ fn plan_query(
     parsed: Parsed,
     mentions: &[(String, Place)],
     relations: &[Relation],
+    functions: &Functions,
 ) -> Result<SqlPlan, Vec<SqlError>> {
     let first = parsed.tokens.first();
-    let logical = blame::plan(&parsed, &planning_context(relations), relations)?;
+    let logical = blame::plan(&parsed, &planning_context(relations, functions), relations)?;
     let mentioned: Vec<&Relation> = relations.iter().filter(|r| mentions.iter().any(|(n, _)| **n == *r.name)).collect();
     if !mentioned.iter().any(|relation| relation.kind == RelationKind::Stream) {
         return Err(vec![first.error(
@@ -191,7 +204,7 @@ fn plan_query(
     let lowered = lower::lower(&logical, &mentioned).map_err(|refusal| vec![refusal.at(mentions, first)])?;
     let inputs = wanted(RelationKind::Stream, &mentioned, &lowered.chains);
     let input_schemas = inputs.iter().map(|input| input_schema(input, relations)).collect();
-    let fingerprint = explain::fingerprint(&logical, &lowered.output_schema);
+    let fingerprint = explain::fingerprint(&logical, &lowered.output_schema, &functions.called(&parsed.query));
     let planned = Planned {
         operator: operator.into(),
         input_schemas,

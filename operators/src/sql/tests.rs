@@ -3,5 +3,7 @@
 
 mod behaviour;
 mod fixtures;
+mod functions;
 mod golden;
+mod names;
 mod properties;

@@ -48,7 +48,7 @@ impl VisitorMut for Hide<'_> {
                 }
                 SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), options) => {
                     let name = object_name(name);
-                    if let Some((_, columns)) = hidden.iter().find(|(qualifier, _)| *qualifier == name) {
+                    if let Some((_, columns)) = hidden.iter().find(|(qualifier, _)| goes_by(qualifier, &name)) {
                         exclude(options, columns);
                     }
                 }
@@ -78,6 +78,11 @@ impl Hide<'_> {
             }
         }
     }
+}
+
+/// Whether a name stands for a relation: `rejects` and `scored.rejects` both do for `scored.rejects`.
+fn goes_by(relation: &str, name: &str) -> bool {
+    relation == name || relation.rsplit_once('.').is_some_and(|(_, last)| last == name)
 }
 
 fn exclude(options: &mut WildcardAdditionalOptions, columns: &[&str]) {

@@ -11,6 +11,7 @@ use arrow::util::pretty::pretty_format_batches_with_schema;
 use futures::TryStreamExt;
 use logmill_connectors::log::Log;
 use logmill_connectors::registry::registry;
+use logmill_operators::sql::Functions;
 
 use super::address::Address;
 use super::print;
@@ -70,7 +71,7 @@ fn text(arguments: &Arguments) -> anyhow::Result<String> {
 }
 
 async fn answer(sql: &str, format: Format, log: Option<Arc<dyn Log>>) -> anyhow::Result<()> {
-    let answer = Query { log, registry: registry() }.run(sql).await?;
+    let answer = Query { log, registry: registry(), functions: Functions::default() }.run(sql).await?;
     match format {
         Format::Table => {
             let schema = answer.schema.clone();

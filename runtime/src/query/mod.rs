@@ -26,6 +26,7 @@ use datafusion::prelude::{SQLOptions, SessionConfig, SessionContext};
 use futures::TryStreamExt;
 use logmill_connectors::log::Log;
 use logmill_connectors::registry::Registry;
+use logmill_operators::sql::{Functions, register_functions};
 
 pub use error::QueryError;
 use relations::Parsed;
@@ -36,6 +37,8 @@ pub struct Query {
     pub log: Option<Arc<dyn Log>>,
     /// What decodes the records of topics.
     pub registry: Registry,
+    /// Functions that can be called besides DataFusion's own.
+    pub functions: Functions,
 }
 
 /// What a query answers, as it becomes known.
@@ -62,7 +65,7 @@ impl Query {
     /// # Errors
     /// Where the text is not one query, names what is not there, or does not fit the data.
     pub async fn run(&self, sql: &str) -> Result<Answer, QueryError> {
-        let context = session();
+        let context = session(&self.functions);
         let mut parsed = relations::parse(&context, sql)?;
         let relations = relations::register(&context, self, &parsed, sql).await?;
         meta::hide(&mut parsed.statement, &relations);
@@ -81,19 +84,19 @@ impl Query {
 /// # Errors
 /// Where the text is not one query.
 pub fn reads_topics(sql: &str) -> Result<bool, QueryError> {
-    let Parsed { names, .. } = relations::parse(&session(), sql)?;
+    let Parsed { names, .. } = relations::parse(&session(&Functions::default()), sql)?;
     Ok(names.iter().any(|name| !files::is_path(name.table()) && !files::exists(name.table())))
 }
 
 /// A session with the functions that pipelines have, and text as plain strings.
-fn session() -> SessionContext {
+fn session(functions: &Functions) -> SessionContext {
     let mut config = SessionConfig::new();
     let options = config.options_mut();
     options.sql_parser.collect_spans = true;
     options.sql_parser.map_string_types_to_utf8view = false;
     options.execution.parquet.schema_force_view_types = false;
     let context = SessionContext::new_with_config(config);
-    logmill_operators::sql::register_functions(&context);
+    register_functions(&context, functions);
     context
 }
 

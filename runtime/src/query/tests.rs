@@ -19,7 +19,7 @@ use super::*;
 
 /// The rows as JSON lines; nulls are left out of them.
 async fn ask(log: Option<Arc<dyn Log>>, sql: &str) -> Result<String, QueryError> {
-    let query = Query { log, registry: registry() };
+    let query = Query { log, registry: registry(), functions: Functions::default() };
     let rows = query.run(sql).await?.collect().await?;
     let mut writer = arrow::json::LineDelimitedWriter::new(Vec::new());
     rows.iter().for_each(|rows| writer.write(rows).unwrap());
@@ -74,7 +74,10 @@ async fn a_folder_of_parquet_has_its_folders_as_columns_and_no_hidden_files() {
     .await;
     check(&log, &format!("SELECT count(*) AS n FROM '{path}/' WHERE carrier IS NULL"), &[r#"{"n":1}"#]).await;
     check(&log, &format!("SELECT id FROM \"{path}/carrier=AA/*.parquet\" AS t WHERE t.id > 1"), &[r#"{"id":2}"#]).await;
-    let answer = Query { log: None, registry: registry() }.run(&format!("SELECT name FROM '{path}'")).await.unwrap();
+    let answer = Query { log: None, registry: registry(), functions: Functions::default() }
+        .run(&format!("SELECT name FROM '{path}'"))
+        .await
+        .unwrap();
     assert_eq!(answer.schema.field(0).data_type(), &DataType::Utf8);
 }
 

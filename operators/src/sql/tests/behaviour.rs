@@ -8,10 +8,10 @@ use logmill_pipelines::flow::{CheckpointEpoch, Op, Origin, RowBatch, SplitId};
 use super::fixtures::{open_context, relations, rows, rows_with_meta};
 use crate::conformance::{Case, Event, check, play};
 use crate::operator::{OpenContext, Output, Port, Progress, StateBuffer, StaticTable};
-use crate::sql::{SqlPlan, TableRef, plan, table_refs};
+use crate::sql::{Functions, SqlPlan, TableRef, plan, table_refs};
 
 fn planned(sql: &str) -> SqlPlan {
-    plan("op", sql, &relations()).unwrap_or_else(|errors| panic!("{sql}: {errors:?}"))
+    plan("op", sql, &relations(), &Functions::default()).unwrap_or_else(|errors| panic!("{sql}: {errors:?}"))
 }
 
 #[test]
@@ -64,7 +64,8 @@ fn layout_and_unread_columns_do_not_change_the_fingerprint() {
     let mut fields: Vec<_> = wider[0].schema.fields().iter().cloned().collect();
     fields.push(Arc::new(arrow::datatypes::Field::new("new", arrow::datatypes::DataType::Utf8, true)));
     wider[0].schema = Arc::new(arrow::datatypes::Schema::new(fields));
-    let wide = plan("op", "SELECT flight FROM flights WHERE delay > 15", &wider).unwrap().fingerprint();
+    let wide =
+        plan("op", "SELECT flight FROM flights WHERE delay > 15", &wider, &Functions::default()).unwrap().fingerprint();
     assert_eq!(one, wide);
 }
 

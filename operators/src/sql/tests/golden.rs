@@ -18,7 +18,7 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 
 use super::fixtures::{events, open_context, relations, rows, rows_with_meta, testdata};
 use crate::conformance::{Case, as_text, check, play};
-use crate::sql::{SqlError, SqlPlan, plan, register_functions};
+use crate::sql::{Functions, SqlError, SqlPlan, plan, register_functions};
 
 pub(super) fn queries() -> Vec<PathBuf> {
     let entries = fs::read_dir(testdata().join("sql")).unwrap().map(|entry| entry.unwrap().path());
@@ -70,7 +70,7 @@ fn queries_give_the_expected_rows_or_errors() {
     for path in queries() {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         let sql = fs::read_to_string(&path).unwrap();
-        match plan("golden", &sql, &relations()) {
+        match plan("golden", &sql, &relations(), &Functions::default()) {
             Err(errors) => assert_eq!(split_header(&sql).0, errors_as_text(&errors), "{name}"),
             Ok(plan) => {
                 assert!(!fails(&sql), "{name} does not fail");
@@ -88,7 +88,7 @@ fn queries_hold_the_contract_of_operators() {
         if fails(&sql) {
             continue;
         }
-        let plan = plan("golden", &sql, &relations()).unwrap();
+        let plan = plan("golden", &sql, &relations(), &Functions::default()).unwrap();
         let make = || plan.operator();
         if let Err(broken) = check(&case(&plan, &sql, &make)) {
             panic!("{}: {broken}", path.display());
@@ -111,7 +111,7 @@ fn queries_give_the_rows_that_batch_gives() {
 }
 
 fn compare_with_batch(path: &Path, sql: &str) {
-    let plan = plan("golden", sql, &relations()).unwrap();
+    let plan = plan("golden", sql, &relations(), &Functions::default()).unwrap();
     let make = || plan.operator();
     let said = play(&case(&plan, sql, &make)).unwrap();
     assert_eq!(said.rejected, Vec::<String>::new(), "{}", path.display());
@@ -127,7 +127,7 @@ fn batch_answer(plan: &SqlPlan, sql: &str) -> Vec<RecordBatch> {
     let mut config = SessionConfig::new().with_target_partitions(1);
     config.options_mut().sql_parser.map_string_types_to_utf8view = false;
     let context = SessionContext::new_with_config(config);
-    register_functions(&context);
+    register_functions(&context, &Functions::default());
     for relation in relations() {
         // In batch, `*` would show meta columns.
         let rows = if sql.contains('*') { rows(&relation.name) } else { rows_with_meta(&relation) };
@@ -150,7 +150,7 @@ fn batch_answer(plan: &SqlPlan, sql: &str) -> Vec<RecordBatch> {
 fn bless() {
     for path in queries() {
         let sql = fs::read_to_string(&path).unwrap();
-        match plan("golden", &sql, &relations()) {
+        match plan("golden", &sql, &relations(), &Functions::default()) {
             Ok(plan) => fs::write(path.with_extension("rows"), output_as_text(&plan, &sql)).unwrap(),
             Err(mut errors) => {
                 let body = split_header(&sql).1;
@@ -158,7 +158,7 @@ fn bless() {
                 for _ in 0..3 {
                     let sql = errors_as_text(&errors) + &body;
                     fs::write(&path, &sql).unwrap();
-                    errors = plan("golden", &sql, &relations()).unwrap_err();
+                    errors = plan("golden", &sql, &relations(), &Functions::default()).unwrap_err();
                 }
             }
         }

@@ -13,7 +13,7 @@ use super::fixtures::relations;
 use super::golden::queries;
 use crate::conformance::{Case, Event, as_text, play};
 use crate::operator::{OpenContext, StaticTable};
-use crate::sql::{Relation, RelationKind, plan};
+use crate::sql::{Functions, Relation, RelationKind, plan};
 
 const QUERIES: [&str; 9] = [
     "SELECT s.k, s.n, t.n AS m FROM s JOIN t ON t.k = s.k",
@@ -63,7 +63,13 @@ fn batch_answer(sql: &str, stream: &RecordBatch, table: &RecordBatch) -> Vec<Str
 /// The operator's answer over pieces of `size` rows.
 fn streamed_answer(sql: &str, stream: &RecordBatch, table: &RecordBatch, size: usize) -> Vec<String> {
     let relation = |name: &str, kind| Relation { name: name.into(), schema: stream.schema(), kind, has_meta: false };
-    let plan = plan("op", sql, &[relation("s", RelationKind::Stream), relation("t", RelationKind::Table)]).unwrap();
+    let plan = plan(
+        "op",
+        sql,
+        &[relation("s", RelationKind::Stream), relation("t", RelationKind::Table)],
+        &Functions::default(),
+    )
+    .unwrap();
     let halves =
         [table.slice(0, table.num_rows() / 2), table.slice(table.num_rows() / 2, table.num_rows().div_ceil(2))];
     let table = StaticTable { name: "t".into(), schema: table.schema(), batches: halves.to_vec() };
@@ -124,7 +130,7 @@ proptest! {
             }
         }
         let text = words.join("\n");
-        for error in plan("op", &text, &relations()).err().unwrap_or_default() {
+        for error in plan("op", &text, &relations(), &Functions::default()).err().unwrap_or_default() {
             let line = text.lines().nth(error.line as usize - 1).unwrap_or_default();
             prop_assert!(error.length >= 1 && !error.message.is_empty());
             prop_assert!(error.line as usize <= text.lines().count().max(1), "{error:?} in {text}");
