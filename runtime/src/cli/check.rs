@@ -25,16 +25,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn execute(arguments: &Arguments, data_dir: &Path) -> anyhow::Result<()> {
-    let mut files = Vec::new();
-    for path in &arguments.paths {
-        match path.is_dir() {
-            true => pipelines_below(path, &mut files)?,
-            false => files.push(path.clone()),
-        }
-    }
-    if files.is_empty() {
-        anyhow::bail!("there is no *.yaml file in {}", arguments.paths[0].display());
-    }
+    let files = pipeline_files(&arguments.paths)?;
     let (mut errors, mut text) = (0, String::new());
     for file in &files {
         let (found, inferred) = match arguments.connect {
@@ -64,6 +55,21 @@ pub(super) fn execute(arguments: &Arguments, data_dir: &Path) -> anyhow::Result<
             Err(Told(format!("{text}\n{count} mistake{s}\n")).into())
         }
     }
+}
+
+/// The files meant by some paths: files as they are, and every pipeline below folders.
+pub(super) fn pipeline_files(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for path in paths {
+        match path.is_dir() {
+            true => pipelines_below(path, &mut files)?,
+            false => files.push(path.clone()),
+        }
+    }
+    if let (true, Some(first)) = (files.is_empty(), paths.first()) {
+        anyhow::bail!("there is no *.yaml file in {}", first.display());
+    }
+    Ok(files)
 }
 
 /// A file's plan as far as it can be made without I/O, and all that can be found wrong with it.

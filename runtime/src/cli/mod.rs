@@ -7,12 +7,14 @@ mod connect;
 mod consume;
 mod explain;
 mod group;
+mod new;
 mod pipeline_file;
 mod produce;
 mod run;
 mod serve;
 mod signals;
 mod sql;
+mod test;
 mod topic;
 
 use std::io::{IsTerminal, Write};
@@ -51,6 +53,8 @@ enum Command {
     Serve(serve::Arguments),
     /// Find every mistake in pipelines, without running anything.
     Check(check::Arguments),
+    /// Run the tests of pipelines, without sources, sinks or a log.
+    Test(test::Arguments),
     /// Show a pipeline's plan, with the columns that flow.
     Explain(explain::Arguments),
     /// Print the JSON Schema of pipelines, for editors.
@@ -67,6 +71,9 @@ enum Command {
     Consume(consume::Arguments),
     /// Answer a query over topics and files.
     Sql(sql::Arguments),
+    /// Write the beginnings of a guest.
+    #[command(subcommand)]
+    New(new::Command),
     /// Measure this machine: what Logmill does beside what the disk and the libraries could do.
     Bench(bench::Arguments),
 }
@@ -108,6 +115,7 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
             print(&format!("{}\n", serde_json::to_string_pretty(&schema)?))
         }
         Command::Check(arguments) => check::execute(&arguments, &said.own_data_dir("check")?),
+        Command::Test(arguments) => runtime()?.block_on(test::execute(&arguments)),
         Command::Explain(arguments) => explain::execute(&arguments, &said.own_data_dir("explain")?),
         Command::Run(arguments) => runtime()?.block_on(run::execute(arguments, said.own_data_dir("run")?)),
         Command::Serve(arguments) => runtime()?.block_on(serve::execute(arguments, &said)),
@@ -116,6 +124,7 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
         Command::Produce(arguments) => runtime()?.block_on(produce::execute(arguments, &said.address()?)),
         Command::Consume(arguments) => runtime()?.block_on(consume::execute(arguments, &said.address()?)),
         Command::Sql(arguments) => runtime()?.block_on(sql::execute(arguments, &said.address()?)),
+        Command::New(command) => new::execute(&command),
         Command::Bench(arguments) => runtime()?.block_on(bench::execute(arguments, &said)),
     }
 }

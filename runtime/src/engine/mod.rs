@@ -31,4 +31,7 @@ mod writer;
 
 pub use coordinator::Ending;
 pub use error::EngineError;
+pub(crate) use event::{FeedId, WriterId};
+pub(crate) use graph::{Exit, Rejected};
 pub use start::{Outcome, Run, RunError, Takeover};
+pub(crate) use wire::graph as open_graph;

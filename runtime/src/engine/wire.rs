@@ -231,7 +231,7 @@ fn positions(manifest: &Manifest, stage: &Stage) -> Positions {
 }
 
 /// One worker's instance of the operators, opened.
-fn graph(
+pub(crate) fn graph(
     plan: &Plan,
     tables: &BTreeMap<String, logmill_operators::operator::StaticTable>,
 ) -> Result<Graph, EngineError> {

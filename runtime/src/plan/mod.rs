@@ -17,12 +17,13 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use logmill_connectors::registry::Registry;
-use logmill_operators::sql::{self, Relation, RelationKind, SqlError, SqlPlan};
+use logmill_operators::sql::{self, Functions, Relation, RelationKind, SqlError, SqlPlan};
 use logmill_pipelines::{
     Diagnostic, Diagnostics, Graph, NodeKind, OperatorSpec, Pipeline, SinkSpec, SourceSpec, TableRef,
 };
 
 pub use fingerprint::{PlanFingerprint, Verdict, compare};
+pub(crate) use sample::NoTransaction;
 pub use sample::{Sample, sample};
 
 /// The schemas of sources and tables that were declared, pinned or sampled, by name.
@@ -104,10 +105,6 @@ pub fn plan(pipeline: Pipeline, registry: &Registry, schemas: &Schemas) -> Resul
     found.extend(more.items().iter().cloned());
     let mut builder = Builder { pipeline: &pipeline, registry, known: BTreeMap::new(), found };
     builder.leaves(schemas);
-    if !pipeline.spec.tests.is_empty() {
-        let message = "tests are checked for their form; nothing runs them yet";
-        builder.found.push(Diagnostic::warning(pipeline.spans.key(&["tests"]), message));
-    }
     // What a mistake reaches would only repeat it; everything else is typed all the same.
     let operators = builder.operators(&graph, |name| references.contains_key(name) && !graph.incomplete.contains(name));
     let sinks = builder.sinks();
@@ -183,7 +180,7 @@ impl Builder<'_> {
                 continue;
             };
             let relations = self.relations(&node.inputs).filter(|_| sound(name));
-            let sql = relations.and_then(|relations| match sql::plan(name, text, &relations) {
+            let sql = relations.and_then(|relations| match sql::plan(name, text, &relations, &Functions::default()) {
                 Ok(sql) => Some(sql),
                 Err(errors) => {
                     self.found.extend(errors.iter().map(|error| at_place(self.pipeline, name, error)));

@@ -77,12 +77,12 @@ fn with_causes(error: &ConnectorError) -> String {
     text
 }
 
-/// Sampling writes nothing.
-struct NoTransaction;
+/// Writes nothing: for looking at data.
+pub(crate) struct NoTransaction;
 
 #[async_trait]
 impl Transaction for NoTransaction {
     async fn append(&self, _: CheckpointEpoch, _: &TopicPartition, _: Bytes) -> Result<(), ConnectorError> {
-        Err(LogError::Invalid("no transaction is open while data is sampled".to_owned()).into())
+        Err(LogError::Invalid("no transaction is open while data is only looked at".to_owned()).into())
     }
 }
