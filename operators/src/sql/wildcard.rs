@@ -1,10 +1,11 @@
-//! `SELECT *` never includes meta columns: this leaves them out of every wildcard that would.
+//! `SELECT *` never includes meta columns: this leaves them out of every wildcard that would. And `rejects.*` is the
+//! wildcard of `scored.rejects`, as `rejects.x` is its column.
 
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    ExcludeSelectItem, Ident, ObjectName, Query, Select, SelectItem, SelectItemQualifiedWildcardKind, TableFactor,
-    TableWithJoins, VisitMut, VisitorMut, WildcardAdditionalOptions,
+    ExcludeSelectItem, Ident, ObjectName, ObjectNamePart, Query, Select, SelectItem, SelectItemQualifiedWildcardKind,
+    TableFactor, TableWithJoins, VisitMut, VisitorMut, WildcardAdditionalOptions,
 };
 
 use super::plan::Relation;
@@ -35,8 +36,10 @@ impl VisitorMut for Hide<'_> {
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
         let mut hidden = Vec::new();
+        let mut dotted = Vec::new();
         for table in &select.from {
             self.collect(table, &mut hidden);
+            collect_dotted(table, &mut dotted);
         }
         for item in &mut select.projection {
             match item {
@@ -47,8 +50,11 @@ impl VisitorMut for Hide<'_> {
                     }
                 }
                 SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), options) => {
+                    if let Some(whole) = dotted.iter().find(|whole| is_last_of(name, whole)) {
+                        *name = whole.clone();
+                    }
                     let name = object_name(name);
-                    if let Some((_, columns)) = hidden.iter().find(|(qualifier, _)| goes_by(qualifier, &name)) {
+                    if let Some((_, columns)) = hidden.iter().find(|(qualifier, _)| *qualifier == name) {
                         exclude(options, columns);
                     }
                 }
@@ -80,9 +86,21 @@ impl Hide<'_> {
     }
 }
 
-/// Whether a name stands for a relation: `rejects` and `scored.rejects` both do for `scored.rejects`.
-fn goes_by(relation: &str, name: &str) -> bool {
-    relation == name || relation.rsplit_once('.').is_some_and(|(_, last)| last == name)
+/// The relations of a FROM item that go by a name with a dot.
+fn collect_dotted(table: &TableWithJoins, dotted: &mut Vec<ObjectName>) {
+    for factor in std::iter::once(&table.relation).chain(table.joins.iter().map(|join| &join.relation)) {
+        match factor {
+            TableFactor::NestedJoin { table_with_joins, .. } => collect_dotted(table_with_joins, dotted),
+            TableFactor::Table { name, alias: None, args: None, .. } if name.0.len() > 1 => dotted.push(name.clone()),
+            _ => {}
+        }
+    }
+}
+
+/// Whether a name of one part is the last part of another.
+fn is_last_of(name: &ObjectName, whole: &ObjectName) -> bool {
+    let part = |part: Option<&ObjectNamePart>| part.and_then(ObjectNamePart::as_ident).map(normalize);
+    name.0.len() == 1 && part(name.0.first()) == part(whole.0.last())
 }
 
 fn exclude(options: &mut WildcardAdditionalOptions, columns: &[&str]) {

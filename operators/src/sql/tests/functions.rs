@@ -62,7 +62,7 @@ fn mistakes_about_functions_have_places_and_hints() {
         None,
     );
     for (sql, column) in
-        [("SELECT twice(flight, 1) AS n FROM flights", 8), ("SELECT 1 + twice(tags) AS n FROM flights", 12)]
+        [("SELECT twice(flight, 1) AS n FROM flights", 8), ("SELECT 1 + twice(tags) AS n FROM flights", 18)]
     {
         let errors = plan("op", sql, &relations(), &functions("v1")).unwrap_err();
         assert_eq!((errors.len(), errors[0].column), (1, column), "{sql}: {errors:?}");
@@ -85,13 +85,13 @@ fn the_fingerprint_tells_what_the_functions_called_are() {
 fn names_that_are_taken_or_cannot_be_called_are_refused() {
     let check = |name: &str, expected: FunctionNameError| {
         let mut functions = functions("v1");
-        assert_eq!(functions.insert(twice(name, Volatility::Immutable), "v1").unwrap_err(), expected, "{name}");
+        assert_eq!(functions.insert(twice(name, Volatility::Immutable), "v1"), Err(expected), "{name}");
     };
     for name in ["upper", "sum", "row_number", "json_get", "unnest", "array_transform", "now"] {
         check(name, FunctionNameError::BuiltIn(name.to_owned()));
     }
     check("twice", FunctionNameError::Twice("twice".to_owned()));
-    for name in ["", "Geo", "geo.hash", "select", "cast", "case", "1st", "geo hash", "a(b)--"] {
+    for name in ["", "Geo", "geo.hash", "cast", "case", "1st", "geo hash", "a(b)--"] {
         check(name, FunctionNameError::Unfit(name.to_owned()));
     }
 }
