@@ -4,7 +4,6 @@ pub mod cli;
 pub mod embedded_log;
 pub mod engine;
 pub mod metrics;
-pub mod modules;
 pub mod node_config;
 pub mod plan;
 mod progress;
