@@ -156,14 +156,23 @@ impl Registry {
                 }
                 (_, None) | ("blackhole", _) => Vec::new(),
                 ("topic", Some(schema)) => {
-                    format.encoder(schema)?;
-                    topic::check_sink(&config(&spec.rest)?, schema)
+                    let config = config(&spec.rest)?;
+                    format.encoder(&topic::value_schema(&config, schema))?;
+                    topic::check_sink(&config, schema)
                 }
                 ("stdout", Some(schema)) => format.encoder(schema).map(|_| Vec::new())?,
                 (other, _) => return Err(unknown("sink", other)),
             })
         };
         check().unwrap_or_else(|error: ConnectorError| vec![Problem::new("", error.to_string())])
+    }
+
+    /// The meta columns that a sink's configuration names, of those that records have beside the columns of their values.
+    pub fn meta_columns(&self, spec: &SinkSpec) -> Vec<String> {
+        match spec.r#type.as_str() {
+            "topic" => config(&spec.rest).map(|config| topic::meta_columns(&config)).unwrap_or_default(),
+            _ => Vec::new(),
+        }
     }
 
     /// Opens a source. Its columns are those that are pinned, or declared, or else inferred from a sample.

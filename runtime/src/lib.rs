@@ -4,6 +4,7 @@ pub mod cli;
 pub mod embedded_log;
 pub mod engine;
 pub mod metrics;
+pub mod modules;
 pub mod node_config;
 pub mod plan;
 mod progress;

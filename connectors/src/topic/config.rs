@@ -87,15 +87,46 @@ pub struct SinkConfig {
     /// The column that becomes the records' timestamp; the time of writing by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timestamp: Option<String>,
-    /// Headers of the records: their names, and the columns whose values they take.
-    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
-    pub headers: IndexMap<String, String>,
+    /// Headers of the records: their names, and the columns whose values they take; or `_headers`, for those of the
+    /// records that were read.
+    #[serde(default, skip_serializing_if = "Headers::is_empty")]
+    pub headers: Headers,
     /// The codec of the record batches.
     #[serde(default = "lz4")]
     pub compression: Compression,
     /// About how large a record batch becomes before it is compressed.
     #[serde(default = "batch_bytes")]
     pub batch_bytes: ByteSize,
+}
+
+/// Where the headers of records come from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Headers {
+    /// A column that holds all of them, as `_headers` does.
+    All(String),
+    /// A column for each, by the header's name.
+    Each(IndexMap<String, String>),
+}
+
+impl Default for Headers {
+    fn default() -> Self {
+        Self::Each(IndexMap::new())
+    }
+}
+
+impl Headers {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The columns that are read.
+    pub(super) fn columns(&self) -> Vec<&String> {
+        match self {
+            Self::All(column) => vec![column],
+            Self::Each(columns) => columns.values().collect(),
+        }
+    }
 }
 
 fn lz4() -> Compression {

@@ -12,11 +12,12 @@ mod config;
 mod reader;
 mod sink;
 mod source;
+mod text;
 
 #[cfg(test)]
 mod tests;
 
 pub use batches::RecordWriter;
-pub use config::{From, OnGap, ReadIsolation, SinkConfig, SourceConfig, Until};
-pub use sink::{MakeEncoder, check_sink, sink, sink_kind};
+pub use config::{From, Headers, OnGap, ReadIsolation, SinkConfig, SourceConfig, Until};
+pub use sink::{MakeEncoder, check_sink, meta_columns, sink, sink_kind, value_schema};
 pub use source::{Ends, bounded_source, source, source_kind};

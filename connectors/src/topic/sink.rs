@@ -3,18 +3,19 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, BinaryArray, RecordBatch, StringArray};
+use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
 use async_trait::async_trait;
 use bytes::BytesMut;
-use logmill_pipelines::flow::{CheckpointEpoch, RowBatch};
+use logmill_pipelines::flow::{CheckpointEpoch, RESERVED_PREFIX, RowBatch};
 use logmill_pipelines::{Compression, ConnectorKind, Role};
 use logmill_protocol::{Compression as Codec, Timestamp};
 
 use super::batches::{Appender, Batches, FullBatch, now};
-use super::config::SinkConfig;
+use super::config::{Headers, SinkConfig};
+use super::text::{HeaderColumns, Text, holds_headers};
 use crate::blocking::blocking;
 use crate::decode::Encoder;
 use crate::error::{ConnectorError, LogError};
@@ -60,13 +61,39 @@ pub fn check_sink(config: &SinkConfig, schema: &Schema) -> Vec<Problem> {
     if let Some(name) = &config.timestamp {
         column("timestamp".into(), name, "a timestamp", |kind| matches!(kind, DataType::Timestamp(..)));
     }
-    for (header, name) in &config.headers {
-        column(format!("headers.{header}"), name, scalar, |kind| !kind.is_nested());
+    match &config.headers {
+        Headers::All(name) => {
+            let wanted = "a list of structs of `key` and `value`, as `_headers` is";
+            column("headers".into(), name, wanted, holds_headers);
+        }
+        Headers::Each(headers) => {
+            for (header, name) in headers {
+                column(format!("headers.{header}"), name, scalar, |kind| !kind.is_nested());
+            }
+        }
     }
     if config.batch_bytes.bytes() == 0 {
         problems.push(Problem::new("batch_bytes", "must be more than nothing"));
     }
     problems
+}
+
+/// The columns that a sink's configuration names and that begin with `_`: where the input has no such column of its own, they
+/// can be those of the records it came from.
+pub fn meta_columns(config: &SinkConfig) -> Vec<String> {
+    let named = config.key.iter().chain(&config.timestamp).chain(config.headers.columns());
+    named.filter(|name| name.starts_with(RESERVED_PREFIX)).cloned().collect()
+}
+
+/// The columns that make up the records' values: all but those that begin with `_` and are written as keys, timestamps or
+/// headers already.
+pub fn value_schema(config: &SinkConfig, schema: &SchemaRef) -> SchemaRef {
+    let elsewhere = meta_columns(config);
+    let fields = schema.fields().iter().filter(|field| !elsewhere.contains(field.name()));
+    match schema.fields().iter().any(|field| elsewhere.contains(field.name())) {
+        true => Arc::new(Schema::new(fields.cloned().collect::<Vec<_>>())),
+        false => schema.clone(),
+    }
 }
 
 /// Makes the sink of a configuration, for rows of `schema`. Does no I/O.
@@ -105,9 +132,13 @@ impl Sink for TopicSink {
         let topic = self.config.topic.as_str();
         let info = self.log.topic(topic).await?.ok_or_else(|| LogError::UnknownTopic(topic.to_owned()))?;
         let batch_bytes = usize::try_from(self.config.batch_bytes.bytes()).unwrap_or(usize::MAX);
+        let values = value_schema(&self.config, &self.schema);
+        let index = |field: &arrow::datatypes::FieldRef| self.schema.index_of(field.name());
+        let indices = values.fields().iter().map(index).collect::<Result<Vec<_>, _>>();
         let rows = Rows {
             columns: Columns::new(&self.config, &self.schema)?,
-            encoder: (self.encoder)(&self.schema)?,
+            encoder: (self.encoder)(&values)?,
+            value_columns: indices.map_err(|error| ConnectorError::Config(error.to_string()))?,
             batches: Batches::new(info.partitions, codec(self.config.compression), batch_bytes),
             buffer: BytesMut::new(),
             values: Vec::new(),
@@ -194,6 +225,8 @@ impl TopicWriter {
 struct Rows {
     columns: Columns,
     encoder: Box<dyn Encoder>,
+    /// The columns of the values, by their places in the rows.
+    value_columns: Vec<usize>,
     batches: Batches,
     buffer: BytesMut,
     values: Vec<Range<usize>>,
@@ -205,23 +238,21 @@ impl Rows {
     fn encode(&mut self, rows: &RecordBatch) -> Result<Vec<FullBatch>, ConnectorError> {
         self.buffer.clear();
         self.values.clear();
-        self.encoder.encode(rows, &mut self.buffer, &mut self.values)?;
         let failed = |error: ArrowError| ConnectorError::Permanent {
             context: format!("cannot take key, timestamp and headers for topic `{}` from the rows", self.topic),
             source: error.into(),
         };
+        let values = rows.project(&self.value_columns).map_err(failed)?;
+        self.encoder.encode(&values, &mut self.buffer, &mut self.values)?;
         let keys = self.columns.key.map(|column| Text::new(rows, column)).transpose().map_err(failed)?;
         let timestamps = self.columns.timestamp.map(|column| milliseconds(rows, column)).transpose().map_err(failed)?;
-        let headers = (self.columns.headers.iter())
-            .map(|(name, column)| Ok((name.as_str(), Text::new(rows, *column)?)))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(failed)?;
+        let headers = self.columns.headers.read(rows).map_err(failed)?;
         let now = now();
         let mut full = Vec::new();
-        let mut record_headers = Vec::with_capacity(headers.len());
+        let mut record_headers = Vec::new();
         for (row, range) in self.values.iter().enumerate() {
             record_headers.clear();
-            record_headers.extend(headers.iter().map(|(name, values)| (*name, values.get(row))));
+            headers.of_row(row, &mut record_headers);
             let timestamp = match &timestamps {
                 Some(column) if column.is_valid(row) => Timestamp(column.as_primitive::<Int64Type>().value(row)),
                 Some(_) => Timestamp::NONE,
@@ -243,45 +274,24 @@ impl Rows {
 struct Columns {
     key: Option<usize>,
     timestamp: Option<usize>,
-    headers: Vec<(String, usize)>,
+    headers: HeaderColumns,
 }
 
 impl Columns {
     fn new(config: &SinkConfig, schema: &Schema) -> Result<Self, ConnectorError> {
         let find = |name: &String| schema.index_of(name).map_err(|error| ConnectorError::Config(error.to_string()));
-        let headers =
-            config.headers.iter().map(|(name, column)| Ok::<_, ConnectorError>((name.clone(), find(column)?)));
-        let headers = headers.collect::<Result<_, _>>()?;
+        let headers = match &config.headers {
+            Headers::All(column) => HeaderColumns::All(find(column)?),
+            Headers::Each(headers) => {
+                let headers = headers.iter().map(|(name, column)| Ok((name.clone(), find(column)?)));
+                HeaderColumns::Each(headers.collect::<Result<_, ConnectorError>>()?)
+            }
+        };
         Ok(Self {
             key: config.key.as_ref().map(find).transpose()?,
             timestamp: config.timestamp.as_ref().map(find).transpose()?,
             headers,
         })
-    }
-}
-
-/// A column's values as the bytes of keys and headers: text as UTF-8, numbers in decimal, binary as it is.
-enum Text {
-    Utf8(StringArray),
-    Binary(BinaryArray),
-}
-
-impl Text {
-    fn new(rows: &RecordBatch, column: usize) -> Result<Self, ArrowError> {
-        let column = rows.column(column);
-        Ok(match column.data_type() {
-            DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
-                Self::Binary(cast(column, &DataType::Binary)?.as_binary::<i32>().clone())
-            }
-            _ => Self::Utf8(cast(column, &DataType::Utf8)?.as_string::<i32>().clone()),
-        })
-    }
-
-    fn get(&self, row: usize) -> Option<&[u8]> {
-        match self {
-            Self::Utf8(values) => values.is_valid(row).then(|| values.value(row).as_bytes()),
-            Self::Binary(values) => values.is_valid(row).then(|| values.value(row)),
-        }
     }
 }
 

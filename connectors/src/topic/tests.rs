@@ -354,6 +354,61 @@ async fn rows_become_keyed_records_of_the_epochs_transaction() {
     assert_eq!(writer.written().rows, 100);
 }
 
+#[tokio::test]
+async fn meta_columns_become_what_they_were_and_no_part_of_the_value() {
+    let log = log_with(1).await;
+    let transaction = Arc::new(MemoryTransaction::begin(log.clone()).await.unwrap());
+    let mut records = RecordWriter::new(transaction.clone(), TOPIC, 1, CheckpointEpoch(1));
+    records.append(Some(b"k"), Some(b"{\"v\":1}"), &[("h", Some(b"1")), ("h", None)], Timestamp(9)).await.unwrap();
+    records.append(None, Some(b"{\"v\":2}"), &[], Timestamp::NONE).await.unwrap();
+    records.prepare(CheckpointEpoch(1)).await.unwrap();
+    transaction.end(true).await.unwrap();
+    let read = async |position| {
+        let source = source_of(&log, "{ topic: flights, until: end }");
+        let chunk = open(&source, 0, Some(position)).await.next().await.unwrap().unwrap();
+        let ChunkData::Records(records) = chunk.data else { panic!("rows") };
+        records
+    };
+    let told = |records: &Records, index: usize| {
+        let text = |range: &Range<u32>| records.buffer[range.start as usize..range.end as usize].to_vec();
+        let headers = records.headers[index].iter().map(|(name, value)| (text(name), value.as_ref().map(text)));
+        let (key, value) = (records.key(index).map(<[u8]>::to_vec), records.value(index).map(<[u8]>::to_vec));
+        (key, value, records.timestamps[index], headers.collect::<Vec<_>>())
+    };
+    let first = read(0).await;
+    let value = Schema::new(vec![Field::new("v", DataType::Int64, true)]);
+    let columns = ["_key", "_headers", "v", "_timestamp", "_offset"].map(str::to_owned);
+    let mut decoder = Format::Json.decoder(&value, &columns, UnknownFields::Ignore).unwrap();
+    let rows = decoder.decode(&first).unwrap().rows;
+    let rows = rows.project(&[0, 1, 2, 3]).unwrap();
+    let config = "{ topic: flights, key: _key, timestamp: _timestamp, headers: _headers }";
+    let config: SinkConfig = serde_yaml::from_str(config).unwrap();
+    assert_eq!(meta_columns(&config), ["_key", "_timestamp", "_headers"]);
+    assert_eq!(value_schema(&config, &rows.schema()), Arc::new(value));
+    let transaction = Arc::new(MemoryTransaction::begin(log.clone()).await.unwrap());
+    let encoder: MakeEncoder = Arc::new(|schema| Format::Json.encoder(schema));
+    let sink = sink(log.clone(), transaction.clone(), config, rows.schema(), encoder).unwrap();
+    let open_writer =
+        OpenWriter { shard: 0, attempt: Attempt("a".into()), epoch: CheckpointEpoch(1), carried: Vec::new() };
+    let mut writer = sink.open(open_writer).await.unwrap();
+    writer.write(RowBatch::inserts(rows)).await.unwrap();
+    writer.prepare(CheckpointEpoch(1), true).await.unwrap();
+    transaction.end(true).await.unwrap();
+    let second = read(3).await;
+    assert_eq!((told(&second, 0), told(&second, 1)), (told(&first, 0), told(&first, 1)));
+}
+
+#[test]
+fn headers_come_from_a_column_that_can_hold_them() {
+    let config: SinkConfig = serde_yaml::from_str("{ topic: flights, headers: n }").unwrap();
+    let told = check_sink(&config, &sink_schema());
+    let [problem] = told.as_slice() else { panic!("{told:?}") };
+    assert_eq!(
+        problem.message,
+        "`n` is of type Int64; it must be a list of structs of `key` and `value`, as `_headers` is"
+    );
+}
+
 #[test]
 fn mistakes_of_a_sinks_configuration_are_told_together() {
     let yaml = "{ topic: flights, key: m, timestamp: v, headers: { a: b }, batch_bytes: 0 }";

@@ -26,8 +26,11 @@ pub(super) struct Layout {
 
 impl Layout {
     pub(super) fn new(schema: &Schema) -> Self {
+        // Whether parts of nested types can be null is of no matter.
+        let is_alike = |a: &DataType, b: &DataType| std::mem::discriminant(a) == std::mem::discriminant(b);
         let is_meta = |field: &Field| {
-            META_COLUMNS.contains(&field.name().as_str()) && meta_field(field.name()).data_type() == field.data_type()
+            META_COLUMNS.contains(&field.name().as_str())
+                && is_alike(meta_field(field.name()).data_type(), field.data_type())
         };
         let meta = |name: &str| schema.fields().iter().position(|field| field.name() == name && is_meta(field));
         let fields = schema.fields().iter().enumerate();

@@ -12,16 +12,33 @@ use std::time::{Duration, Instant};
 
 use logmill_wasm::{Guest, Host, Instance, Limits};
 
-use crate::build::{AT, BASE, Lines, component, identity};
+use crate::build::{AT, BASE, Lines, SIGNATURE, component, identity};
 
 const LIMITS: Limits = Limits { memory_bytes: 128 * 1024 * 1024, deadline: Duration::from_secs(10) };
 const RECORDS: u32 = 1_000;
 const RECORD_BYTES: usize = 200;
 const BATCH_BYTES: usize = 800 * 1024;
 
-/// A transform of single records that drops them all, so that its memory need not grow: `cabi_realloc` gives the same room.
+/// The tests' base, but its allocator gives the same room each time, so that calls can be repeated.
+fn base() -> String {
+    BASE.replace("(global.set $top", "(drop")
+        .replace(r#"(memory (export "memory") 2)"#, r#"(memory (export "memory") 20)"#)
+}
+
+/// An operator that gives what it gets.
+fn echo() -> Vec<u8> {
+    let base = base();
+    let text = format!(
+        r#"(module {base} {SIGNATURE}
+        (func (export "logmill:operator/batch@0.1.0#on-batch") (param i32 i32) (result i32)
+            (call $ok (local.get 0) (local.get 1))))"#
+    );
+    component("operator", "", &text)
+}
+
+/// A transform of single records that drops them all.
 fn dropping() -> Vec<u8> {
-    let base = BASE.replace("(global.set $top", "(drop");
+    let base = base();
     let text = format!(
         r#"(module {base}
         (func (export "logmill:transform/describe@0.1.0#outputs") (param i32 i32) (result i32) unreachable)
@@ -88,8 +105,19 @@ fn main() {
     let time = median(rounds.min(201), || refusing.transform_packed(AT, &messages, &mut |_| Ok(())).unwrap());
     say("a record of 200 bytes, called one at a time", time / RECORDS);
 
-    let mut echo = instance(&core);
+    let mut operator = instance(&host.load(&echo()).unwrap());
     let batch = vec![7; BATCH_BYTES];
+    let mut rows = Vec::new();
+    let time = median(rounds.min(201), || {
+        let mut take = |_: &str, taken| {
+            rows = taken;
+            Ok(())
+        };
+        operator.on_batch(AT, &batch, &mut take).unwrap();
+    });
+    assert_eq!(rows, batch);
+    say("800 KB into a component, and out of it", time);
+    let mut echo = instance(&core);
     let mut seen = 0;
     let mut take = |bytes: &[u8]| {
         seen = bytes.len();

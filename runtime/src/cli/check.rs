@@ -8,6 +8,7 @@ use logmill_pipelines::Diagnostics;
 
 use super::connect::connect;
 use super::{Told, colours, pipeline_file, print, runtime};
+use crate::modules::{self, Modules};
 use crate::plan::{self, Plan};
 
 /// Find every mistake in pipelines, without running anything.
@@ -33,7 +34,7 @@ pub(super) fn execute(arguments: &Arguments, data_dir: &Path) -> anyhow::Result<
                 let connected = runtime()?.block_on(connect(file, data_dir))?;
                 (connected.found, connected.inferred.unwrap_or_default())
             }
-            false => (examine(file)?.1, String::new()),
+            false => (examine(file, modules::cache_dir(data_dir).as_deref())?.1, String::new()),
         };
         errors += found.errors();
         if arguments.json {
@@ -73,12 +74,15 @@ pub(super) fn pipeline_files(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> 
 }
 
 /// A file's plan as far as it can be made without I/O, and all that can be found wrong with it.
-pub(super) fn examine(file: &Path) -> anyhow::Result<(Option<Plan>, Diagnostics)> {
+///
+/// Modules are read, to know the columns that they make; their compiled code is kept in `cache_dir`.
+pub(super) fn examine(file: &Path, cache_dir: Option<&Path>) -> anyhow::Result<(Option<Plan>, Diagnostics)> {
     let registry = registry();
     let reading = pipeline_file::read(file, &registry)?;
     let mut found = reading.diagnostics;
     let Some(pipeline) = reading.pipeline else { return Ok((None, found)) };
-    match plan::plan(pipeline, &registry, &plan::Schemas::new()) {
+    let modules = Modules::load(&pipeline.spec, &pipeline_file::base_dir(file), cache_dir);
+    match plan::plan(pipeline, &registry, &plan::Schemas::new(), &modules) {
         Ok(plan) => {
             found.extend(plan.warnings.iter().cloned());
             Ok((Some(plan).filter(|_| !found.has_errors()), found))

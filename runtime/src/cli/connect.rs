@@ -11,6 +11,7 @@ use logmill_pipelines::{Diagnostics, Pipeline};
 
 use super::check::examine;
 use super::{explain, pipeline_file, with_log};
+use crate::modules;
 use crate::plan::{self, Plan, Sample, sample};
 
 /// What is found by reading a pipeline and its data.
@@ -25,8 +26,8 @@ pub(super) struct Connected {
 
 /// Plans a pipeline with the columns of its data.
 pub(super) async fn connect(file: &Path, data_dir: &Path) -> anyhow::Result<Connected> {
-    let (plan, mut found) = examine(file)?;
-    let Some(Plan { pipeline, .. }) = plan else { return Ok(Connected { plan: None, found, inferred: None }) };
+    let (plan, mut found) = examine(file, modules::cache_dir(data_dir).as_deref())?;
+    let Some(Plan { pipeline, modules, .. }) = plan else { return Ok(Connected { plan: None, found, inferred: None }) };
     let base_dir = pipeline_file::base_dir(file);
     let look = async |log: Arc<dyn Log>| Ok(sample(&pipeline, &registry(), log, base_dir).await);
     let sampled = if data_dir.exists() && reads_topics(&pipeline) {
@@ -37,7 +38,7 @@ pub(super) async fn connect(file: &Path, data_dir: &Path) -> anyhow::Result<Conn
         with_log(scratch.path(), look).await?
     };
     let planned = sampled.and_then(|sample| {
-        let plan = plan::plan(pipeline, &registry(), &sample.schemas)?;
+        let plan = plan::plan(pipeline, &registry(), &sample.schemas, &modules)?;
         Ok::<_, Diagnostics>((plan, sample))
     });
     match planned {

@@ -16,6 +16,7 @@ use super::{Told, chain, pipeline_file, told};
 use crate::embedded_log::EmbeddedLog;
 use crate::engine::{Ending, Outcome, Run, RunError, Takeover};
 use crate::metrics::Metrics;
+use crate::modules::{self, Modules};
 use crate::plan::Plan;
 use crate::progress::{self, Progress};
 
@@ -40,8 +41,8 @@ pub(super) struct Arguments {
 
 pub(super) async fn execute(arguments: Arguments, data_dir: PathBuf) -> anyhow::Result<()> {
     // What is declared must fit together before anything is opened or made.
-    let (plan, found) = examine(&arguments.path)?;
-    let Some(Plan { pipeline, .. }) = plan else { return Err(told(&found)) };
+    let (plan, found) = examine(&arguments.path, Some(&modules::cache_of(&data_dir)))?;
+    let Some(Plan { pipeline, modules, .. }) = plan else { return Err(told(&found)) };
     if !arguments.quiet {
         eprint!("{}", found.render(super::colours()));
     }
@@ -49,11 +50,11 @@ pub(super) async fn execute(arguments: Arguments, data_dir: PathBuf) -> anyhow::
     with_broker(BrokerConfig::new(&data_dir), async |broker| {
         let log: Arc<dyn Log> = Arc::new(EmbeddedLog::new(broker.clone()));
         if arguments.listen.is_empty() {
-            return run(&arguments, pipeline, log, data_dir, stop).await;
+            return run(&arguments, pipeline, modules, log, data_dir, stop).await;
         }
         let (addresses, advertise) = (arguments.listen.clone(), arguments.advertise.clone());
         let server = serve_beside(broker, addresses, advertise, data_dir.clone()).await?;
-        let result = run(&arguments, pipeline, log, data_dir, stop).await;
+        let result = run(&arguments, pipeline, modules, log, data_dir, stop).await;
         server.shutdown().await;
         result
     })
@@ -63,6 +64,7 @@ pub(super) async fn execute(arguments: Arguments, data_dir: PathBuf) -> anyhow::
 async fn run(
     arguments: &Arguments,
     pipeline: Pipeline,
+    modules: Modules,
     log: Arc<dyn Log>,
     data_dir: PathBuf,
     stop: watch::Receiver<bool>,
@@ -71,6 +73,7 @@ async fn run(
     let progress = Progress::start(&pipeline.spec.pipeline, metrics.clone(), arguments.quiet);
     let run = Run {
         pipeline: pipeline.clone(),
+        modules,
         log,
         data_dir: data_dir.clone(),
         base_dir: pipeline_file::base_dir(&arguments.path),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   barrier N ─▶ workers, intakes ─▶ writers
-//!       positions ◀──────┘               │
+//!       positions, state ◀─┘             │
 //!       tokens, carried state ◀──────────┘
 //!   1 state objects durable
 //!   2 one log transaction: output, dead letters, manifest, group offsets     ◀── the atomic point
@@ -30,6 +30,7 @@ use super::error::EngineError;
 use super::event::{Barrier, Event, FeedId, Reached, WriterId};
 use super::manifest::{self, Changes, MAX_RECORD_BYTES, Manifest, Stage, StateRef};
 use super::retry;
+use super::state::{self, OperatorState};
 use super::store::CheckpointStore;
 use super::transaction::EpochTransaction;
 use crate::metrics::Metrics;
@@ -118,6 +119,7 @@ pub(crate) struct Coordinator {
 struct Gathered {
     passed: usize,
     reached: Reached,
+    states: Vec<OperatorState>,
     prepared: BTreeMap<WriterId, Prepared>,
 }
 
@@ -162,7 +164,7 @@ impl Coordinator {
             self.note(event, &mut gathered)?;
         }
         let read_on = self.take_positions(gathered.reached);
-        let stale = self.take_prepared(gathered.prepared).await?;
+        let stale = self.take_state(gathered.states, gathered.prepared).await?;
         if let Some(plan) = &mut self.manifest.plan
             && plan.finished != last
             && (last || !self.changes.is_empty() || self.transaction.has_output())
@@ -200,9 +202,10 @@ impl Coordinator {
                     feed.processed += 1;
                 }
             }
-            Event::Passed { epoch, reached } if epoch == self.epoch => {
+            Event::Passed { epoch, reached, states } if epoch == self.epoch => {
                 gathered.passed += 1;
                 gathered.reached.extend(reached);
+                gathered.states.extend(states);
             }
             Event::Prepared { epoch, writer, prepared } if epoch == self.epoch => {
                 gathered.prepared.insert(writer, prepared);
@@ -222,10 +225,24 @@ impl Coordinator {
         read_on
     }
 
-    /// Takes tokens over and stores carried state; returns the objects that nothing refers to after the commit.
-    async fn take_prepared(&mut self, prepared: BTreeMap<WriterId, Prepared>) -> Result<Vec<String>, EngineError> {
+    /// Makes the state of operators and writers durable; returns the objects that nothing refers to after the commit.
+    async fn take_state(
+        &mut self,
+        states: Vec<OperatorState>,
+        prepared: BTreeMap<WriterId, Prepared>,
+    ) -> Result<Vec<String>, EngineError> {
         fail::fail_point!("engine::before_state");
         let before = self.manifest.references();
+        let prefix = format!("{}-{}", self.epoch, self.attempt);
+        state::keep(&mut self.manifest, &mut self.changes, &self.store, &prefix, states).await?;
+        self.take_prepared(prepared).await?;
+        fail::fail_point!("engine::after_state");
+        let after = self.manifest.references();
+        Ok(before.difference(&after).cloned().collect())
+    }
+
+    /// Takes tokens over and stores carried state.
+    async fn take_prepared(&mut self, prepared: BTreeMap<WriterId, Prepared>) -> Result<(), EngineError> {
         let mut puts = Vec::new();
         for (writer, prepared) in prepared {
             let Some(handle) = self.sinks.get(writer.0) else { continue };
@@ -251,10 +268,7 @@ impl Coordinator {
             }
             self.changes.insert((Stage::Sink(handle.name.clone()), 0));
         }
-        try_join_all(puts).await?;
-        fail::fail_point!("engine::after_state");
-        let after = self.manifest.references();
-        Ok(before.difference(&after).cloned().collect())
+        try_join_all(puts).await.map(drop)
     }
 
     /// The epoch's log transaction.

@@ -37,6 +37,17 @@ pub enum EngineError {
     /// The pipeline does not fit the state of its earlier run.
     #[error("{0}")]
     Incompatible(String),
+    /// A module does not take over what an earlier build of it remembered.
+    #[error(
+        "operator `{operator}` cannot go on from the state that earlier runs left\n  hint: go back to the module that left it, \
+         let `restore` take its version, or start anew from the beginning of the sources with --fresh"
+    )]
+    StateRefused {
+        /// The operator.
+        operator: String,
+        /// What the module said.
+        source: OperatorError,
+    },
     /// The manifest or the checkpoint store is damaged, or of a newer format.
     #[error("state of pipeline `{pipeline}`: {message}")]
     State {

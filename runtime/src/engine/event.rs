@@ -4,6 +4,7 @@ use logmill_connectors::sink::Prepared;
 use logmill_pipelines::flow::{CheckpointEpoch, Position, SplitId};
 
 use super::error::EngineError;
+use super::state::OperatorState;
 
 /// A feed's number within the run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,6 +46,8 @@ pub(crate) enum Event {
         epoch: CheckpointEpoch,
         /// What it had processed by then.
         reached: Reached,
+        /// What its operators remember, of the shards that changed since its last barrier.
+        states: Vec<OperatorState>,
     },
     /// A writer passed a barrier: everything before it is durable.
     Prepared {

@@ -3,6 +3,8 @@
 //! ```text
 //!   discover ─▶ split ─▶ reader task ──chunk──▶ queue of worker (split number mod workers)
 //! ```
+//!
+//! Where operators have state, a split goes to the worker that has its shard of the state: shard mod workers.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,7 +12,7 @@ use std::time::Duration;
 
 use logmill_connectors::error::ConnectorError;
 use logmill_connectors::source::{Chunk, ChunkData, Source};
-use logmill_pipelines::flow::{Positions, SplitId};
+use logmill_pipelines::flow::{Positions, SplitId, state_shard};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -54,6 +56,8 @@ pub(crate) struct Feed {
     pub(crate) positions: Positions,
     /// The queues to fill.
     pub(crate) outlets: Vec<Sender<Input>>,
+    /// Whether a split goes where the state of its shard is.
+    pub(crate) by_shard: bool,
 }
 
 impl Feed {
@@ -107,6 +111,7 @@ impl Feed {
     fn split_reader(&self, number: usize, split: SplitId) -> impl Future<Output = Result<(), ConnectorError>> + use<> {
         let (feed, source) = (self.id, self.source.clone());
         let position = self.positions.get(&split).cloned();
+        let number = if self.by_shard { state_shard(&split) as usize } else { number };
         let outlet = self.outlets.get(number % self.outlets.len().max(1)).cloned();
         async move {
             let Some(outlet) = outlet else { return Ok(()) };

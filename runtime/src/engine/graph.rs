@@ -2,12 +2,18 @@
 //!
 //! A batch is pushed in at a feed and runs through to the queues before the next one is taken, so no batch waits between
 //! two operators and a barrier finds the graph empty.
+//!
+//! Whatever comes of a batch has its origin, unless an operator says otherwise: by the origin, a stateful operator knows the
+//! shard of its state that a batch belongs to, and that shard is this worker's.
 
-use logmill_operators::operator::{Operator, Output, Port, Progress};
-use logmill_pipelines::flow::RowBatch;
+use arrow::datatypes::SchemaRef;
+use logmill_operators::error::OperatorError;
+use logmill_operators::operator::{Operator, Output, Port, Progress, StateBuffer};
+use logmill_pipelines::flow::{CheckpointEpoch, Origin, RowBatch};
 
 use super::error::EngineError;
 use super::event::{FeedId, WriterId};
+use super::picker::Picker;
 
 /// An operator stops emitting and is resumed later once it has put out this much.
 const OUTPUT_BYTES: usize = 8 << 20;
@@ -44,24 +50,43 @@ pub(crate) trait Exit {
 pub(crate) struct Graph {
     operators: Vec<Node>,
     feeds: Vec<Vec<Route>>,
+    /// The columns that each sink takes.
+    sinks: Vec<Picker>,
+    /// The origin of what comes of no batch.
+    home: Origin,
+    /// The origin of what is on its way.
+    origin: Option<Origin>,
+}
+
+/// The operators of a worker, the ways between them, and what leaves them for sinks.
+pub(crate) struct GraphParts {
+    /// Opened operators, each with the routes of its outputs.
+    pub(crate) operators: Vec<(Box<dyn Operator>, Vec<Vec<Route>>)>,
+    /// The routes of each feed.
+    pub(crate) feeds: Vec<Vec<Route>>,
+    /// The columns that each sink takes, of those that a batch has; all if absent.
+    pub(crate) sinks: Vec<Option<SchemaRef>>,
+    /// The origin of what comes of no batch: one whose shard is this worker's.
+    pub(crate) home: Origin,
 }
 
 struct Node {
     operator: Box<dyn Operator>,
-    routes: Vec<Route>,
+    /// The routes of each output port.
+    routes: Vec<Vec<Route>>,
 }
 
 #[derive(Default)]
 struct Emitted {
-    batches: Vec<RowBatch>,
+    batches: Vec<(Port, RowBatch)>,
     bytes: usize,
     rejected: Vec<(RowBatch, String)>,
 }
 
 impl Output for Emitted {
-    fn emit(&mut self, _port: Port, batch: RowBatch) {
+    fn emit(&mut self, port: Port, batch: RowBatch) {
         self.bytes += batch.size_bytes();
-        self.batches.push(batch);
+        self.batches.push((port, batch));
     }
 
     fn reject(&mut self, batch: RowBatch, reason: &str) {
@@ -74,20 +99,23 @@ impl Output for Emitted {
 }
 
 impl Graph {
-    /// A graph of opened operators, each with the routes of its output; and the routes of each feed.
-    pub(crate) fn new(operators: Vec<(Box<dyn Operator>, Vec<Route>)>, feeds: Vec<Vec<Route>>) -> Self {
-        let operators = operators.into_iter().map(|(operator, routes)| Node { operator, routes }).collect();
-        Self { operators, feeds }
+    /// Puts the parts together.
+    pub(crate) fn new(parts: GraphParts) -> Self {
+        let operators = parts.operators.into_iter().map(|(operator, routes)| Node { operator, routes }).collect();
+        let sinks = parts.sinks.into_iter().map(Picker::new).collect();
+        Self { operators, feeds: parts.feeds, sinks, home: parts.home, origin: None }
     }
 
     /// Runs a batch of a feed through.
     pub(crate) fn push(&mut self, feed: FeedId, batch: RowBatch, exit: &mut dyn Exit) -> Result<(), EngineError> {
         let routes = self.feeds.get(feed.0).cloned().unwrap_or_default();
+        self.origin.clone_from(&batch.origin);
         self.send(&routes, batch, exit)
     }
 
     /// Tells every operator that nothing more comes, in topological order.
     pub(crate) fn end(&mut self, exit: &mut dyn Exit) -> Result<(), EngineError> {
+        self.origin = Some(self.home.clone());
         for number in 0..self.operators.len() {
             let ports = self.operators.get(number).map_or(0, |node| node.operator.inputs().len());
             for port in 0..ports {
@@ -97,6 +125,18 @@ impl Graph {
         Ok(())
     }
 
+    /// What each operator remembers, of the shards that changed since the last time.
+    pub(crate) fn snapshot(&mut self, epoch: CheckpointEpoch) -> Result<Vec<(usize, Vec<StateBuffer>)>, EngineError> {
+        let mut snapshots = Vec::new();
+        for (number, node) in self.operators.iter_mut().enumerate() {
+            let buffers = node.operator.snapshot(epoch)?;
+            if !buffers.is_empty() {
+                snapshots.push((number, buffers));
+            }
+        }
+        Ok(snapshots)
+    }
+
     fn send(&mut self, routes: &[Route], batch: RowBatch, exit: &mut dyn Exit) -> Result<(), EngineError> {
         if batch.num_rows() == 0 {
             return Ok(());
@@ -104,7 +144,10 @@ impl Graph {
         for route in routes {
             let batch = batch.clone();
             match *route {
-                Route::Writer(writer) => exit.deliver(writer, batch)?,
+                Route::Writer(writer) => {
+                    let picker = self.sinks.get_mut(writer.0).ok_or(EngineError::Defect("the columns of a sink"))?;
+                    exit.deliver(writer, picker.pick(batch)?)?;
+                }
                 Route::Operator(number, port) => {
                     let mut batch = Some(batch);
                     self.drive(number, exit, |operator, out| match batch.take() {
@@ -122,7 +165,7 @@ impl Graph {
         &mut self,
         number: usize,
         exit: &mut dyn Exit,
-        call: impl FnOnce(&mut dyn Operator, &mut dyn Output) -> Result<Progress, logmill_operators::error::OperatorError>,
+        call: impl FnOnce(&mut dyn Operator, &mut dyn Output) -> Result<Progress, OperatorError>,
     ) -> Result<(), EngineError> {
         let mut out = Emitted::default();
         let Some(node) = self.operators.get_mut(number) else { return Ok(()) };
@@ -133,8 +176,9 @@ impl Graph {
                 exit.reject(Rejected { operator: number, batch, reason })?;
             }
             out.bytes = 0;
-            for batch in std::mem::take(&mut out.batches) {
-                self.send(&routes, batch, exit)?;
+            for (port, mut batch) in std::mem::take(&mut out.batches) {
+                batch.origin = batch.origin.or_else(|| self.origin.clone());
+                self.send(routes.get(port).map_or(&[], Vec::as_slice), batch, exit)?;
             }
             if progress == Progress::Done {
                 return Ok(());

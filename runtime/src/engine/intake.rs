@@ -48,7 +48,7 @@ impl Intake {
                     let Some(barrier) = barrier else { return Ok(()) };
                     self.records.prepare(barrier.epoch).await?;
                     let reached = reached.drain().map(|((feed, split), position)| (feed, split, position)).collect();
-                    let _ = self.events.send(Event::Passed { epoch: barrier.epoch, reached });
+                    let _ = self.events.send(Event::Passed { epoch: barrier.epoch, reached, states: Vec::new() });
                 }
                 Some(lease) = self.input.recv() => match lease.item {
                     Input::SplitEnd { feed } => {

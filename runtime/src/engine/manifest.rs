@@ -7,6 +7,7 @@
 //!   late-flights/plan/0             epoch, incarnation, plan, pinned schemas
 //!   late-flights/source:flights/3   positions of the splits of shard 3
 //!   late-flights/intake:flights/0   the same for a source that is played `through:` a topic
+//!   late-flights/operator:scored/5  what the operator remembers of its shard 5
 //!   late-flights/sink:lake/0        tokens not confirmed yet, carried state
 //! ```
 
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::error::EngineError;
+use super::state::ShardState;
 use crate::plan::PlanFingerprint;
 
 /// The version of the records; a run refuses newer ones.
@@ -37,6 +39,8 @@ pub(crate) enum Stage {
     Source(String),
     /// What is played into a topic before the operators read it.
     Intake(String),
+    /// An operator that has state.
+    Operator(String),
     /// A sink.
     Sink(String),
 }
@@ -47,6 +51,7 @@ impl Stage {
             None if text == "plan" => Some(Self::Plan),
             Some(("source", name)) => Some(Self::Source(name.to_owned())),
             Some(("intake", name)) => Some(Self::Intake(name.to_owned())),
+            Some(("operator", name)) => Some(Self::Operator(name.to_owned())),
             Some(("sink", name)) => Some(Self::Sink(name.to_owned())),
             _ => None,
         }
@@ -59,6 +64,7 @@ impl std::fmt::Display for Stage {
             Self::Plan => f.write_str("plan"),
             Self::Source(name) => write!(f, "source:{name}"),
             Self::Intake(name) => write!(f, "intake:{name}"),
+            Self::Operator(name) => write!(f, "operator:{name}"),
             Self::Sink(name) => write!(f, "sink:{name}"),
         }
     }
@@ -130,6 +136,8 @@ pub(crate) struct Manifest {
     pub(crate) plan: Option<PlanRecord>,
     /// The positions of each source and intake.
     pub(crate) positions: BTreeMap<Stage, Positions>,
+    /// The state of each operator, by shard.
+    pub(crate) operators: BTreeMap<String, BTreeMap<u32, ShardState>>,
     /// The state of each sink.
     pub(crate) sinks: BTreeMap<String, SinkState>,
     /// Objects that hold records too large for the topic, by key.
@@ -162,6 +170,9 @@ impl Manifest {
         for (stage, positions) in &self.positions {
             all.extend(positions.keys().map(|split| (stage.clone(), shard_of(split))));
         }
+        for (name, shards) in &self.operators {
+            all.extend(shards.keys().map(|shard| (Stage::Operator(name.clone()), u64::from(*shard))));
+        }
         all.extend(self.sinks.keys().map(|name| (Stage::Sink(name.clone()), 0)));
         all
     }
@@ -169,7 +180,12 @@ impl Manifest {
     /// The objects of the checkpoint store that the state refers to.
     pub(crate) fn references(&self) -> HashSet<String> {
         let carried = self.sinks.values().flat_map(|sink| &sink.carried);
-        carried.chain(self.objects.values()).map(|StateRef(name)| name.clone()).collect()
+        let shards = self.operators.values().flat_map(BTreeMap::values);
+        carried
+            .chain(shards.flat_map(ShardState::objects))
+            .chain(self.objects.values())
+            .map(|StateRef(name)| name.clone())
+            .collect()
     }
 
     /// The records that tell of the changes. A value above `MAX_RECORD_BYTES` is to be stored elsewhere by the caller.
@@ -189,6 +205,12 @@ impl Manifest {
                     let positions = of_shard.filter(|(split, _)| shard_of(split) == *shard);
                     let positions = positions.map(|(split, position)| (split.clone(), position.clone())).collect();
                     serde_json::to_vec(&Envelope { format: FORMAT, incarnation, body: PositionsBody { positions } })
+                }
+                Stage::Operator(name) => {
+                    let of_shard = |(of, _): &(&u32, &ShardState)| u64::from(**of) == *shard;
+                    let state = self.operators.get(name).into_iter().flatten().find(of_shard);
+                    let body = StateBody { state: state.map(|(_, state)| state.clone()).unwrap_or_default() };
+                    serde_json::to_vec(&Envelope { format: FORMAT, incarnation, body })
                 }
                 Stage::Sink(name) => {
                     let sink = self.sinks.get(name).cloned().unwrap_or_default();
@@ -215,6 +237,11 @@ struct OwnedPlanBody {
 #[derive(Serialize, Deserialize)]
 struct SinkBody {
     sink: SinkState,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StateBody {
+    state: ShardState,
 }
 
 /// Reads a manifest back from its records, in the order of the log: a later record of a key replaces an earlier one.
@@ -256,8 +283,9 @@ impl ManifestReader {
         }
         let Some(incarnation) = manifest.plan.as_ref().map(|plan| plan.incarnation) else { return Ok(manifest) };
         for (key, value) in &self.latest {
-            let stage = key.strip_prefix(&prefix).and_then(|rest| rest.rsplit_once('/')).map(|(stage, _)| stage);
-            let Some(stage) = stage.and_then(Stage::parse) else {
+            let parts = key.strip_prefix(&prefix).and_then(|rest| rest.rsplit_once('/'));
+            let parts = parts.and_then(|(stage, shard)| Some((Stage::parse(stage)?, shard.parse::<u32>().ok()?)));
+            let Some((stage, shard)) = parts else {
                 return Err(EngineError::State {
                     pipeline: pipeline.to_owned(),
                     message: format!("its manifest holds a record `{key}` that this version does not know"),
@@ -265,6 +293,12 @@ impl ManifestReader {
             };
             match stage {
                 Stage::Plan => {}
+                Stage::Operator(name) => {
+                    let record = parse::<StateBody>(pipeline, key, value)?;
+                    if record.incarnation == incarnation {
+                        manifest.operators.entry(name).or_default().insert(shard, record.body.state);
+                    }
+                }
                 Stage::Sink(name) => {
                     let record = parse::<SinkBody>(pipeline, key, value)?;
                     if record.incarnation == incarnation {
@@ -327,6 +361,8 @@ mod tests {
             let split = SplitId::new(format!("file-{n}"));
             manifest.set_position(&Stage::Source("s".into()), split, Position(json!({ "byte": n })), &mut changes);
         }
+        let state = ShardState::inline("state", b"counts");
+        manifest.operators.insert("o".into(), BTreeMap::from([(5, state)]));
         manifest.sinks.insert("lake".into(), SinkState { tokens: vec![Token(json!(1))], carried: vec![] });
         manifest
     }
@@ -341,6 +377,7 @@ mod tests {
         let read = reader.finish("p").unwrap();
         assert_eq!(read.positions, manifest.positions);
         assert_eq!(read.sinks, manifest.sinks);
+        assert_eq!(read.operators, manifest.operators);
         assert_eq!(read.plan.unwrap().epoch, CheckpointEpoch(7));
     }
 
@@ -356,7 +393,7 @@ mod tests {
             reader.push(record.key.as_bytes(), Some(&record.value));
         }
         let read = reader.finish("p").unwrap();
-        assert!(read.positions.is_empty() && read.sinks.is_empty());
+        assert!(read.positions.is_empty() && read.sinks.is_empty() && read.operators.is_empty());
     }
 
     #[test]

@@ -17,13 +17,16 @@ use uuid::Uuid;
 
 use super::coordinator::{Ending, SinkHandle, commit_tokens};
 use super::error::EngineError;
+use super::graph::Graph;
 use super::manifest::{Manifest, PlanRecord};
 use super::restore;
+use super::state;
 use super::store::CheckpointStore;
 use super::topics;
 use super::transaction::EpochTransaction;
 use super::wire::{self, Wiring};
 use crate::metrics::Metrics;
+use crate::modules::Modules;
 use crate::plan::{self, Plan, PlanFingerprint, Verdict};
 
 /// The shortest timeout of a transaction; a pipeline with rare commits gets three times their distance.
@@ -33,6 +36,8 @@ const MIN_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
 pub struct Run {
     /// What to run.
     pub pipeline: Pipeline,
+    /// The modules that it names, loaded.
+    pub modules: Modules,
     /// The log that holds its topics and its state.
     pub log: Arc<dyn Log>,
     /// The folder of the log; the checkpoint store lies in it.
@@ -87,6 +92,8 @@ pub(crate) struct Opened {
     pub(crate) sources: Vec<OpenedSource>,
     pub(crate) tables: BTreeMap<String, StaticTable>,
     pub(crate) plan: Plan,
+    /// The operators of each worker.
+    pub(crate) graphs: Vec<Graph>,
 }
 
 /// A source, and the way its records take to the operators.
@@ -135,9 +142,13 @@ impl Run {
         // A fresh start still owes the last one its commits: what a manifest names is committed, come what may.
         let pinned = restore::pinned_schemas(&manifest);
         let pinned = if self.fresh { BTreeMap::new() } else { pinned };
-        let opened = open(&self.pipeline, &registry, &context, &pinned, &self.metrics).await?;
+        let mut opened = self.open(&registry, &context, &pinned).await?;
         let fingerprint = opened.plan.fingerprint();
         let takeover = take_over(&manifest, &fingerprint, self.fresh)?;
+        // A module that refuses the state of an earlier build does so before anything is done.
+        let nothing = Manifest::default();
+        let left = if self.fresh { &nothing } else { &manifest };
+        opened.graphs = wire::graphs(&opened.plan, &opened.tables, left, &store).await?;
         let sinks = open_sinks(&opened.plan, &registry, &context).await?;
         commit_tokens(&mut manifest, &sinks).await?;
         if self.fresh {
@@ -178,6 +189,58 @@ impl Run {
             Err(error) => Err(give_up(&transaction, error).await),
         }
     }
+
+    /// Opens what the pipeline reads, and plans it.
+    async fn open(
+        &self,
+        registry: &Registry,
+        context: &ConnectorContext,
+        pinned: &BTreeMap<String, SchemaRef>,
+    ) -> Result<Opened, RunError> {
+        let spec = &self.pipeline.spec;
+        let mut schemas: BTreeMap<String, SchemaRef> = BTreeMap::new();
+        let mut digests = BTreeMap::new();
+        let mut tables = BTreeMap::new();
+        for (name, table) in &spec.tables {
+            let loaded = registry.load_table(table, context).await;
+            let loaded = loaded.map_err(|error| EngineError::table(name, error))?;
+            schemas.insert(name.clone(), loaded.schema.clone());
+            digests.insert(name.clone(), loaded.digest);
+            let table = StaticTable { name: name.as_str().into(), schema: loaded.schema, batches: loaded.batches };
+            tables.insert(name.clone(), table);
+        }
+        let mut sources = Vec::new();
+        for (name, source) in &spec.sources {
+            let failed = |error| EngineError::source(name, error);
+            let handle =
+                registry.open_source(name, source, pinned.get(name).cloned(), context).await.map_err(failed)?;
+            schemas.insert(name.clone(), handle.schema.clone());
+            let opened = match &source.through {
+                None => {
+                    let topic = topics::topic_of_source(source);
+                    OpenedSource { name: name.clone(), read: handle, topic, intake: None }
+                }
+                Some(topic) => {
+                    let topic = topic.to_string();
+                    let (ends, told) = watch::channel(None);
+                    let schema = handle.schema.clone();
+                    let read = registry.open_topic_source(&topic, source, schema, told, context).await;
+                    let read = read.map_err(failed)?;
+                    let intake = Some(OpenedIntake { source: handle, topic: topic.clone(), ends });
+                    OpenedSource { name: name.clone(), read, topic: Some(topic), intake }
+                }
+            };
+            sources.push(opened);
+        }
+        let plan = plan::plan(self.pipeline.clone(), registry, &schemas, &self.modules).map_err(RunError::Invalid)?;
+        let mut bytes = 0;
+        for source in &sources {
+            let from = source.intake.as_ref().map_or(&source.read, |intake| &intake.source);
+            bytes += from.source.size_hint().await.unwrap_or(0);
+        }
+        self.metrics.set_bytes_to_read(bytes);
+        Ok(Opened { sources, tables, plan: plan.with_table_digests(digests), graphs: Vec::new() })
+    }
 }
 
 /// Deletes what runs that died had staged and no manifest names.
@@ -200,7 +263,7 @@ async fn give_up(transaction: &EpochTransaction, error: EngineError) -> RunError
 /// Whether the pipeline fits the state that earlier runs left, and what it takes over.
 fn take_over(manifest: &Manifest, now: &PlanFingerprint, fresh: bool) -> Result<Takeover, EngineError> {
     let Some(before) = manifest.plan.as_ref().filter(|_| !fresh) else { return Ok(Takeover::default()) };
-    let accepted_changes = match plan::compare(&before.plan, now) {
+    let accepted_changes = match plan::compare(&before.plan, now, &state::owners(manifest)) {
         Verdict::Same => Vec::new(),
         Verdict::Compatible { reasons } => reasons,
         Verdict::Incompatible { reasons } => {
@@ -217,57 +280,6 @@ fn take_over(manifest: &Manifest, now: &PlanFingerprint, fresh: bool) -> Result<
         was_finished: before.finished,
         accepted_changes,
     })
-}
-
-async fn open(
-    pipeline: &Pipeline,
-    registry: &Registry,
-    context: &ConnectorContext,
-    pinned: &BTreeMap<String, SchemaRef>,
-    metrics: &Metrics,
-) -> Result<Opened, RunError> {
-    let spec = &pipeline.spec;
-    let mut schemas: BTreeMap<String, SchemaRef> = BTreeMap::new();
-    let mut digests = BTreeMap::new();
-    let mut tables = BTreeMap::new();
-    for (name, table) in &spec.tables {
-        let loaded = registry.load_table(table, context).await;
-        let loaded = loaded.map_err(|error| EngineError::table(name, error))?;
-        schemas.insert(name.clone(), loaded.schema.clone());
-        digests.insert(name.clone(), loaded.digest);
-        let table = StaticTable { name: name.as_str().into(), schema: loaded.schema, batches: loaded.batches };
-        tables.insert(name.clone(), table);
-    }
-    let mut sources = Vec::new();
-    for (name, source) in &spec.sources {
-        let failed = |error| EngineError::source(name, error);
-        let handle = registry.open_source(name, source, pinned.get(name).cloned(), context).await.map_err(failed)?;
-        schemas.insert(name.clone(), handle.schema.clone());
-        let opened = match &source.through {
-            None => {
-                let topic = topics::topic_of_source(source);
-                OpenedSource { name: name.clone(), read: handle, topic, intake: None }
-            }
-            Some(topic) => {
-                let topic = topic.to_string();
-                let (ends, told) = watch::channel(None);
-                let schema = handle.schema.clone();
-                let read = registry.open_topic_source(&topic, source, schema, told, context).await;
-                let read = read.map_err(failed)?;
-                let intake = Some(OpenedIntake { source: handle, topic: topic.clone(), ends });
-                OpenedSource { name: name.clone(), read, topic: Some(topic), intake }
-            }
-        };
-        sources.push(opened);
-    }
-    let plan = plan::plan(pipeline.clone(), registry, &schemas).map_err(RunError::Invalid)?;
-    let mut bytes = 0;
-    for source in &sources {
-        let from = source.intake.as_ref().map_or(&source.read, |intake| &intake.source);
-        bytes += from.source.size_hint().await.unwrap_or(0);
-    }
-    metrics.set_bytes_to_read(bytes);
-    Ok(Opened { sources, tables, plan: plan.with_table_digests(digests) })
 }
 
 async fn open_sinks(

@@ -9,8 +9,8 @@ use logmill_connectors::format;
 use logmill_connectors::log::{Log, Membership};
 use logmill_connectors::sink::{Attempt, OpenWriter};
 use logmill_connectors::topic::RecordWriter;
-use logmill_operators::operator::{OpenContext, Operator};
-use logmill_pipelines::flow::{CheckpointEpoch, Positions};
+use logmill_operators::operator::{Clock, OpenContext, Operator, StateBuffer, StaticTable};
+use logmill_pipelines::flow::{CheckpointEpoch, Origin, Positions, STATE_SHARDS, SplitId};
 use logmill_pipelines::spec::{OnError, PipelineSpec};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
@@ -21,18 +21,19 @@ use super::dead_letter::Provenance;
 use super::error::EngineError;
 use super::event::{Barrier, Event, FeedId, WriterId};
 use super::feed::{Feed, Input};
-use super::graph::{Graph, Route};
+use super::graph::{Graph, GraphParts, Route};
 use super::intake::Intake;
 use super::manifest::{Manifest, Stage, topic_of};
 use super::queue::{self, Receiver, Sender};
 use super::restore;
 use super::start::{Opened, OpenedIntake};
+use super::state;
 use super::store::CheckpointStore;
 use super::transaction::EpochTransaction;
 use super::worker::{FeedDecoder, Worker, WorkerExit};
 use super::writer::{Item, Target, WriterTask};
 use crate::metrics::Metrics;
-use crate::plan::Plan;
+use crate::plan::{OperatorBody, Plan};
 
 /// The bound of each worker's and each intake's input.
 const INPUT_QUEUE_BYTES: u32 = 8 << 20;
@@ -68,15 +69,15 @@ struct Tasks {
 pub(crate) async fn run(wiring: Wiring<'_>, opened: Opened, sinks: Vec<SinkHandle>) -> Result<Ending, EngineError> {
     let (events, told) = mpsc::unbounded_channel();
     let mut tasks = Tasks { events, barriers: Vec::new(), spawned: JoinSet::new(), threads: Vec::new() };
-    let workers = std::thread::available_parallelism().map_or(1, usize::from);
-    let Opened { sources, tables, plan } = opened;
+    let Opened { sources, plan, graphs, .. } = opened;
+    let workers = graphs.len();
 
     wiring.metrics.name_sinks(sinks.iter().map(|sink| sink.name.clone()));
     let mut writer_queues = open_writers(&wiring, &sinks, workers, &mut tasks).await?;
     let writers = writer_queues.len();
     let letters = (writers > sinks.len()).then_some(WriterId(sinks.len()));
     let (inputs, queues): (Vec<_>, Vec<_>) = (0..workers).map(|_| queue::channel::<Input>(INPUT_QUEUE_BYTES)).unzip();
-    for (number, input) in queues.into_iter().enumerate() {
+    for (number, (input, graph)) in queues.into_iter().zip(graphs).enumerate() {
         let mut decoders = Vec::with_capacity(sources.len());
         for source in &sources {
             let columns =
@@ -92,7 +93,8 @@ pub(crate) async fn run(wiring: Wiring<'_>, opened: Opened, sinks: Vec<SinkHandl
         let worker = Worker {
             pipeline: wiring.pipeline.as_str().into(),
             feeds: decoders,
-            graph: graph(&plan, &tables)?,
+            graph,
+            was_finished: wiring.manifest.plan.as_ref().is_some_and(|plan| plan.finished),
             operators: plan.operators.iter().map(|operator| operator.name.clone()).collect(),
             input,
             barriers,
@@ -116,7 +118,8 @@ pub(crate) async fn run(wiring: Wiring<'_>, opened: Opened, sinks: Vec<SinkHandl
         let id = FeedId(number);
         let positions = positions(&wiring.manifest, &stage);
         let from = source.read.source.clone();
-        let feed = Feed { id, name: source.name.clone(), source: from.clone(), positions, outlets: inputs.clone() };
+        let (name, outlets, by_shard) = (source.name.clone(), inputs.clone(), plan.is_stateful());
+        let feed = Feed { id, name, source: from.clone(), positions, outlets, by_shard };
         tasks.spawned.spawn(feed.run(tasks.events.clone()));
         feeds.push(FeedState { stage, source: from, topic: source.topic, ends: None, splits: None, processed: 0 });
         intakes.extend(source.intake.map(|intake| (source.name, intake)));
@@ -215,7 +218,7 @@ async fn start_intake(
     let records = RecordWriter::new(wiring.transaction.clone(), &topic, partitions, wiring.epoch);
     let (events, metrics) = (tasks.events.clone(), wiring.metrics.clone());
     tasks.spawned.spawn(Intake { name: name.clone(), records, encoder, input, barriers, events, metrics }.run());
-    let feed = Feed { id, name, source: source.source.clone(), positions, outlets: vec![outlet] };
+    let feed = Feed { id, name, source: source.source.clone(), positions, outlets: vec![outlet], by_shard: false };
     tasks.spawned.spawn(feed.run(tasks.events.clone()));
     let ends = Some(Ends { topic, partitions, tell: ends });
     Ok(FeedState { stage, source: source.source, topic: None, ends, splits: None, processed: 0 })
@@ -230,29 +233,83 @@ fn positions(manifest: &Manifest, stage: &Stage) -> Positions {
     manifest.positions.get(stage).cloned().unwrap_or_default()
 }
 
-/// One worker's instance of the operators, opened.
-pub(crate) fn graph(
-    plan: &Plan,
-    tables: &BTreeMap<String, logmill_operators::operator::StaticTable>,
-) -> Result<Graph, EngineError> {
-    let mut operators: Vec<(Box<dyn Operator>, Vec<Route>)> = Vec::with_capacity(plan.operators.len());
-    for planned in &plan.operators {
-        let sql = planned.sql.as_ref().ok_or(EngineError::Defect("the plan of an operator"))?;
-        let mut operator = sql.operator();
-        let wanted = sql.tables().iter().filter_map(|input| tables.get(input.relation.as_ref()).cloned());
-        operator.open(OpenContext { tables: wanted.collect(), ..OpenContext::default() })?;
-        operators.push((operator, routes(plan, &planned.name)));
-    }
-    let feeds = plan.sources.iter().map(|source| routes(plan, &source.name)).collect();
-    Ok(Graph::new(operators, feeds))
+/// How many workers a plan runs on: one a core, but no more than there are shards, where operators have state.
+pub(crate) fn workers(plan: &Plan) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    if plan.is_stateful() { cores.min(STATE_SHARDS as usize) } else { cores }
 }
 
-/// Who reads what the relation of this name puts out.
+/// The operators of each worker, opened, with what they remembered at the last commit.
+pub(crate) async fn graphs(
+    plan: &Plan,
+    tables: &BTreeMap<String, StaticTable>,
+    manifest: &Manifest,
+    store: &CheckpointStore,
+) -> Result<Vec<Graph>, EngineError> {
+    let workers = workers(plan);
+    let mut states = Vec::new();
+    for planned in &plan.operators {
+        let pipeline = &plan.pipeline.spec.pipeline;
+        states.push(state::restore(manifest, store, pipeline, &planned.name).await?);
+    }
+    let mut graphs = Vec::with_capacity(workers);
+    for worker in 0..workers {
+        let own = |buffer: &&StateBuffer| buffer.shard as usize % workers == worker;
+        let own = |of: &Vec<StateBuffer>| of.iter().filter(own).cloned().collect();
+        let start = GraphStart { worker, states: states.iter().map(own).collect(), clock: None };
+        graphs.push(graph(plan, tables, start)?);
+    }
+    Ok(graphs)
+}
+
+/// What one worker's operators start with.
+#[derive(Default)]
+pub(crate) struct GraphStart {
+    /// The worker's number.
+    pub(crate) worker: usize,
+    /// What each operator remembers of the worker's shards, in the order of the plan; none remembers anything if empty.
+    pub(crate) states: Vec<Vec<StateBuffer>>,
+    /// The clock that guests are shown; the system's if absent.
+    pub(crate) clock: Option<Clock>,
+}
+
+/// One worker's instances of the operators, opened, with the state of each.
+pub(crate) fn graph(
+    plan: &Plan,
+    tables: &BTreeMap<String, StaticTable>,
+    start: GraphStart,
+) -> Result<Graph, EngineError> {
+    let GraphStart { worker, states, clock } = start;
+    let mut operators: Vec<(Box<dyn Operator>, Vec<Vec<Route>>)> = Vec::with_capacity(plan.operators.len());
+    let mut states = states.into_iter();
+    for planned in &plan.operators {
+        let body = planned.body.as_ref().ok_or(EngineError::Defect("the plan of an operator"))?;
+        let mut operator = body.instance()?;
+        let wanted = body.tables().filter_map(|table| tables.get(table).cloned());
+        let context = OpenContext::default();
+        let clock = clock.clone().unwrap_or(context.clock);
+        operator.open(OpenContext { tables: wanted.collect(), clock })?;
+        let state = states.next().unwrap_or_default();
+        if !state.is_empty() {
+            let refused = |source| EngineError::StateRefused { operator: planned.name.clone(), source };
+            operator.restore(state).map_err(refused)?;
+        }
+        let outputs = body.outputs(&planned.name);
+        operators.push((operator, outputs.iter().map(|output| routes(plan, &output.name)).collect()));
+    }
+    let feeds = plan.sources.iter().map(|source| routes(plan, &source.name)).collect();
+    let sinks = plan.sinks.iter().map(|sink| sink.schema.clone()).collect();
+    // A split of this name belongs to the shard of that number, which is this worker's.
+    let home = Origin { source: "".into(), split: SplitId::new(worker.to_string()), offset: -1 };
+    Ok(Graph::new(GraphParts { operators, feeds, sinks, home }))
+}
+
+/// Who reads the relation of this name.
 fn routes(plan: &Plan, name: &str) -> Vec<Route> {
     let mut routes = Vec::new();
     for (number, operator) in plan.operators.iter().enumerate() {
-        let inputs = operator.sql.iter().flat_map(|sql| sql.inputs());
-        let ports = inputs.enumerate().filter(|(_, input)| input.relation.as_ref() == name);
+        let inputs = operator.body.iter().flat_map(OperatorBody::inputs);
+        let ports = inputs.enumerate().filter(|(_, input)| input.relation == name);
         routes.extend(ports.map(|(port, _)| Route::Operator(number, port)));
     }
     let sinks = plan.sinks.iter().enumerate().filter(|(_, sink)| sink.input == name);

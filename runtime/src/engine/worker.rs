@@ -18,6 +18,7 @@ use super::event::{Barrier, Event, FeedId, Watchdog, WriterId};
 use super::feed::Input;
 use super::graph::{Exit, Graph, Rejected};
 use super::queue::{Receiver, Sender};
+use super::state::OperatorState;
 use super::writer::Item;
 use crate::metrics::Metrics;
 
@@ -35,6 +36,9 @@ pub(crate) struct Worker {
     pub(crate) feeds: Vec<FeedDecoder>,
     pub(crate) graph: Graph,
     pub(crate) operators: Vec<String>,
+    /// Whether the input came to its end in an earlier run, and the operators were told. They are told again only if there
+    /// is new input since.
+    pub(crate) was_finished: bool,
     pub(crate) input: Receiver<Input>,
     pub(crate) barriers: mpsc::UnboundedReceiver<Barrier>,
     pub(crate) exit: WorkerExit,
@@ -76,16 +80,9 @@ impl Worker {
             match step {
                 Step::End => return Ok(()),
                 Step::Barrier(barrier) => {
-                    if barrier.last {
-                        self.graph.end(&mut Leaving {
-                            exit: &self.exit,
-                            names: &self.operators,
-                            pipeline: &self.pipeline,
-                        })?;
-                    }
-                    self.exit.send_barrier(barrier);
+                    let states = self.pass(barrier)?;
                     let reached = reached.drain().map(|((feed, split), position)| (feed, split, position)).collect();
-                    let _ = self.events.send(Event::Passed { epoch: barrier.epoch, reached });
+                    let _ = self.events.send(Event::Passed { epoch: barrier.epoch, reached, states });
                 }
                 Step::Input(lease) => match lease.item {
                     Input::SplitEnd { feed } => {
@@ -101,7 +98,22 @@ impl Worker {
         }
     }
 
+    /// Ends an epoch: what comes out at the end of the input is part of it, and so is what the operators remember then.
+    fn pass(&mut self, barrier: Barrier) -> Result<Vec<OperatorState>, EngineError> {
+        if barrier.last && !self.was_finished {
+            let mut leaving = Leaving { exit: &self.exit, names: &self.operators, pipeline: &self.pipeline };
+            self.graph.end(&mut leaving)?;
+        }
+        let snapshots = self.graph.snapshot(barrier.epoch)?;
+        self.exit.send_barrier(barrier);
+        let name = |operator: usize| self.operators.get(operator).cloned().unwrap_or_default();
+        let states =
+            snapshots.into_iter().map(|(operator, buffers)| OperatorState { operator: name(operator), buffers });
+        Ok(states.collect())
+    }
+
     fn process(&mut self, feed: FeedId, split: &SplitId, chunk: Chunk) -> Result<(), EngineError> {
+        self.was_finished = false;
         let Some(decoder) = self.feeds.get_mut(feed.0) else { return Ok(()) };
         let origin = |offset| Origin { source: decoder.provenance.source.clone(), split: split.clone(), offset };
         let batch = match chunk.data {

@@ -6,25 +6,33 @@
 //!                                            └── only the columns that are needed ◀──┘
 //! ```
 //!
+//! What an operator computes is a [`OperatorBody`], whatever it is written in. An operator has one output that goes by its own
+//! name, and may have others: `scored.rejects`.
+//!
 //! Columns of a source without a declared schema are unknown to `check`, which does no I/O; so is all that follows from
 //! them. A run samples first, and plans with nothing unknown.
 
+mod body;
+mod builder;
 mod fingerprint;
 mod sample;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use logmill_connectors::registry::Registry;
-use logmill_operators::sql::{self, Functions, Relation, RelationKind, SqlError, SqlPlan};
-use logmill_pipelines::{
-    Diagnostic, Diagnostics, Graph, NodeKind, OperatorSpec, Pipeline, SinkSpec, SourceSpec, TableRef,
-};
+use logmill_operators::sql;
+use logmill_operators::wasm::WasmFunction;
+use logmill_pipelines::{Diagnostic, Diagnostics, Graph, OperatorSpec, Pipeline, SinkSpec, SourceSpec, TableRef};
 
+pub use body::{BodyInput, OperatorBody, WasmBody};
+use builder::{Builder, at_place};
 pub use fingerprint::{PlanFingerprint, Verdict, compare};
 pub(crate) use sample::NoTransaction;
 pub use sample::{Sample, sample};
+
+use crate::modules::Modules;
+use logmill_wasm::Limits;
 
 /// The schemas of sources and tables that were declared, pinned or sampled, by name.
 pub type Schemas = BTreeMap<String, SchemaRef>;
@@ -33,10 +41,14 @@ pub type Schemas = BTreeMap<String, SchemaRef>;
 pub struct Plan {
     /// What was planned.
     pub pipeline: Pipeline,
+    /// Its modules.
+    pub modules: Modules,
     /// The sources, in the order of the file.
     pub sources: Vec<PlannedSource>,
     /// The static tables, in the order of the file; `None` where the columns are unknown.
     pub tables: Vec<(String, Option<SchemaRef>)>,
+    /// The functions that queries may call, in the order of the file.
+    pub functions: Vec<PlannedFunction>,
     /// The operators, each after all that it reads.
     pub operators: Vec<PlannedOperator>,
     /// The sinks, in the order of the file.
@@ -58,13 +70,25 @@ pub struct PlannedSource {
     pub columns: Vec<String>,
 }
 
-/// An operator with its query.
+/// A function that queries may call.
+pub struct PlannedFunction {
+    /// What SQL calls it.
+    pub name: String,
+    /// The path of its module.
+    pub module: String,
+    /// What the module says of it.
+    pub function: WasmFunction,
+    /// What an instance may use.
+    pub limits: Limits,
+}
+
+/// An operator with what it computes.
 pub struct PlannedOperator {
     /// Its name.
     pub name: String,
-    /// The query, `None` if it reads something whose columns are unknown.
-    pub sql: Option<SqlPlan>,
-    /// What it reads.
+    /// What it computes, `None` if it reads something whose columns are unknown.
+    pub body: Option<OperatorBody>,
+    /// The relations it reads: parts, or `part.output`.
     pub inputs: Vec<String>,
 }
 
@@ -80,13 +104,63 @@ pub struct PlannedSink {
     pub schema: Option<SchemaRef>,
 }
 
-/// Types the whole graph.
+/// Types the whole graph. `modules` are those that the pipeline names, loaded.
 ///
 /// # Errors
 /// Every mistake that can be found with what is known, at its place in the file.
-pub fn plan(pipeline: Pipeline, registry: &Registry, schemas: &Schemas) -> Result<Plan, Diagnostics> {
-    let mut found = pipeline.diagnostics();
-    let mut references: BTreeMap<String, Vec<TableRef>> = BTreeMap::new();
+pub fn plan(
+    pipeline: Pipeline,
+    registry: &Registry,
+    schemas: &Schemas,
+    modules: &Modules,
+) -> Result<Plan, Diagnostics> {
+    let (references, mut found) = references(&pipeline);
+    let (graph, more) = Graph::follow(&pipeline, &|name| references.get(name).cloned().unwrap_or_default());
+    found.extend(more.items().iter().cloned());
+    let mut builder = Builder {
+        pipeline: &pipeline,
+        registry,
+        modules,
+        references: &references,
+        known: BTreeMap::new(),
+        found,
+        lost_functions: Default::default(),
+    };
+    builder.leaves(schemas);
+    let (functions, planned_functions) = builder.functions();
+    let operators = builder.operators(&graph, &functions);
+    let sinks = builder.sinks();
+    let Builder { known, mut found, .. } = builder;
+    if found.has_errors() {
+        found.extend(graph.warnings);
+        return Err(found);
+    }
+    let warnings = graph.warnings.into_iter().chain(found.items().iter().cloned()).collect();
+    let spec = &pipeline.spec;
+    let schema_of = |name: &String| known.get(name).and_then(Option::as_ref).map(|known| known.schema.clone());
+    let tables = spec.tables.keys().map(|name| (name.clone(), schema_of(name))).collect();
+    let sources = spec.sources.iter().map(|(name, spec)| {
+        let schema = schema_of(name);
+        let columns = needed_columns(name, &operators, &sinks);
+        PlannedSource { name: name.clone(), spec: spec.clone(), schema, columns }
+    });
+    let sources = sources.collect();
+    Ok(Plan {
+        functions: planned_functions,
+        sources,
+        tables,
+        operators,
+        sinks,
+        warnings,
+        digests: BTreeMap::new(),
+        modules: modules.clone(),
+        pipeline,
+    })
+}
+
+/// The relations that each query names; nothing for a text that is no query, and what is wrong with it.
+fn references(pipeline: &Pipeline) -> (BTreeMap<String, Vec<TableRef>>, Diagnostics) {
+    let (mut references, mut found) = (BTreeMap::new(), pipeline.diagnostics());
     for (name, operator) in &pipeline.spec.operators {
         let OperatorSpec::Sql(text) = operator else { continue };
         match sql::table_refs(text) {
@@ -98,35 +172,18 @@ pub fn plan(pipeline: Pipeline, registry: &Registry, schemas: &Schemas) -> Resul
                 });
                 references.insert(name.clone(), tables.collect());
             }
-            Err(errors) => found.extend(errors.iter().map(|error| at_place(&pipeline, name, error))),
+            Err(errors) => found.extend(errors.iter().map(|error| at_place(pipeline, name, error))),
         }
     }
-    let (graph, more) = Graph::follow(&pipeline, &|name| references.get(name).cloned().unwrap_or_default());
-    found.extend(more.items().iter().cloned());
-    let mut builder = Builder { pipeline: &pipeline, registry, known: BTreeMap::new(), found };
-    builder.leaves(schemas);
-    // What a mistake reaches would only repeat it; everything else is typed all the same.
-    let operators = builder.operators(&graph, |name| references.contains_key(name) && !graph.incomplete.contains(name));
-    let sinks = builder.sinks();
-    let Builder { known, mut found, .. } = builder;
-    if found.has_errors() {
-        found.extend(graph.warnings);
-        return Err(found);
-    }
-    let warnings = graph.warnings.into_iter().chain(found.items().iter().cloned()).collect();
-    let spec = &pipeline.spec;
-    let schema_of = |name: &String| known.get(name).and_then(Clone::clone);
-    let tables = spec.tables.keys().map(|name| (name.clone(), schema_of(name))).collect();
-    let sources = spec.sources.iter().map(|(name, spec)| {
-        let schema = schema_of(name);
-        let columns = needed_columns(name, schema.as_ref(), &operators, &sinks);
-        PlannedSource { name: name.clone(), spec: spec.clone(), schema, columns }
-    });
-    let sources = sources.collect();
-    Ok(Plan { sources, tables, operators, sinks, warnings, digests: BTreeMap::new(), pipeline })
+    (references, found)
 }
 
 impl Plan {
+    /// Whether an operator remembers something from batch to batch.
+    pub fn is_stateful(&self) -> bool {
+        self.operators.iter().filter_map(|operator| operator.body.as_ref()).any(OperatorBody::is_stateful)
+    }
+
     /// Notes the digests of the contents of static tables, which are part of what a run computes.
     #[must_use]
     pub fn with_table_digests(mut self, digests: BTreeMap<String, String>) -> Self {
@@ -140,114 +197,22 @@ impl Plan {
     }
 }
 
-struct Builder<'a> {
-    pipeline: &'a Pipeline,
-    registry: &'a Registry,
-    /// The columns of each relation so far; `None` if unknown.
-    known: BTreeMap<String, Option<SchemaRef>>,
-    found: Diagnostics,
-}
-
-impl Builder<'_> {
-    fn leaves(&mut self, schemas: &Schemas) {
-        for (name, source) in &self.pipeline.spec.sources {
-            let schema = schemas.get(name).cloned().or_else(|| self.registry.declared_schema(source));
-            self.known.insert(name.clone(), schema);
-            if source.event_time.is_some() {
-                let span = self.pipeline.spans.key(&["sources", name, "event_time"]);
-                let message = "event time has no effect yet: nothing that runs today depends on it";
-                self.found.push(Diagnostic::warning(span, message));
-            }
-            if let Err(error) = self.registry.check_source(source) {
-                self.found.push(self.pipeline.error_at(&["sources", name], &error.to_string()));
-            }
-        }
-        for (name, table) in &self.pipeline.spec.tables {
-            let schema = schemas.get(name).cloned().or_else(|| self.registry.declared_table_schema(table));
-            self.known.insert(name.clone(), schema);
-            if let Err(error) = self.registry.check_table(table) {
-                self.found.push(self.pipeline.error_at(&["tables", name], &error.to_string()));
-            }
-        }
-    }
-
-    fn operators(&mut self, graph: &Graph, sound: impl Fn(&str) -> bool) -> Vec<PlannedOperator> {
-        let mut planned = Vec::new();
-        for (name, node) in &graph.nodes {
-            let (NodeKind::Operator, Some(OperatorSpec::Sql(text))) =
-                (node.kind, self.pipeline.spec.operators.get(name))
-            else {
-                continue;
-            };
-            let relations = self.relations(&node.inputs).filter(|_| sound(name));
-            let sql = relations.and_then(|relations| match sql::plan(name, text, &relations, &Functions::default()) {
-                Ok(sql) => Some(sql),
-                Err(errors) => {
-                    self.found.extend(errors.iter().map(|error| at_place(self.pipeline, name, error)));
-                    None
-                }
-            });
-            self.known.insert(name.clone(), sql.as_ref().map(SqlPlan::output_schema));
-            planned.push(PlannedOperator { name: name.clone(), sql, inputs: node.inputs.clone() });
-        }
-        planned
-    }
-
-    /// What an operator reads; `None` if the columns of one are unknown.
-    fn relations(&self, inputs: &[String]) -> Option<Vec<Relation>> {
-        let spec = &self.pipeline.spec;
-        let relation = |name: &String| {
-            let kind = if spec.tables.contains_key(name) { RelationKind::Table } else { RelationKind::Stream };
-            let schema = self.known.get(name)?.clone()?;
-            let has_meta = spec.sources.get(name).is_some_and(|source| self.registry.has_meta(source));
-            Some(Relation { name: Arc::from(name.as_str()), schema, kind, has_meta })
-        };
-        inputs.iter().map(relation).collect()
-    }
-
-    fn sinks(&mut self) -> Vec<PlannedSink> {
-        let mut planned = Vec::new();
-        for (name, sink) in &self.pipeline.spec.sinks {
-            let schema = self.known.get(&sink.input).and_then(Clone::clone);
-            for problem in self.registry.check_sink(sink, schema.as_ref()) {
-                let keys = problem.key.split('.').filter(|key| !key.is_empty());
-                let path: Vec<&str> = ["sinks", name].into_iter().chain(keys).collect();
-                self.found.push(self.pipeline.error_at(&path, &problem.message).with_hint_opt(problem.hint));
-            }
-            let spec = sink.clone();
-            planned.push(PlannedSink { name: name.clone(), input: sink.input.clone(), spec, schema });
-        }
-        planned
-    }
-}
-
 /// The columns of a source that an operator names; all of them where a sink takes its rows as they are.
-fn needed_columns(
-    name: &str,
-    schema: Option<&SchemaRef>,
-    operators: &[PlannedOperator],
-    sinks: &[PlannedSink],
-) -> Vec<String> {
-    let all = || schema.iter().flat_map(|schema| schema.fields().iter().map(|field| field.name().clone())).collect();
-    let mut columns: Vec<String> = match sinks.iter().any(|sink| sink.input == name) {
-        true => all(),
-        false => Vec::new(),
-    };
-    let queries = operators.iter().filter_map(|operator| operator.sql.as_ref());
-    for input in queries.flat_map(SqlPlan::inputs).filter(|input| input.relation.as_ref() == name) {
-        for column in &input.columns {
-            if !columns.contains(column) {
-                columns.push(column.clone());
-            }
-        }
+fn needed_columns(name: &str, operators: &[PlannedOperator], sinks: &[PlannedSink]) -> Vec<String> {
+    let mut columns: Vec<String> = Vec::new();
+    for sink in sinks.iter().filter(|sink| sink.input == name) {
+        let wanted = sink.schema.iter().flat_map(|schema| schema.fields().iter().map(|field| field.name().clone()));
+        wanted.for_each(|column| note(column, &mut columns));
+    }
+    let inputs = operators.iter().filter_map(|operator| operator.body.as_ref()).flat_map(OperatorBody::inputs);
+    for input in inputs.filter(|input| input.relation == name) {
+        input.columns.iter().cloned().for_each(|column| note(column, &mut columns));
     }
     columns
 }
 
-/// A SQL error at its place in the pipeline's file.
-fn at_place(pipeline: &Pipeline, operator: &str, error: &SqlError) -> Diagnostic {
-    let from = (error.line as usize, error.column as usize);
-    let until = (from.0, from.1 + error.length as usize);
-    let span = pipeline.spans.inside_range(&["operators", operator, "sql"], from, until);
-    Diagnostic::error(span, pipeline.redact(&error.message)).with_hint_opt(error.hint.clone())
+fn note(column: String, columns: &mut Vec<String>) {
+    if !columns.contains(&column) {
+        columns.push(column);
+    }
 }

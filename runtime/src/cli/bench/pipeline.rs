@@ -26,6 +26,7 @@ use super::report::Report;
 use crate::embedded_log::EmbeddedLog;
 use crate::engine::Run;
 use crate::metrics::Metrics;
+use crate::modules::Modules;
 
 /// Rows of a batch of arrow-json; DataFusion's own size.
 const BATCH_ROWS: usize = 8192;
@@ -182,6 +183,7 @@ async fn logmill(file: &Path, out: &Path, data_dir: &Path) -> anyhow::Result<Dur
     let (broker, _) = Broker::open(BrokerConfig::new(data_dir)).await?;
     let (_keep, stop) = watch::channel(false);
     let run = Run {
+        modules: Modules::default(),
         pipeline,
         log: Arc::new(EmbeddedLog::new(broker.clone())),
         data_dir: data_dir.to_owned(),

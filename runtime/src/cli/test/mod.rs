@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::check::{examine, pipeline_files};
 use super::{Told, colours, pipeline_file, print};
+use crate::modules;
 use crate::plan::Plan;
 use trial::Stage;
 
@@ -61,9 +62,9 @@ pub(super) async fn execute(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 async fn test_file(file: &Path, filter: Option<&str>, count: &mut Count) -> anyhow::Result<()> {
-    let (plan, found) = examine(file)?;
+    let (plan, found) = examine(file, modules::user_cache_dir().as_deref())?;
     let shown = file.display();
-    let Some(Plan { pipeline, .. }) = plan else {
+    let Some(Plan { pipeline, modules, .. }) = plan else {
         count.failed += 1;
         eprint!("{}", found.render(colours()));
         return print(&format!("{shown}: the pipeline has mistakes, so its tests were not run\n"));
@@ -71,7 +72,7 @@ async fn test_file(file: &Path, filter: Option<&str>, count: &mut Count) -> anyh
     if pipeline.spec.tests.is_empty() {
         return print(&format!("{shown}: no tests\n"));
     }
-    let stage = Stage::load(&pipeline, pipeline_file::base_dir(file)).await?;
+    let stage = Stage::load(&pipeline, &modules, pipeline_file::base_dir(file)).await?;
     for test in &pipeline.spec.tests {
         if filter.is_some_and(|text| !test.name.contains(text)) {
             count.left_out += 1;

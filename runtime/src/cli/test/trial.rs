@@ -18,20 +18,22 @@ use serde_json::Value;
 use super::diff::{Row, compare};
 use super::rows::{Input, as_it_would_come, encode};
 use crate::cli::{chain, with_log};
-use crate::engine::{EngineError, Exit, FeedId, Rejected, WriterId, open_graph};
+use crate::engine::{EngineError, Exit, FeedId, GraphStart, Rejected, WriterId, open_graph};
+use crate::modules::Modules;
 use crate::plan::{self, NoTransaction, Plan, PlannedSink, Schemas};
 
 /// A pipeline whose tests can be run.
 pub(super) struct Stage<'a> {
     pipeline: &'a Pipeline,
+    modules: &'a Modules,
     tables: BTreeMap<String, StaticTable>,
     schemas: Schemas,
 }
 
 impl<'a> Stage<'a> {
     /// Loads the static tables, which tests share with runs.
-    pub(super) async fn load(pipeline: &'a Pipeline, base_dir: PathBuf) -> anyhow::Result<Self> {
-        let mut stage = Self { pipeline, tables: BTreeMap::new(), schemas: Schemas::new() };
+    pub(super) async fn load(pipeline: &'a Pipeline, modules: &'a Modules, base_dir: PathBuf) -> anyhow::Result<Self> {
+        let mut stage = Self { pipeline, modules, tables: BTreeMap::new(), schemas: Schemas::new() };
         if pipeline.spec.tables.is_empty() {
             return Ok(stage);
         }
@@ -74,7 +76,8 @@ impl<'a> Stage<'a> {
         let relations: Vec<&String> = test.expect.keys().filter(|name| is_relation(name)).collect();
         plan.sinks = relations.iter().map(|name| keeper(name)).collect();
         let mut kept = Kept { rows: vec![Vec::new(); relations.len()], rejected: Vec::new() };
-        let mut graph = open_graph(&plan, &self.tables).map_err(|error| one(chain(&error.into())))?;
+        let start = GraphStart { clock: Some(Arc::new(|| 0)), ..GraphStart::default() };
+        let mut graph = open_graph(&plan, &self.tables, start).map_err(|error| one(chain(&error.into())))?;
         for input in &inputs {
             let Some(number) = plan.sources.iter().position(|source| source.name == input.name) else { continue };
             let schema = plan.sources.get(number).and_then(|source| source.schema.clone());
@@ -121,7 +124,7 @@ impl<'a> Stage<'a> {
             let schema = rows.infer().map_err(|error| vec![format!("input {name}: {error}")])?;
             schemas.insert(name.clone(), schema);
         }
-        let planned = plan::plan(self.pipeline.clone(), &registry(), &schemas);
+        let planned = plan::plan(self.pipeline.clone(), &registry(), &schemas, self.modules);
         planned.map_err(|found| {
             let errors = found.items().iter().filter(|item| item.severity == Severity::Error);
             errors.map(|error| error.message.clone()).collect()

@@ -1,0 +1,117 @@
+//! WebAssembly modules: read from their files, compiled and checked, each once for a pipeline.
+//!
+//! Compiled code is kept between runs, beside the data it is used for. Reading modules is the caller's I/O: the plan itself
+//! does none, and is handed what was loaded.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use logmill_pipelines::{ByteSize, DurationSpec, OperatorSpec, PipelineSpec};
+use logmill_wasm::{Guest, GuestLog, Host, Level, Limits};
+
+/// The modules that a pipeline names, loaded or not.
+#[derive(Clone, Default)]
+pub struct Modules {
+    /// By the path that the pipeline says; why it cannot be used, if it cannot.
+    loaded: BTreeMap<String, Result<Guest, String>>,
+}
+
+impl Modules {
+    /// Loads every module that a pipeline names. Relative paths start from `base_dir`; compiled code is kept in `cache_dir`.
+    pub fn load(spec: &PipelineSpec, base_dir: &Path, cache_dir: Option<&Path>) -> Self {
+        let operators = spec.operators.values().filter_map(|operator| match operator {
+            OperatorSpec::Wasm(wasm) => Some(&wasm.module),
+            OperatorSpec::Sql(_) => None,
+        });
+        let mut loaded = BTreeMap::new();
+        for path in operators.chain(spec.functions.values().map(|function| &function.wasm)) {
+            loaded.entry(path.clone()).or_insert_with(|| load(&base_dir.join(path), path, cache_dir));
+        }
+        Self { loaded }
+    }
+
+    /// The module of a path, as the pipeline says it.
+    ///
+    /// # Errors
+    /// Why it cannot be used.
+    pub fn get(&self, path: &str) -> Result<&Guest, String> {
+        match self.loaded.get(path) {
+            Some(guest) => guest.as_ref().map_err(Clone::clone),
+            None => Err(format!("the module `{path}` was not loaded")),
+        }
+    }
+}
+
+/// Loads one module. `shown` is what messages call it.
+///
+/// # Errors
+/// Why it cannot be used.
+pub fn load(path: &Path, shown: &str, cache_dir: Option<&Path>) -> Result<Guest, String> {
+    let bytes = std::fs::read(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => format!("there is no file `{}`", path.display()),
+        _ => format!("could not read `{}`: {error}", path.display()),
+    })?;
+    host(cache_dir)?.load(&bytes).map_err(|error| format!("`{shown}`: {error}"))
+}
+
+/// The one host of this process. Where it keeps compiled code is what its first user says.
+///
+/// # Errors
+/// WebAssembly cannot be run on this machine.
+pub fn host(cache_dir: Option<&Path>) -> Result<Host, String> {
+    static HOST: OnceLock<Result<Host, String>> = OnceLock::new();
+    HOST.get_or_init(|| Host::new(cache_dir).map_err(|error| error.to_string())).clone()
+}
+
+/// Where compiled code is kept: in the data dir if there is one, else among the user's caches.
+pub fn cache_dir(data_dir: &Path) -> Option<PathBuf> {
+    if data_dir.is_dir() {
+        return Some(cache_of(data_dir));
+    }
+    user_cache_dir()
+}
+
+/// Where compiled code is kept where there is no data dir.
+pub fn user_cache_dir() -> Option<PathBuf> {
+    let named = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let caches = named("XDG_CACHE_HOME").or_else(|| Some(named("HOME")?.join(".cache")));
+    Some(caches?.join("logmill").join("wasm"))
+}
+
+/// Where compiled code is kept in a data dir.
+pub fn cache_of(data_dir: &Path) -> PathBuf {
+    data_dir.join("cache").join("wasm")
+}
+
+/// What an instance may use: what the pipeline says, or the defaults.
+pub fn limits(memory: Option<ByteSize>, deadline: Option<DurationSpec>) -> Limits {
+    let default = Limits::default();
+    Limits {
+        memory_bytes: memory.map_or(default.memory_bytes, |memory| memory.bytes()),
+        deadline: deadline.map_or(default.deadline, |deadline| -> Duration { deadline.0 }),
+    }
+}
+
+/// The lines that a guest logs become events of this process's log, with the names of the pipeline and of the part.
+pub fn guest_log(pipeline: &str, part: &str) -> Arc<dyn GuestLog> {
+    Arc::new(Lines { pipeline: pipeline.to_owned(), part: part.to_owned() })
+}
+
+struct Lines {
+    pipeline: String,
+    part: String,
+}
+
+impl GuestLog for Lines {
+    fn line(&self, level: Level, message: &str) {
+        let Self { pipeline, part } = self;
+        match level {
+            Level::Debug => tracing::debug!(target: "guest", pipeline, part, "{message}"),
+            Level::Info => tracing::info!(target: "guest", pipeline, part, "{message}"),
+            Level::Warn => tracing::warn!(target: "guest", pipeline, part, "{message}"),
+            Level::Error => tracing::error!(target: "guest", pipeline, part, "{message}"),
+        }
+    }
+}
