@@ -29,7 +29,8 @@ pub(crate) struct Inner {
 
 impl Host {
     /// Sets the engine up. Compiled code is kept in `cache_dir`, by digest of the module and version and settings of the
-    /// engine; old entries are removed by and by. Without a directory, or with one that cannot be used, nothing is kept.
+    /// engine; old entries are removed by and by. Without a directory, or with one that cannot be used, nothing is kept. What is
+    /// found there is run: nobody else must be able to write to it.
     pub fn new(cache_dir: Option<&Path>) -> Result<Host, WasmError> {
         let engine = config::engine(cache_dir)?;
         let ticker = Ticker::start(&engine).map_err(|error| WasmError::Engine(format!("no thread: {error}")))?;

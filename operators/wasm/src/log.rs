@@ -1,5 +1,6 @@
 //! Lines that guests log, at a rate that cannot hurt the log they go to.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -25,7 +26,7 @@ pub trait GuestLog: Send + Sync {
 /// Lines that an instance may log at once; as many are given back a second.
 const BURST_LINES: f64 = 100.0;
 /// The longest line; the rest is cut off.
-pub(crate) const MAX_LINE_BYTES: usize = 8 * 1024;
+const MAX_LINE_BYTES: usize = 8 * 1024;
 /// How much of a line, and how many lines, of a guest's last words go into the error that follows them.
 const MAX_LAST_WORDS_BYTES: usize = 300;
 const MAX_LAST_WORDS: usize = 3;
@@ -72,9 +73,13 @@ impl LogGate {
         }
     }
 
-    /// A line of the guest's own.
-    pub(crate) fn line(&mut self, level: Level, message: &str) {
-        let message = cut(message.trim_end(), MAX_LINE_BYTES);
+    /// What the guest logs: each line of it is one.
+    pub(crate) fn log(&mut self, level: Level, message: &str) {
+        message.lines().filter(|line| !line.trim().is_empty()).for_each(|line| self.line(level, line));
+    }
+
+    fn line(&mut self, level: Level, message: &str) {
+        let message = &printable(cut(message.trim_end(), MAX_LINE_BYTES));
         if level == Level::Error {
             self.remember(message);
         }
@@ -163,6 +168,15 @@ impl Drop for LogGate {
         if self.left_out > 0 {
             self.say_left_out();
         }
+    }
+}
+
+/// A text without what could move a terminal's cursor, or pretend to be another line.
+pub(crate) fn printable(text: &str) -> Cow<'_, str> {
+    let harmful = |symbol: char| symbol.is_control() && symbol != '\t';
+    match text.contains(harmful) {
+        true => Cow::Owned(text.replace(harmful, "\u{fffd}")),
+        false => Cow::Borrowed(text),
     }
 }
 

@@ -7,8 +7,9 @@ use crate::bindings::{Emitted, EmittedMessage, Header, Message};
 use crate::exports::{RecordParams, RecordResult};
 use crate::guest::Limits;
 use crate::instance::set_deadline;
+use crate::log::cut;
 use crate::state::State;
-use crate::trap::Fault;
+use crate::trap::{Fault, MAX_MESSAGE_BYTES};
 
 /// The length that stands for null.
 const NULL: u32 = u32::MAX;
@@ -135,7 +136,7 @@ impl Results {
 
     fn error(&mut self, index: u32, message: &str) -> Result<(), String> {
         self.entry(index, KIND_ERROR)?;
-        self.field(Some(message.as_bytes()))
+        self.field(Some(cut(message, MAX_MESSAGE_BYTES).as_bytes()))
     }
 
     fn entry(&mut self, index: u32, kind: u8) -> Result<(), String> {

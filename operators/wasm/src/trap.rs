@@ -9,7 +9,9 @@ use crate::state::State;
 
 /// How many of the guest's functions are named.
 const MAX_FRAMES: usize = 4;
-/// The longest name of one.
+/// The longest message.
+pub(crate) const MAX_MESSAGE_BYTES: usize = 4 * 1024;
+/// The longest name of a function.
 const MAX_NAME_BYTES: usize = 120;
 
 /// Why a call gave nothing: the engine ended it, or we found something wrong with what it gave.
@@ -46,6 +48,19 @@ impl Fault {
             Fault::Call(error) => error,
             Fault::Engine(error) => narrow(&error, state, limits),
         }
+        .bounded()
+    }
+}
+
+impl CallError {
+    /// The same, no longer than anyone wants to read: what a guest says may be as large as its memory.
+    fn bounded(mut self) -> CallError {
+        if let CallError::Refused { message, .. } | CallError::Trapped(message) | CallError::Output(message) = &mut self
+            && message.len() > MAX_MESSAGE_BYTES
+        {
+            *message = format!("{}...", cut(message, MAX_MESSAGE_BYTES));
+        }
+        self
     }
 }
 
@@ -103,7 +118,26 @@ fn place(backtrace: &WasmBacktrace) -> String {
 
 /// What languages put between a mistake and the trap, and around the exported function.
 fn is_noise(name: &str) -> bool {
-    let within = ["core::panicking::", "std::panicking::", "std::sys::", "std::process::", "std::alloc::", "alloc::"];
-    let exact = ["abort", "rust_panic", "__rust_start_panic", "__rust_foreign_exception", "rust_begin_unwind"];
-    within.iter().any(|prefix| name.starts_with(prefix)) || exact.contains(&name) || name.contains("panic_handler")
+    let libraries = ["__rustc::", "alloc::", "core::", "std::", "<alloc::", "<core::", "<std::"];
+    let panics = ["abort", "rust_panic", "__rust_start_panic", "rust_begin_unwind"];
+    libraries.iter().any(|prefix| name.starts_with(prefix)) || panics.contains(&name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn functions_of_libraries_are_not_to_blame() {
+        let check = |name: &str, expected: bool| {
+            let name = format!("{:#}", rustc_demangle::demangle(name));
+            assert_eq!(is_noise(&name), expected, "{name}");
+        };
+        check("_ZN4core9panicking9panic_fmt17h7b5a7b5b5f5c1f5aE", true);
+        check("_RNvCs5QKde7ScR4_7___rustc12___rust_abort", true);
+        check("rust_panic", true);
+        check("_ZN5score9transform17h0123456789abcdefE", false);
+        check("~lib/rt/itcms/__new", false);
+        check("on_batch", false);
+    }
 }

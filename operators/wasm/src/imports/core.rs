@@ -50,7 +50,7 @@ fn define(linker: &mut Linker<State>) -> wasmtime::Result<()> {
             _ => Level::Error,
         };
         let bytes = read(&mut caller, address, length)?;
-        caller.data_mut().log.line(level, &String::from_utf8_lossy(&bytes));
+        caller.data_mut().log.log(level, &String::from_utf8_lossy(&bytes));
         wasmtime::Result::<()>::Ok(())
     })?;
     linker.func_wrap("logmill", "now", |caller: Caller<'_, State>| caller.data().moment.now_us)?;
@@ -66,7 +66,7 @@ fn define(linker: &mut Linker<State>) -> wasmtime::Result<()> {
         let numbers: Vec<String> = numbers.map(|number| number.to_string()).collect();
         let text = assembly_script_string(&mut caller, message).unwrap_or_default();
         let space = if numbers.is_empty() { "" } else { " " };
-        caller.data_mut().log.line(Level::Debug, &format!("{text}{space}{}", numbers.join(", ")));
+        caller.data_mut().log.log(Level::Debug, &format!("{text}{space}{}", numbers.join(", ")));
         Ok(())
     })?;
     Ok(())

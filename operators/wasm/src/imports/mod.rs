@@ -12,12 +12,14 @@ use wasmtime::component::{Component, ComponentType, InstancePre, Lift, Linker, L
 use wasmtime::{Engine, StoreContextMut};
 
 use crate::error::WasmError;
-use crate::log::{Level, MAX_LINE_BYTES, cut};
+use crate::log::{Level, cut};
 use crate::state::State;
 
 pub(crate) use self::core::link_module;
 pub(crate) use self::names::Interface;
 
+/// What a guest may log at once; the rest is cut off.
+const MAX_LOG_BYTES: usize = 64 * 1024;
 /// The minor version of our packages, of which every patch is accepted.
 pub(crate) const OUR_VERSION: (u64, u64) = (0, 1);
 
@@ -109,8 +111,8 @@ fn link_instance(
 fn link_host_function(linked: &mut LinkerInstance<'_, State>, name: &str) -> Result<(), String> {
     let done = match name {
         "log" => linked.func_wrap("log", |mut context: Context<'_>, (level, message): (HostLevel, WasmStr)| {
-            let message = cut(&message.to_str(&context)?, MAX_LINE_BYTES).to_owned();
-            context.data_mut().log.line(level.into(), &message);
+            let message = cut(&message.to_str(&context)?, MAX_LOG_BYTES).to_owned();
+            context.data_mut().log.log(level.into(), &message);
             Ok(())
         }),
         "now" => linked.func_wrap("now", |context: Context<'_>, (): ()| Ok((context.data().moment.now_us,))),

@@ -125,6 +125,34 @@ fn lines_reach_the_log_with_their_level() {
 }
 
 #[test]
+fn a_line_cannot_pretend_to_be_two() {
+    let more = r#"(data (i32.const 64) "one\r\n\n\1b[2Jtwo\tthree")"#;
+    let body = "(call $log (i32.const 1) (i32.const 64) (i32.const 19))
+        (call $log (i32.const 1) (i32.const 65536) (i32.const 65536))
+        (call $ok (local.get $rows) (local.get $length))";
+    let guest = load(&component("operator", "", &operator_text(HOST_IMPORTS, more, body)));
+    let (mut instance, lines) = start(&guest, &LIMITS);
+    batch(&mut instance, b"").unwrap();
+    let lines: Vec<String> = lines.all().into_iter().map(|(_, line)| line).collect();
+    assert_eq!(lines[..2], ["one", "\u{fffd}[2Jtwo\tthree"]);
+    assert_eq!(lines[2].chars().count(), 8 * 1024, "a long line is cut");
+    assert_eq!(lines.len(), 3);
+}
+
+#[test]
+fn what_a_guest_says_is_cut_to_what_one_reads() {
+    let body = "(drop (call $refuse)) (i32.store (i32.const 260) (i32.const 65536)) (i32.store (i32.const 264) (i32.const 65536))
+        (i32.const 256)";
+    match batch(&mut instance(&crate::build::operator("", body)), b"").unwrap_err() {
+        CallError::Refused { message, row } => {
+            assert!(message.ends_with("\0...") && message.len() < 5_000, "{} bytes", message.len());
+            assert_eq!(row, Some(5));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn functions_are_listed_and_invoked() {
     let text = format!(
         r#"(module {BASE}

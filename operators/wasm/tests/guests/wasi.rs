@@ -2,7 +2,7 @@
 
 use logmill_wasm::{CallError, Level, Moment};
 
-use crate::build::{AT, LIMITS, batch, component, host, load, operator_text, start};
+use crate::build::{AT, LIMITS, PATIENT, batch, component, host, load, operator_text, start};
 
 const WIT: &str = "
     package test:guest;
@@ -199,7 +199,7 @@ fn sleeping_takes_no_time() {
 #[test]
 fn what_cannot_be_had_ends_the_call() {
     let check = |body: &str, expected: &str| {
-        let (mut instance, _) = start(&load(&guest("", body)), &LIMITS);
+        let (mut instance, _) = start(&load(&guest("", body)), &PATIENT);
         match batch(&mut instance, b"").unwrap_err() {
             CallError::Trapped(message) => assert!(message.contains(expected), "{message}"),
             other => panic!("{other:?}"),
@@ -208,6 +208,7 @@ fn what_cannot_be_had_ends_the_call() {
     check("(call $exit (i32.const 1)) (i32.const 0)", "it called exit, with failure");
     check("(call $poll (i32.const 0) (i32.const 0) (i32.const 1024)) (i32.const 0)", "nothing to wait for");
     check("(call $random_bytes (i64.const -1) (i32.const 1024)) (i32.const 0)", "random bytes were asked for at once");
+    check("(loop $more (drop (call $stdout)) (br $more)) unreachable", "handle limit");
     check("(drop (call $flags (i32.const 7))) (i32.const 0)", "unknown handle");
 }
 
