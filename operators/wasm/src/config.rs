@@ -10,9 +10,9 @@ use crate::state::MAX_TABLE_ELEMENTS;
 /// The stack of a guest's calls. Threads that call guests need as much free of their own, and some more.
 const STACK_BYTES: usize = 512 * 1024;
 /// Instances that may live at once in a process: components, and the memories that they have.
-const POOL_COMPONENTS: u32 = 1_000;
+const POOL_COMPONENTS: u32 = 4_000;
 /// Core modules of which these components consist, and their tables.
-const POOL_PARTS: u32 = 4_000;
+const POOL_PARTS: u32 = 16_000;
 /// Tables that one module may define.
 const MAX_TABLES_OF_MODULE: u32 = 4;
 /// What the host's own record of an instance may take: it grows with the number of functions.
@@ -74,4 +74,23 @@ fn pool() -> PoolingAllocationConfig {
         .max_core_instance_size(MAX_INSTANCE_BYTES)
         .max_component_instance_size(MAX_INSTANCE_BYTES);
     pool
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use wasmtime::{Instance, Module, Store};
+
+    #[test]
+    fn without_a_pool_guests_run_as_well() {
+        let engine = Engine::new(&config(None)).unwrap();
+        let text = r#"(module (memory 1) (func (export "f") (result i32) (memory.size)))"#;
+        let module = Module::new(&engine, wat::parse_str(text).unwrap()).unwrap();
+        let mut store = Store::new(&engine, ());
+        store.set_epoch_deadline(1);
+        let instance = Instance::new(&mut store, &module, &[]).unwrap();
+        let function = instance.get_typed_func::<(), i32>(&mut store, "f").unwrap();
+        assert_eq!(function.call(&mut store, ()).unwrap(), 1);
+    }
 }

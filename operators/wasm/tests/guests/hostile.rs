@@ -181,6 +181,18 @@ fn a_guest_that_starts_without_end_does_not_start() {
 }
 
 #[test]
+fn thousands_of_instances_live_side_by_side() {
+    fn moves<T: Send>(value: T) -> T {
+        value
+    }
+    let guest = load(&identity());
+    let mut instances: Vec<_> = (0..2_000).map(|_| moves(start(&guest, &LIMITS).0)).collect();
+    for instance in &mut instances {
+        assert_eq!(batch(instance, b"rows").unwrap()[0].1, b"rows");
+    }
+}
+
+#[test]
 fn instances_share_nothing() {
     let count = "(global $calls (mut i32) (i32.const 0))";
     let body = "(global.set $calls (i32.add (global.get $calls) (i32.const 1)))
