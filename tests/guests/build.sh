@@ -62,6 +62,11 @@ build hostile stateful tests/guests/built/hostile-stateful.wasm
 build score "" examples/02-wasm-transform/score.wasm
 build geo "" examples/02-wasm-transform/geo.wasm
 
+say "a guest of AssemblyScript, with the compiler of its package-lock.json"
+mask=examples/02-wasm-transform/guests/mask
+(cd "$source/$mask" && npm ci --silent --no-audit --no-fund && npm run --silent build)
+cp "$source/$mask/mask.wasm" "$out/examples/02-wasm-transform/mask.wasm"
+
 cd "$out"
 differ=()
 while read -r module; do

@@ -390,6 +390,12 @@ macro_rules! functions {
         };
     };
     ($guest:ty) => {
+        // For the machine itself: the guest counts as used.
+        #[cfg(not(target_arch = "wasm32"))]
+        const _: fn() = || {
+            let _ = $crate::function::Running::<$guest>::new();
+        };
+
         #[cfg(target_arch = "wasm32")]
         const _: () = {
             use $crate::wit::function::exports::logmill::function::scalar;

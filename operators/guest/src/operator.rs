@@ -231,6 +231,12 @@ pub fn batch(schema: &SchemaRef, columns: Vec<arrow::array::ArrayRef>) -> Result
 #[macro_export]
 macro_rules! operator {
     ($guest:ty) => {
+        // For the machine itself: the guest counts as used.
+        #[cfg(not(target_arch = "wasm32"))]
+        const _: fn() = || {
+            let _ = $crate::operator::Running::<$guest>::new();
+        };
+
         #[cfg(target_arch = "wasm32")]
         const _: () = {
             $crate::operator!(@batch $guest);
@@ -290,6 +296,12 @@ macro_rules! operator {
 #[macro_export]
 macro_rules! stateful_operator {
     ($guest:ty) => {
+        // For the machine itself: the guest counts as used.
+        #[cfg(not(target_arch = "wasm32"))]
+        const _: fn() = || {
+            let _ = $crate::operator::Running::<$guest>::new();
+        };
+
         #[cfg(target_arch = "wasm32")]
         const _: () = {
     $crate::operator!(@batch $guest);
@@ -302,6 +314,12 @@ macro_rules! stateful_operator {
 #[macro_export]
 macro_rules! windowed_operator {
     ($guest:ty) => {
+        // For the machine itself: the guest counts as used.
+        #[cfg(not(target_arch = "wasm32"))]
+        const _: fn() = || {
+            let _ = $crate::operator::Running::<$guest>::new();
+        };
+
         #[cfg(target_arch = "wasm32")]
         const _: () = {
     $crate::operator!(@batch $guest);

@@ -378,6 +378,12 @@ macro_rules! transform {
         };
     };
     ($guest:ty) => {
+        // For the machine itself: the guest counts as used.
+        #[cfg(not(target_arch = "wasm32"))]
+        const _: fn() = || {
+            let _ = $crate::transform::Running::<$guest>::new();
+        };
+
         #[cfg(target_arch = "wasm32")]
         const _: () = {
             use $crate::wit::transform::exports::logmill::transform::{describe, packed};
