@@ -36,6 +36,7 @@ if [ -f "$here/Cargo.lock" ]; then cp "$here/Cargo.lock" "$source/Cargo.lock"; l
 export CARGO_TARGET_DIR=$source/target CARGO_INCREMENTAL=0 CARGO_TERM_COLOR=never
 # ahash draws its constants when it is compiled.
 export CONST_RANDOM_SEED=logmill
+unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS
 export CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS="--remap-path-prefix=$source=/guests
   --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo --remap-path-prefix=$cache/logmill-wasm-toolchain=/toolchain"
 
@@ -44,7 +45,7 @@ rm -rf "$out" && mkdir -p "$out/tests/guests/built" "$out/examples/02-wasm-trans
 # build PACKAGE FEATURES TO: the module of a package goes to TO.
 build() {
   (cd "$source" && "$toolchain" build --quiet --release $locked --package "$1" ${2:+--features "$2"})
-  cp "$CARGO_TARGET_DIR/wasm32-unknown-unknown/release/${1//-/_}.wasm" "$out/$3"
+  install --mode 644 "$CARGO_TARGET_DIR/wasm32-unknown-unknown/release/${1//-/_}.wasm" "$out/$3"
   say "built $3, $(($(stat --format %s "$out/$3") / 1024)) KiB"
 }
 

@@ -23,7 +23,7 @@ macro_rules! columns {
 }
 
 columns! {
-    "bool": bool;
+    "boolean": bool;
     "int8": i8;
     "int16": i16;
     "int32": i32;

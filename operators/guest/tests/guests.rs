@@ -1,7 +1,7 @@
 //! The guests of the tests and of the examples, built for this machine: what their own tests say, and what lints say of them.
 
 #![cfg(feature = "arrow")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unexpected_cfgs)]
 
 #[path = "../../../tests/guests/copy/src/lib.rs"]
 mod copy;

@@ -22,8 +22,7 @@ use std::sync::Arc;
 
 use logmill_guest::Level;
 use logmill_guest::arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch};
-use logmill_guest::arrow::compute::cast;
-use logmill_guest::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use logmill_guest::arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef};
 use logmill_guest::operator::{Failure, Operator, Outputs, Signature, StatefulOperator, WindowedOperator};
 use logmill_guest::wit::batch::logmill::operator::types;
 
@@ -94,6 +93,7 @@ struct Hostile {
 }
 
 #[inline(never)]
+#[expect(unconditional_recursion, reason = "what it is for")]
 fn deeper(depth: u64) -> u64 {
     let ballast = black_box([depth; 64]);
     deeper(depth + 1) + ballast[black_box(7)]
@@ -123,6 +123,19 @@ fn misbehave(config: &Config) -> Result<(), &'static str> {
     Ok(())
 }
 
+/// A value of the types that conditions are written for.
+fn value(column: &ArrayRef, row: usize) -> serde_json::Value {
+    if column.is_null(row) {
+        return serde_json::Value::Null;
+    }
+    match column.data_type() {
+        DataType::Int32 => column.as_primitive::<Int32Type>().value(row).into(),
+        DataType::Int64 => column.as_primitive::<Int64Type>().value(row).into(),
+        DataType::Utf8 => column.as_string::<i32>().value(row).into(),
+        _ => serde_json::Value::Null,
+    }
+}
+
 impl Hostile {
     fn at(&self, place: Where) -> Result<(), &'static str> {
         if self.config.place == place { misbehave(&self.config) } else { Ok(()) }
@@ -138,9 +151,7 @@ impl Hostile {
             Some(When::Row { row }) => Ok(row.checked_sub(self.rows).filter(|row| *row < batch.num_rows())),
             Some(When::Value { column, equals }) => {
                 let column = batch.column_by_name(column).ok_or_else(|| format!("there is no column `{column}`"))?;
-                let column = cast(column, &DataType::Utf8).map_err(|error| error.to_string())?;
-                let wanted = equals.as_str().map_or_else(|| equals.to_string(), str::to_owned);
-                Ok(column.as_string::<i32>().iter().position(|value| value == Some(wanted.as_str())))
+                Ok((0..batch.num_rows()).find(|row| value(column, *row) == *equals))
             }
         }
     }

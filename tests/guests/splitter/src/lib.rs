@@ -8,9 +8,8 @@
 
 use std::sync::Arc;
 
-use logmill_guest::arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray};
-use logmill_guest::arrow::compute::{cast, filter_record_batch, not};
-use logmill_guest::arrow::datatypes::{DataType, Field, Float64Type, Schema, SchemaRef};
+use logmill_guest::arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
+use logmill_guest::arrow::datatypes::{DataType, Field, Float64Type, Int32Type, Int64Type, Schema, SchemaRef};
 use logmill_guest::operator::{self, Failure, Operator, Outputs, Signature};
 
 #[derive(serde::Deserialize)]
@@ -25,13 +24,21 @@ struct Splitter {
     rejects: SchemaRef,
 }
 
+fn number(column: &ArrayRef, row: usize) -> Option<f64> {
+    column.is_valid(row).then(|| match column.data_type() {
+        DataType::Int32 => column.as_primitive::<Int32Type>().value(row).into(),
+        DataType::Int64 => column.as_primitive::<Int64Type>().value(row) as f64,
+        _ => column.as_primitive::<Float64Type>().value(row),
+    })
+}
+
 impl Operator for Splitter {
     type Config = Config;
 
     fn new(input: &Schema, config: Config) -> Result<(Self, Signature), String> {
         let found = input.field_with_name(&config.column);
         let field = found.map_err(|_| format!("the input has no column `{}`", config.column))?;
-        if !field.data_type().is_numeric() {
+        if !matches!(field.data_type(), DataType::Int32 | DataType::Int64 | DataType::Float64) {
             return Err(format!("`{}` is of type {}, not a number", config.column, field.data_type()));
         }
         let mut fields: Vec<_> = input.fields().iter().cloned().collect();
@@ -42,25 +49,23 @@ impl Operator for Splitter {
     }
 
     fn on_batch(&mut self, batch: RecordBatch, out: &mut Outputs) -> Result<(), Failure> {
-        let text = |error: logmill_guest::arrow::error::ArrowError| Failure::from(error.to_string());
         let Config { column, from } = &self.config;
         let numbers = batch.column_by_name(column).ok_or_else(|| format!("there is no column `{column}`"))?;
-        let numbers = cast(numbers, &DataType::Float64).map_err(text)?;
-        let numbers = numbers.as_primitive::<Float64Type>();
-        let keep: BooleanArray =
-            numbers.iter().map(|number| Some(number.is_some_and(|number| number >= *from))).collect();
-        let main = filter_record_batch(&batch, &keep).map_err(text)?;
-        if main.num_rows() > 0 {
-            out.push(main);
-        }
-        let rejected = filter_record_batch(&batch, &not(&keep).map_err(text)?).map_err(text)?;
-        if rejected.num_rows() > 0 {
-            let at = rejected.schema().index_of(column).map_err(text)?;
-            let of = rejected.column(at);
-            let reason =
-                |row| if of.is_null(row) { format!("{column} is null") } else { format!("{column} is below {from}") };
-            let reasons: ArrayRef = Arc::new(StringArray::from_iter_values((0..rejected.num_rows()).map(reason)));
-            let columns = rejected.columns().iter().cloned().chain([reasons]).collect();
+        let is_enough = |row: &usize| number(numbers, *row).is_some_and(|number| number >= *from);
+        let rows: Vec<usize> = (0..batch.num_rows()).collect();
+        // Rows next to each other that go the same way are a batch.
+        for run in rows.chunk_by(|row, next| is_enough(row) == is_enough(next)) {
+            let part = batch.slice(run[0], run.len());
+            if is_enough(&run[0]) {
+                out.push(part);
+                continue;
+            }
+            let reason = |row: &usize| match numbers.is_null(*row) {
+                true => format!("{column} is null"),
+                false => format!("{column} is below {from}"),
+            };
+            let reasons: ArrayRef = Arc::new(StringArray::from_iter_values(run.iter().map(reason)));
+            let columns = part.columns().iter().cloned().chain([reasons]).collect();
             out.push_to("rejects", operator::batch(&self.rejects, columns)?);
         }
         Ok(())

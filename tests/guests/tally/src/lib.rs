@@ -16,9 +16,8 @@ use std::sync::Arc;
 use logmill_guest::arrow::array::{
     Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
 };
-use logmill_guest::arrow::compute::cast;
 use logmill_guest::arrow::datatypes::{
-    DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType,
+    DataType, Field, Int32Type, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType,
 };
 use logmill_guest::operator::{self, Failure, Operator, Outputs, Signature, StatefulOperator, WindowedOperator};
 
@@ -54,6 +53,15 @@ struct Tally {
     by_hour: BTreeMap<(i64, String), Total>,
 }
 
+/// A whole number; null counts as 0.
+fn whole(column: &ArrayRef, row: usize) -> i64 {
+    match column.data_type() {
+        _ if column.is_null(row) => 0,
+        DataType::Int32 => column.as_primitive::<Int32Type>().value(row).into(),
+        _ => column.as_primitive::<Int64Type>().value(row),
+    }
+}
+
 fn utc() -> DataType {
     DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
 }
@@ -63,10 +71,17 @@ impl Operator for Tally {
 
     fn new(input: &Schema, config: Config) -> Result<(Self, Signature), String> {
         let Config { key, value, time } = config;
+        let check = |name: &String, fits: fn(&DataType) -> bool, wanted: &str| {
+            let found = input.field_with_name(name).map_err(|_| format!("the input has no column `{name}`"))?;
+            let data_type = found.data_type();
+            if fits(data_type) { Ok(()) } else { Err(format!("`{name}` is of type {data_type}, not {wanted}")) }
+        };
+        check(&key, |of| *of == DataType::Utf8, "string")?;
+        value
+            .iter()
+            .try_for_each(|name| check(name, |of| matches!(of, DataType::Int32 | DataType::Int64), "int32 or int64"))?;
+        time.iter().try_for_each(|name| check(name, |of| *of == utc(), "timestamp"))?;
         let names: Vec<String> = [Some(key), value.clone(), time.clone()].into_iter().flatten().collect();
-        for name in &names {
-            input.field_with_name(name).map_err(|_| format!("the input has no column `{name}`"))?;
-        }
         let number = |name: &str| Field::new(name, DataType::Int64, false);
         let key = Field::new("key", DataType::Utf8, false);
         let tally: SchemaRef = Schema::new(vec![key.clone(), number("rows"), number("total")]).into();
@@ -79,13 +94,10 @@ impl Operator for Tally {
     }
 
     fn on_batch(&mut self, batch: RecordBatch, out: &mut Outputs) -> Result<(), Failure> {
-        let to = |column: &ArrayRef, data_type| cast(column, &data_type).map_err(|error| error.to_string());
-        let keys = to(batch.column(0), DataType::Utf8)?;
-        let keys = keys.as_string::<i32>();
-        let values = if self.has_value { Some(to(batch.column(1), DataType::Int64)?) } else { None };
-        let values = values.as_ref().map(|values| values.as_primitive::<Int64Type>());
-        let times = if self.has_time { Some(to(batch.column(batch.num_columns() - 1), utc())?) } else { None };
-        let times = times.as_ref().map(|times| times.as_primitive::<TimestampMicrosecondType>());
+        let keys = batch.column(0).as_string::<i32>();
+        let values = self.has_value.then(|| batch.column(1));
+        let times =
+            self.has_time.then(|| batch.column(batch.num_columns() - 1).as_primitive::<TimestampMicrosecondType>());
 
         let mut touched: BTreeMap<&str, Total> = BTreeMap::new();
         for row in 0..batch.num_rows() {
@@ -93,7 +105,7 @@ impl Operator for Tally {
                 return Err(Failure::at(row, "the key is null"));
             }
             let key = keys.value(row);
-            let value = values.map_or(0, |values| if values.is_null(row) { 0 } else { values.value(row) });
+            let value = values.map_or(0, |values| whole(values, row));
             touched.entry(key).or_default().add(value);
             if let Some(times) = times.filter(|times| times.is_valid(row)) {
                 let hour = times.value(row).div_euclid(HOUR_US) * HOUR_US;
