@@ -163,7 +163,7 @@ impl Instance {
     }
 
     /// Hands a transform packed messages, and its packed result to `out`, once. Neither is looked at but where the guest
-    /// takes records one at a time.
+    /// takes records one at a time: then each record is a call, with a deadline of its own.
     pub fn transform_packed(
         &mut self,
         at: Moment,
