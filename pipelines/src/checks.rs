@@ -7,7 +7,7 @@ use crate::diagnostics::Diagnostic;
 use crate::names::relation_parts;
 use crate::nearest::nearest;
 use crate::spans::Spans;
-use crate::spec::{Columns, OperatorSpec, PipelineSpec};
+use crate::spec::{Columns, OnError, OperatorSpec, PipelineSpec};
 use crate::units::{ByteSize, DurationSpec};
 
 /// The least memory of a module's instance: a page of WebAssembly.
@@ -140,7 +140,12 @@ fn tests(spec: &PipelineSpec, spans: &Spans, broken: &BTreeSet<String>, found: &
             found.push(Diagnostic::error(span, format!("there is no source `{name}`")).with_hint_opt(near));
         }
         let is_wasm = |name: &str| matches!(spec.operators.get(name), Some(OperatorSpec::Wasm(_)));
+        let letters = match &spec.on_error {
+            OnError::DeadLetter(topic) => Some(topic.as_str()),
+            OnError::Stop => None,
+        };
         let known = |name: &String| match relation_parts(name) {
+            _ if letters == Some(name.as_str()) => true,
             (part, Some(_)) => is_wasm(part) || broken.contains(part),
             (part, None) => spec.sources.contains_key(part) || spec.operators.contains_key(part),
         };

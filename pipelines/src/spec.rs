@@ -350,9 +350,11 @@ pub type TestRow = Map<String, Value>;
 pub struct TestSpec {
     /// What the example shows.
     pub name: String,
-    /// Rows, by source.
+    /// Rows, by source: columns as JSON writes them. Sources get them in this order. Where a source reads records, rows may
+    /// have `_key`, `_timestamp` and `_headers`.
     pub input: IndexMap<String, Vec<TestRow>>,
-    /// Rows, by operator, or by `operator.output` for an output that has a name.
+    /// Rows, in their order, by operator, or by `operator.output` for an output that has a name; each is held to the columns
+    /// that it names. Rows that operators fail on are expected under the name of the dead-letter topic.
     pub expect: IndexMap<String, Vec<TestRow>>,
 }
 

@@ -10,3 +10,4 @@ mod exactly_once;
 mod example;
 mod faults;
 mod serve;
+mod templates;

@@ -82,6 +82,20 @@ impl Guest {
         }
     }
 
+    /// What it imports: the interfaces of a component, the functions of a core module.
+    pub fn imports(&self) -> Vec<String> {
+        match &self.inner.form {
+            Form::Component { pre, .. } => {
+                let component = pre.component();
+                let ty = component.component_type();
+                ty.imports(component.engine()).map(|(name, _)| name.to_owned()).collect()
+            }
+            Form::Core(pre) => {
+                pre.module().imports().map(|import| format!("{}.{}", import.module(), import.name())).collect()
+            }
+        }
+    }
+
     /// Makes an instance, with a memory of its own. Fails if its start function does, or if it needs more than the limits.
     pub fn instantiate(&self, limits: &Limits, log: Arc<dyn GuestLog>) -> Result<Instance, WasmError> {
         Instance::new(&self.inner.host, &self.inner.form, *limits, log)

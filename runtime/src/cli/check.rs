@@ -102,8 +102,12 @@ fn pipelines_below(folder: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()
     }
     entries.sort();
     for path in entries {
-        let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
-        if path.is_dir() && !hidden {
+        // Folders that tools fill are nobody's pipelines.
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if path.is_dir() && (name.starts_with('.') || matches!(&*name, "node_modules" | "target")) {
+            continue;
+        }
+        if path.is_dir() {
             pipelines_below(&path, files)?;
         } else if path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") {
             files.push(path);

@@ -16,6 +16,7 @@ mod signals;
 mod sql;
 mod test;
 mod topic;
+mod wasm;
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -53,7 +54,6 @@ enum Command {
     Serve(serve::Arguments),
     /// Find every mistake in pipelines, without running anything.
     Check(check::Arguments),
-    /// Run the tests of pipelines, without sources, sinks or a log.
     Test(test::Arguments),
     /// Show a pipeline's plan, with the columns that flow.
     Explain(explain::Arguments),
@@ -71,6 +71,9 @@ enum Command {
     Consume(consume::Arguments),
     /// Answer a query over topics and files.
     Sql(sql::Arguments),
+    /// Look into WebAssembly modules, and try them alone.
+    #[command(subcommand)]
+    Wasm(wasm::Command),
     /// Write the beginnings of a guest.
     #[command(subcommand)]
     New(new::Command),
@@ -124,6 +127,7 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
         Command::Produce(arguments) => runtime()?.block_on(produce::execute(arguments, &said.address()?)),
         Command::Consume(arguments) => runtime()?.block_on(consume::execute(arguments, &said.address()?)),
         Command::Sql(arguments) => runtime()?.block_on(sql::execute(arguments, &said.address()?)),
+        Command::Wasm(command) => wasm::execute(&command, &said.own_data_dir("wasm")?),
         Command::New(command) => new::execute(&command),
         Command::Bench(arguments) => runtime()?.block_on(bench::execute(arguments, &said)),
     }

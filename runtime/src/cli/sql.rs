@@ -1,10 +1,10 @@
 //! `logmill sql`: one query over topics and files, answered and printed.
 
 use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use arrow::csv::WriterBuilder;
 use arrow::json::LineDelimitedWriter;
 use arrow::util::pretty::pretty_format_batches_with_schema;
@@ -12,9 +12,12 @@ use futures::TryStreamExt;
 use logmill_connectors::log::Log;
 use logmill_connectors::registry::registry;
 use logmill_operators::sql::Functions;
+use logmill_operators::wasm;
+use logmill_wasm::Limits;
 
 use super::address::Address;
 use super::print;
+use crate::modules;
 use crate::query::{self, Answer, Query, QueryError};
 
 /// Answer a query over topics ("late-flights") and files ('out/late-flights', 's3://bucket/prefix').
@@ -26,6 +29,10 @@ pub(super) struct Arguments {
     /// Read the query from a file; `-` is stdin.
     #[arg(short, long, conflicts_with = "query")]
     file: Option<PathBuf>,
+    /// Let the query call a function of a WebAssembly module: `NAME=module.wasm`, and `#FUNCTION` after it if it has another
+    /// name there; may be given several times.
+    #[arg(long = "function", value_name = "NAME=MODULE[#FUNCTION]")]
+    functions: Vec<String>,
     /// How to print the rows.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
@@ -48,11 +55,38 @@ pub(super) async fn execute(arguments: Arguments, address: &Address) -> anyhow::
         Address::DataDir(data_dir) => data_dir.exists(),
         Address::Bootstrap(_) => true,
     };
+    let functions = functions(&arguments.functions, address)?;
     if is_there && query::reads_topics(&sql)? {
-        address.with_log(async |log| answer(&sql, arguments.format, Some(log)).await).await
+        address.with_log(async |log| answer(&sql, arguments.format, Some(log), functions).await).await
     } else {
-        answer(&sql, arguments.format, None).await
+        answer(&sql, arguments.format, None, functions).await
     }
+}
+
+/// The functions that are named on the command line.
+fn functions(named: &[String], address: &Address) -> anyhow::Result<Functions> {
+    let cache_dir = match address {
+        Address::DataDir(data_dir) => modules::cache_dir(data_dir),
+        Address::Bootstrap(_) => modules::user_cache_dir(),
+    };
+    let mut functions = Functions::default();
+    for text in named {
+        let (name, rest) =
+            text.split_once('=').with_context(|| format!("--function {text}: write NAME=module.wasm"))?;
+        let (path, wanted) = rest.rsplit_once('#').unwrap_or((rest, name));
+        let wrong = |message: &dyn std::fmt::Display| anyhow!("--function {name}: {message}");
+        let guest = modules::load(Path::new(path), path, cache_dir.as_deref()).map_err(|error| wrong(&error))?;
+        let log = modules::guest_log("sql", name);
+        let found = wasm::functions(&guest, None, Limits::default(), log).map_err(|error| wrong(&error))?;
+        let Some(function) = found.iter().find(|function| function.name() == wanted) else {
+            let names = found.iter().map(|function| function.name()).collect::<Vec<_>>().join(", ");
+            let message =
+                format!("`{path}` has no function `{wanted}`; write {name}={path}#FUNCTION with one of {names}");
+            return Err(wrong(&message));
+        };
+        functions.insert(function.udf(name), &function.fingerprint()).map_err(|error| wrong(&error))?;
+    }
+    Ok(functions)
 }
 
 fn text(arguments: &Arguments) -> anyhow::Result<String> {
@@ -70,8 +104,8 @@ fn text(arguments: &Arguments) -> anyhow::Result<String> {
     Ok(text)
 }
 
-async fn answer(sql: &str, format: Format, log: Option<Arc<dyn Log>>) -> anyhow::Result<()> {
-    let answer = Query { log, registry: registry(), functions: Functions::default() }.run(sql).await?;
+async fn answer(sql: &str, format: Format, log: Option<Arc<dyn Log>>, functions: Functions) -> anyhow::Result<()> {
+    let answer = Query { log, registry: registry(), functions }.run(sql).await?;
     match format {
         Format::Table => {
             let schema = answer.schema.clone();

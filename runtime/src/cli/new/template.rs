@@ -1,78 +1,59 @@
 //! The files of the templates, which are part of the binary.
 
-/// A file: its path within the new folder, and its text with `{{name}}` where the name goes.
-pub(super) type File = (&'static str, &'static str);
+/// All of them: `templates/js/README.md`, `guest/src/lib.rs`, `wit/transform/transform.wit`…
+const FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/template_files.rs"));
 
-/// Files of a folder below the repository.
-macro_rules! files {
-    ($folder:literal, $target:literal: $($path:literal),* $(,)?) => {
-        &[$((
-            concat!($target, $path),
-            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../", $folder, "/", $path)),
-        )),*]
-    };
+/// A folder of files, and where it goes within the new one.
+pub(super) type Folder = (&'static str, &'static str);
+
+/// The interface of transforms, as the tools of JavaScript and Python want it.
+pub(super) const WIT: [Folder; 2] = [("wit/transform", "wit"), ("wit/operator", "wit/deps/logmill-operator")];
+/// The Rust SDK, and the interface beside it where it looks for it.
+pub(super) const SDK: [Folder; 2] = [("guest", "vendor/logmill-guest"), ("wit", "vendor/wit")];
+
+/// The files of some folders: where each goes, and its text.
+pub(super) fn files(folders: &[Folder]) -> impl Iterator<Item = (String, &'static str)> {
+    folders.iter().flat_map(|(folder, target)| {
+        FILES.iter().filter_map(move |(path, text)| {
+            let path = path.strip_prefix(folder)?.strip_prefix('/')?;
+            let path = if target.is_empty() { path.to_owned() } else { format!("{target}/{path}") };
+            Some((unquoted(path), *text))
+        })
+    })
 }
 
-/// A guest in AssemblyScript.
-pub(super) const ASSEMBLYSCRIPT: &[File] = files!("runtime/templates/wasm/assemblyscript", "":
-    "README.md", "assembly/index.ts", "assembly/logmill.ts", "assembly/transform.ts", "assembly/tsconfig.json",
-    "gitignore", "package.json", "pipeline.yaml");
-
-/// A guest in JavaScript.
-pub(super) const JS: &[File] = files!("runtime/templates/wasm/js", "":
-    "README.md", "build.mjs", "gitignore", "package.json", "pipeline.yaml", "transform.js");
-
-/// A guest in Python.
-pub(super) const PYTHON: &[File] = files!("runtime/templates/wasm/python", "":
-    "README.md", "gitignore", "pipeline.yaml", "requirements.txt", "transform.py");
-
-/// What all pipelines of the templates read.
-pub(super) const MESSAGES: &[File] = files!("runtime/templates/wasm", "": "messages.ndjson");
-
-/// The interface of transforms, and what it builds on.
-pub(super) const WIT_TRANSFORM: &[File] = files!("operators/wit/transform", "wit/": "transform.wit");
-/// The package that the others build on.
-pub(super) const WIT_OPERATOR: &[File] = files!("operators/wit/operator", "wit/deps/logmill-operator/": "operator.wit");
-
-/// Where a file of a template goes. Names that would mean something where the template lies are written otherwise there.
-pub(super) fn target(path: &str) -> String {
-    match path {
-        "gitignore" => ".gitignore".to_owned(),
-        path => path.strip_suffix(".in").unwrap_or(path).to_owned(),
+/// Names that would mean something where the template lies are written otherwise there.
+fn unquoted(path: String) -> String {
+    let path = path.strip_suffix(".in").map_or(path.clone(), str::to_owned);
+    match path.strip_suffix("gitignore") {
+        Some(folder) => format!("{folder}.gitignore"),
+        None => path,
     }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-    use std::path::Path;
-
     use super::*;
 
-    fn below(folder: &Path, prefix: &str, found: &mut Vec<String>) {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            let name = format!("{prefix}{}", path.file_name().unwrap().to_string_lossy());
-            match path.is_dir() {
-                true => below(&path, &format!("{name}/"), found),
-                false => found.push(name),
-            }
-        }
-    }
-
     #[test]
-    fn no_file_of_a_template_is_left_out() {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let check = |folder: &str, files: &[File]| {
-            let mut found = Vec::new();
-            below(&root.join(folder), "", &mut found);
-            found.sort();
-            let mut listed: Vec<&str> = files.iter().map(|(path, _)| *path).collect();
-            listed.sort_unstable();
-            assert_eq!(listed, found, "{folder}");
+    fn every_file_goes_where_its_tools_look_for_it() {
+        let check = |folders: &[Folder], expected: &[&str]| {
+            let mut names: Vec<String> = files(folders).map(|(name, _)| name).collect();
+            names.sort();
+            assert_eq!(names, expected);
         };
-        check("runtime/templates/wasm/assemblyscript", ASSEMBLYSCRIPT);
-        check("runtime/templates/wasm/js", JS);
-        check("runtime/templates/wasm/python", PYTHON);
+        check(&WIT, &["wit/PACKED.md", "wit/deps/logmill-operator/operator.wit", "wit/transform.wit"]);
+        check(&[("templates/rust/common", "")], &[".gitignore"]);
+        check(
+            &[("templates/js", "a")],
+            &["a/.gitignore", "a/README.md", "a/build.mjs", "a/package.json", "a/pipeline.yaml", "a/transform.js"],
+        );
+        let sdk: Vec<String> = files(&SDK).map(|(name, _)| name).collect();
+        for file in
+            ["vendor/logmill-guest/Cargo.toml", "vendor/logmill-guest/src/lib.rs", "vendor/wit/function/function.wit"]
+        {
+            assert!(sdk.iter().any(|name| name == file), "{file} is not in {sdk:?}");
+        }
     }
 }

@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
-use super::template::{self, File};
+use super::template::{self, Folder};
 use crate::cli::print;
 
 /// Write the beginnings of a WebAssembly guest: a folder that builds, with a pipeline that runs it and tests.
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
+pub(in crate::cli) struct Arguments {
     /// The folder to make; its last part is the guest's name.
     path: PathBuf,
     /// The language.
@@ -23,13 +23,13 @@ pub(super) struct Arguments {
 /// A language of guests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Language {
-    /// A core module; Logmill makes the component.
+    /// Compiles to a small module; needs cargo.
     Rust,
-    /// A small core module.
+    /// Compiles to a small module; needs npm.
     Assemblyscript,
-    /// A component with a JavaScript engine in it.
+    /// A component with a JavaScript engine in it; needs npm.
     Js,
-    /// A component with Python in it.
+    /// A component with Python in it; needs pip.
     Python,
 }
 
@@ -38,16 +38,10 @@ enum Language {
 enum Kind {
     /// Takes a record and gives any number of records.
     Transform,
-    /// Takes and gives whole batches of columns, and may keep state.
+    /// Takes and gives batches of columns, and keeps state; Rust only.
     Operator,
-    /// Functions for SQL.
+    /// Functions for SQL; Rust only.
     Function,
-}
-
-/// What a template consists of, and how its guest is built.
-struct Template {
-    files: Vec<&'static [File]>,
-    build: &'static str,
 }
 
 pub(super) fn execute(arguments: &Arguments) -> anyhow::Result<()> {
@@ -58,41 +52,53 @@ pub(super) fn execute(arguments: &Arguments) -> anyhow::Result<()> {
             "`{name}` cannot be the name of a guest; write lower-case letters, digits, `_` and `-`, beginning with a letter"
         );
     }
-    let template = template(arguments.lang, arguments.kind)?;
+    let (folders, build) = template(arguments.lang, arguments.kind)?;
     if path.exists() && path.read_dir().map_or(true, |mut entries| entries.next().is_some()) {
-        bail!("`{}` is there already; nothing is written over", path.display());
+        bail!("`{}` is there already, and nothing is written over", path.display());
     }
     let mut written = String::new();
-    for (file, text) in template.files.iter().copied().flatten() {
-        let file = fill(&template::target(file), &name);
+    for (file, text) in template::files(&folders) {
         write(&path.join(&file), &fill(text, &name))?;
-        written.push_str(&format!("  {}\n", path.join(&file).display()));
+        // What lies there to be used, not to be read, would only hide the rest.
+        if !file.starts_with("vendor/") && !file.starts_with("wit/") {
+            written.push_str(&format!("  {}\n", path.join(&file).display()));
+        }
     }
+    let folder = path.display();
     print(&format!(
-        "{written}build it and run its tests:\n  cd {}\n  {}\n  logmill test pipeline.yaml\n",
-        path.display(),
-        fill(template.build, &name)
+        "{written}build it and run its tests:\n  cd {folder}\n  {}\n  logmill test pipeline.yaml\n",
+        fill(build, &name)
     ))
 }
 
-fn template(lang: Language, kind: Kind) -> anyhow::Result<Template> {
-    let interface = [template::WIT_TRANSFORM, template::WIT_OPERATOR];
-    let (files, build): (Vec<&'static [File]>, _) = match (lang, kind) {
-        (Language::Assemblyscript, Kind::Transform) => (vec![template::ASSEMBLYSCRIPT], "npm install && npm run build"),
-        (Language::Js, Kind::Transform) => ([&[template::JS], &interface[..]].concat(), "npm install && npm run build"),
-        (Language::Python, Kind::Transform) => (
-            [&[template::PYTHON], &interface[..]].concat(),
-            "python3 -m venv .venv && .venv/bin/pip install -r requirements.txt && mkdir -p build &&\n  \
-             .venv/bin/componentize-py -d wit -w transform componentize --stub-wasi transform -o build/{{name}}.wasm",
-        ),
-        (Language::Rust, _) => bail!("no rust"),
+/// What a guest's folder is made of, and how it is built.
+fn template(lang: Language, kind: Kind) -> anyhow::Result<(Vec<Folder>, &'static str)> {
+    let (own, interface, build): (&[Folder], &[Folder], _) = match (lang, kind) {
+        (Language::Rust, kind) => {
+            let own: &[Folder] = match kind {
+                Kind::Transform => &[("templates/rust/transform", ""), ("templates/rust/common", "")],
+                Kind::Operator => &[("templates/rust/operator", ""), ("templates/rust/common", "")],
+                Kind::Function => &[("templates/rust/function", ""), ("templates/rust/common", "")],
+            };
+            (own, &template::SDK, "cargo build --release --target wasm32-unknown-unknown")
+        }
         (_, Kind::Operator | Kind::Function) => {
             bail!(
-                "operators and functions work on columns in Arrow's format, for which there is a template in Rust only"
+                "an operator or a function works on columns in Arrow's format; there is a template for it with --lang rust"
             )
         }
+        (Language::Assemblyscript, Kind::Transform) => {
+            (&[("templates/assemblyscript", "")], &[], "npm install && npm run build")
+        }
+        (Language::Js, Kind::Transform) => (&[("templates/js", "")], &template::WIT, "npm install && npm run build"),
+        (Language::Python, Kind::Transform) => (
+            &[("templates/python", "")],
+            &template::WIT,
+            "python3 -m venv .venv && .venv/bin/pip install -r requirements.txt && mkdir -p build\n  \
+             .venv/bin/componentize-py -d wit -w transform componentize --stub-wasi transform -o build/{{name}}.wasm",
+        ),
     };
-    Ok(Template { files: [&files[..], &[template::MESSAGES]].concat(), build })
+    Ok(([own, interface, &[("templates/common", "")]].concat(), build))
 }
 
 /// Whether a name can be that of a pipeline, of a crate and of a package.
@@ -114,4 +120,73 @@ fn write(path: &Path, text: &str) -> anyhow::Result<()> {
         std::fs::create_dir_all(folder).with_context(shown)?;
     }
     std::fs::write(path, text).with_context(shown)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    fn arguments(path: PathBuf, lang: Language, kind: Kind) -> Arguments {
+        Arguments { path, lang, kind }
+    }
+
+    fn files_below(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { files_below(&path, found) } else { found.push(path) }
+        }
+    }
+
+    #[test]
+    fn a_guest_has_its_name_everywhere_and_a_pipeline_with_tests() {
+        let dir = tempfile::tempdir().unwrap();
+        for (lang, kind) in [
+            (Language::Rust, Kind::Transform),
+            (Language::Rust, Kind::Operator),
+            (Language::Rust, Kind::Function),
+            (Language::Assemblyscript, Kind::Transform),
+            (Language::Js, Kind::Transform),
+            (Language::Python, Kind::Transform),
+        ] {
+            let path = dir.path().join(format!("{lang:?}-{kind:?}").to_lowercase());
+            execute(&arguments(path.clone(), lang, kind)).unwrap();
+            let mut files = Vec::new();
+            files_below(&path, &mut files);
+            for file in &files {
+                let text = std::fs::read_to_string(file).unwrap();
+                assert!(!text.contains("{{name}}") && !text.contains("{{snake}}"), "{}", file.display());
+            }
+            for name in ["README.md", "pipeline.yaml", "messages.ndjson", ".gitignore"] {
+                assert!(path.join(name).exists(), "{name} of {lang:?} {kind:?}");
+            }
+            let pipeline = std::fs::read_to_string(path.join("pipeline.yaml")).unwrap();
+            assert!(pipeline.contains("tests:"), "{pipeline}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_written_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("guest");
+        std::fs::create_dir(&path).unwrap();
+        execute(&arguments(path.clone(), Language::Js, Kind::Transform)).unwrap();
+        std::fs::write(path.join("transform.js"), "mine").unwrap();
+        let error = execute(&arguments(path.clone(), Language::Python, Kind::Transform)).unwrap_err();
+        assert!(error.to_string().contains("there already"), "{error}");
+        assert_eq!(std::fs::read_to_string(path.join("transform.js")).unwrap(), "mine");
+        assert!(!path.join("transform.py").exists());
+    }
+
+    #[test]
+    fn what_there_is_no_template_for_is_said_before_anything_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let check = |name: &str, lang, kind, expected: &str| {
+            let path = dir.path().join(name);
+            let error = execute(&arguments(path.clone(), lang, kind)).unwrap_err().to_string();
+            assert!(error.contains(expected) && !path.exists(), "{error}");
+        };
+        check("a", Language::Python, Kind::Function, "--lang rust");
+        check("Bad Name", Language::Js, Kind::Transform, "lower-case");
+    }
 }

@@ -29,7 +29,7 @@ use trial::Stage;
 /// such rows can be expected under the name of that topic, with `_operator` and `_error` beside their columns.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Files, folders (every *.yaml and *.yml below them), or `-` for stdin.
+    /// Files, folders (every *.yaml and *.yml below them, but for what tools keep there), or `-` for stdin.
     #[arg(required = true)]
     paths: Vec<PathBuf>,
     /// Run only the tests whose names contain this text.
@@ -66,7 +66,7 @@ async fn test_file(file: &Path, filter: Option<&str>, count: &mut Count) -> anyh
     let shown = file.display();
     let Some(Plan { pipeline, modules, .. }) = plan else {
         count.failed += 1;
-        eprint!("{}", found.render(colours()));
+        eprintln!("{}", found.render(colours()).trim_end());
         return print(&format!("{shown}: the pipeline has mistakes, so its tests were not run\n"));
     };
     if pipeline.spec.tests.is_empty() {

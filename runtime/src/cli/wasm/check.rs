@@ -1,0 +1,101 @@
+//! `logmill wasm check`: what a module is, in a few lines, or why it cannot be used.
+
+use std::fmt::Write;
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::datatypes::Schema;
+use logmill_operators::wasm;
+use logmill_pipelines::{ByteSize, DurationSpec};
+use logmill_wasm::Role;
+
+use super::{Loaded, Module, file_name, log, parse_schema, shown, told};
+use crate::cli::print;
+
+/// Say what a module is, what it puts out, and whether it can be used.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Arguments {
+    #[command(flatten)]
+    module: Module,
+    /// The columns of its input: `carrier: string, delay: float64`.
+    #[arg(long, value_name = "COLUMNS", value_parser = parse_schema)]
+    schema: Option<Schema>,
+}
+
+pub(super) fn execute(arguments: &Arguments, data_dir: &Path) -> anyhow::Result<()> {
+    let module = &arguments.module;
+    let loaded = module.load(data_dir)?;
+    let mut text = format!("{}: {}\n", file_name(&module.path), role(loaded.guest.role()));
+    let _ = writeln!(text, "  digest   sha256:{}", loaded.guest.digest());
+    let _ = writeln!(text, "  size     {}", size(loaded.bytes));
+    let imports = loaded.guest.imports();
+    let _ = writeln!(text, "  imports  {}", if imports.is_empty() { "nothing".to_owned() } else { imports.join(", ") });
+    let (memory, deadline) = (ByteSize(loaded.limits.memory_bytes), DurationSpec(loaded.limits.deadline));
+    let _ = writeln!(text, "  limits   {memory} of memory, {deadline} a call");
+    match loaded.guest.role() {
+        Role::Function => functions(&loaded, &mut text)?,
+        role => outputs(&loaded, role, arguments, &mut text)?,
+    }
+    print(&text)
+}
+
+/// A size for people.
+fn size(bytes: usize) -> String {
+    match bytes {
+        0..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
+        _ => format!("{:.1} MB", bytes as f64 / 1e6),
+    }
+}
+
+fn role(role: Role) -> String {
+    match role {
+        Role::Operator { stateful, watermarks } => {
+            let mut text = "an operator on row batches".to_owned();
+            text.push_str(if stateful { ", with state" } else { ", without state" });
+            text.push_str(if watermarks { ", that waits for event time" } else { "" });
+            text
+        }
+        Role::Transform { packed: true } => "a transform of records, many at a call".to_owned(),
+        Role::Transform { packed: false } => "a transform of records, one at a call".to_owned(),
+        Role::Function => "functions for SQL".to_owned(),
+    }
+}
+
+fn outputs(loaded: &Loaded, role: Role, arguments: &Arguments, text: &mut String) -> anyhow::Result<()> {
+    let schema = Arc::new(arguments.schema.clone().unwrap_or_else(Schema::empty));
+    let plan = match loaded.plan(&arguments.module.name(), schema) {
+        Ok(plan) => plan,
+        // Without columns many operators can say nothing; that is no mistake of theirs.
+        Err(error) if arguments.schema.is_none() && matches!(role, Role::Operator { .. }) => {
+            let _ = writeln!(
+                text,
+                "  outputs  depend on the input; name its columns with --schema\n           ({})",
+                error.message
+            );
+            return Ok(());
+        }
+        Err(error) => return Err(told(&error)),
+    };
+    if matches!(role, Role::Operator { .. }) {
+        let _ = writeln!(text, "  reads    {}", plan.reads().join(", "));
+    }
+    if let Some(version) = plan.state_version() {
+        let _ = writeln!(text, "  state    version {version}");
+    }
+    for output in plan.outputs() {
+        let _ = writeln!(text, "  output   {} ({})", output.name, shown(&output.schema));
+    }
+    Ok(())
+}
+
+fn functions(loaded: &Loaded, text: &mut String) -> anyhow::Result<()> {
+    let functions = wasm::functions(&loaded.guest, loaded.config.as_ref(), loaded.limits, log());
+    for function in functions.map_err(|error| told(&error))? {
+        let kind = if function.is_deterministic() { "" } else { ", not deterministic: for batch queries only" };
+        let returns = Schema::new(vec![function.returns().clone().with_name("")]);
+        let returns = shown(&returns);
+        let returns = returns.trim_start_matches(": ");
+        let _ = writeln!(text, "  function {}({}) -> {returns}{kind}", function.name(), shown(function.arguments()));
+    }
+    Ok(())
+}
