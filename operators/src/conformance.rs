@@ -2,8 +2,9 @@
 //!
 //! A [`Case`] says how to make the operator and what flows in. [`check`] plays it undisturbed, and then again with an
 //! output that is full after every batch, with batches cut into pieces, with snapshots between calls, and with the
-//! operator killed and restored from its last snapshot. What comes out must not differ.
+//! operator killed and restored from its last snapshots, at every point and over and over. What comes out must not differ.
 
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{Int8Array, RecordBatch};
@@ -12,7 +13,7 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use logmill_pipelines::flow::{CheckpointEpoch, RowBatch, Watermark};
 
 use crate::error::OperatorError;
-use crate::operator::{OpenContext, Operator, Output, Port, Progress};
+use crate::operator::{OpenContext, Operator, Output, Port, Progress, StateBuffer};
 
 /// More `resume` calls than this without an end are taken for an endless loop.
 const MAX_RESUMES: usize = 1_000_000;
@@ -81,6 +82,7 @@ pub fn check(case: &Case<'_>) -> Result<(), String> {
     for at in 0..=case.events.len() {
         compare(killed(case, at)?, &format!("killed and restored after {at} events"))?;
     }
+    compare(killed_often(case)?, "killed and restored after every event")?;
     refuses_unknown_port(case)
 }
 
@@ -94,6 +96,30 @@ fn killed(case: &Case<'_>, at: usize) -> Result<Said, String> {
     second.operator.restore(state).map_err(|e| told("restore", &e))?;
     second.sink.said = first.sink.said;
     second.finish(after)
+}
+
+/// Plays each event on an instance of its own. What is restored is what the engine keeps: of each shard of a table the
+/// last snapshot, as an operator gives those only that have changed.
+fn killed_often(case: &Case<'_>) -> Result<Said, String> {
+    let mut kept: BTreeMap<(Arc<str>, u32), StateBuffer> = BTreeMap::new();
+    let mut player = Player::open(case, Pace::Unhindered)?;
+    for event in &case.events {
+        player.play(std::slice::from_ref(event))?;
+        let state = player.operator.snapshot(CheckpointEpoch(1)).map_err(|e| told("snapshot", &e))?;
+        let mut shards = HashSet::new();
+        for buffer in state {
+            let shard = (Arc::clone(&buffer.table), buffer.shard);
+            if !shards.insert(shard.clone()) {
+                return Err(format!("a snapshot has shard {} of the table `{}` twice", shard.1, shard.0));
+            }
+            kept.insert(shard, buffer);
+        }
+        let mut next = Player::open(case, Pace::Unhindered)?;
+        next.operator.restore(kept.values().cloned().collect()).map_err(|e| told("restore", &e))?;
+        next.sink.said = player.sink.said;
+        player = next;
+    }
+    player.finish(&[])
 }
 
 /// A port that does not exist is an error, not a panic.

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{Int8Array, RecordBatch};
+use arrow::array::{Array, ArrayData, Int8Array, RecordBatch};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -142,15 +142,59 @@ impl RowBatch {
         self.rows.num_rows()
     }
 
-    /// The memory the rows hold, in bytes: what queues count.
+    /// The memory the rows hold, in bytes: what queues count. Columns that lie in one allocation, as those of an Arrow IPC
+    /// message do, count once.
     pub fn size_bytes(&self) -> usize {
-        self.rows.get_array_memory_size()
+        let mut allocations = Vec::new();
+        for column in self.rows.columns() {
+            allocations_of(&column.to_data(), &mut allocations);
+        }
+        allocations.sort_unstable();
+        allocations.dedup_by_key(|(address, _)| *address);
+        allocations.into_iter().map(|(_, bytes)| bytes).sum()
+    }
+}
+
+/// The address and the bytes of each allocation that an array lies in.
+fn allocations_of(array: &ArrayData, allocations: &mut Vec<(usize, usize)>) {
+    let buffers = array.buffers().iter().chain(array.nulls().map(|nulls| nulls.buffer()));
+    allocations.extend(buffers.map(|buffer| (buffer.data_ptr().addr().get(), buffer.capacity())));
+    for child in array.child_data() {
+        allocations_of(child, allocations);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, Int64Array, ListArray, StringArray};
+    use arrow::buffer::{Buffer, ScalarBuffer};
+    use arrow::datatypes::Int64Type;
+
     use super::*;
+
+    #[test]
+    fn memory_that_columns_share_counts_once() {
+        let buffer = Buffer::from_vec((0..1024i64).collect::<Vec<_>>());
+        let column = |from| Arc::new(Int64Array::new(ScalarBuffer::new(buffer.clone(), from, 256), None)) as ArrayRef;
+        let columns = [("a", column(0)), ("b", column(256)), ("c", column(0))];
+        let rows = RowBatch::inserts(RecordBatch::try_from_iter(columns).unwrap());
+        assert_eq!(rows.size_bytes(), buffer.capacity());
+    }
+
+    #[test]
+    fn columns_of_their_own_count_each() {
+        let list: ArrayRef = Arc::new(ListArray::from_iter_primitive::<Int64Type, _, _>([Some(vec![Some(1)]), None]));
+        let text: ArrayRef = Arc::new(StringArray::from(vec![Some("a"), None]));
+        let both = |columns: Vec<(&str, ArrayRef)>| {
+            let columns = columns.into_iter().map(|(name, column)| (name, column, true));
+            RowBatch::inserts(RecordBatch::try_from_iter_with_nullable(columns).unwrap()).size_bytes()
+        };
+        let (one, other) = (both(vec![("list", list.clone())]), both(vec![("text", text.clone())]));
+        assert!(one > 0 && other > 0);
+        assert_eq!(both(vec![("list", list), ("text", text)]), one + other);
+    }
 
     /// Committed state lies in these shards: the numbers must never change.
     #[test]

@@ -7,7 +7,7 @@ use arrow::array::{ArrayRef, AsArray, Int64Array};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 
 use super::*;
-use crate::operator::{PortSchema, StateBuffer};
+use crate::operator::PortSchema;
 
 /// What is wrong with the operator.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -15,6 +15,8 @@ enum Bug {
     None,
     IgnoresFullOutput,
     ForgetsItsState,
+    SnapshotsOnce,
+    SnapshotsTwice,
     CountsBatches,
     EmitsNothingAsABatch,
     RejectsWithoutReason,
@@ -29,6 +31,8 @@ struct Totals {
     ports: Vec<PortSchema>,
     declared: Vec<PortSchema>,
     total: i64,
+    /// Whether its state was not what it began with.
+    had_state: bool,
     pending: Vec<RowBatch>,
 }
 
@@ -42,7 +46,7 @@ fn totals(bug: Bug) -> Box<dyn Operator> {
     let port = PortSchema { name: "numbers".into(), schema: numbers(&[]).rows.schema() };
     let other = PortSchema { name: "numbers".into(), schema: Arc::new(Schema::empty()) };
     let declared = vec![if bug == Bug::DeclaresOtherColumns { other } else { port.clone() }];
-    Box::new(Totals { bug, ports: vec![port], declared, total: 0, pending: Vec::new() })
+    Box::new(Totals { bug, ports: vec![port], declared, total: 0, had_state: false, pending: Vec::new() })
 }
 
 impl Operator for Totals {
@@ -109,11 +113,17 @@ impl Operator for Totals {
 
     fn snapshot(&mut self, _: CheckpointEpoch) -> Result<Vec<StateBuffer>, OperatorError> {
         let data = bytes::Bytes::copy_from_slice(&self.total.to_le_bytes());
-        Ok(vec![StateBuffer { table: "total".into(), shard: 0, data }])
+        let buffer = StateBuffer { table: "total".into(), shard: 0, data };
+        Ok(match self.bug {
+            Bug::SnapshotsOnce if self.had_state => Vec::new(),
+            Bug::SnapshotsTwice => vec![buffer.clone(), buffer],
+            _ => vec![buffer],
+        })
     }
 
     fn restore(&mut self, state: Vec<StateBuffer>) -> Result<(), OperatorError> {
         if self.bug != Bug::ForgetsItsState {
+            self.had_state = true;
             self.total = i64::from_le_bytes(state[0].data.as_ref().try_into().unwrap());
         }
         Ok(())
@@ -127,6 +137,7 @@ fn check_bug(bug: Bug) -> Result<(), String> {
         Event::Watermark(0, Watermark(5)),
         Event::Timer(6),
         Event::Batch(0, numbers(&[4])),
+        Event::Batch(0, numbers(&[5])),
     ];
     check(&Case { make: &make, open: OpenContext::default(), events, ordered: true })
 }
@@ -148,6 +159,8 @@ fn each_broken_promise_is_found() {
     let cases = [
         (Bug::IgnoresFullOutput, "it emitted although the output was full"),
         (Bug::ForgetsItsState, "killed and restored after 1 events"),
+        (Bug::SnapshotsOnce, "killed and restored after every event"),
+        (Bug::SnapshotsTwice, "a snapshot has shard 0 of the table `total` twice"),
         (Bug::CountsBatches, "with batches of 1 rows"),
         (Bug::EmitsNothingAsABatch, "it emitted a batch without rows"),
         (Bug::RejectsWithoutReason, "it rejected rows without a reason"),

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod fake;
+mod functions;
 mod guests;
 mod narrowing;
 mod state;
+mod transforms;
