@@ -161,7 +161,7 @@ fn finish_s3(site: &Site, s3: &S3, expected: &[String]) {
 }
 
 /// Every named point between two steps of the commit.
-const POINTS: [&str; 17] = [
+pub(crate) const POINTS: [&str; 17] = [
     "engine::before_state",
     "engine::after_state",
     "engine::before_end_transaction",
@@ -191,7 +191,7 @@ const S3_POINTS: [&str; 5] = [
 ];
 
 /// Dies at a point at its `nth` passing; the run that follows must make up for it.
-fn die_at(site: &mut Site, point: &str, nth: usize) {
+pub(crate) fn die_at(site: &mut Site, point: &str, nth: usize) {
     site.set("FAILPOINTS", format!("{point}={nth}*off->panic"));
     let died = site.run(&["run", "pipeline.yaml"]);
     site.unset("FAILPOINTS");

@@ -11,3 +11,4 @@ mod example;
 mod faults;
 mod serve;
 mod templates;
+mod wasm;

@@ -132,12 +132,7 @@ impl Run {
         let incarnation = manifest.plan.as_ref().map_or(1, |plan| plan.incarnation);
         let epoch = manifest.plan.as_ref().map_or(CheckpointEpoch(1), |plan| plan.epoch.next());
         let transaction = Arc::new(EpochTransaction::new(self.log.clone(), session, epoch));
-        let context = ConnectorContext {
-            log: self.log.clone(),
-            transaction: transaction.clone(),
-            base_dir: self.base_dir.clone(),
-            pipeline: name.clone(),
-        };
+        let context = self.context(transaction.clone());
 
         // A fresh start still owes the last one its commits: what a manifest names is committed, come what may.
         let pinned = restore::pinned_schemas(&manifest);
@@ -188,6 +183,11 @@ impl Run {
             Ok(ending) => Ok(Outcome { ending, takeover }),
             Err(error) => Err(give_up(&transaction, error).await),
         }
+    }
+
+    fn context(&self, transaction: Arc<EpochTransaction>) -> ConnectorContext {
+        let (log, base_dir) = (self.log.clone(), self.base_dir.clone());
+        ConnectorContext { log, transaction, base_dir, pipeline: self.pipeline.spec.pipeline.clone() }
     }
 
     /// Opens what the pipeline reads, and plans it.
