@@ -105,11 +105,12 @@ fn rust_function() {
     );
     let module = format!("my-guest/{RUST}");
     let sql = |function: &str, query: &str| site.run(&["sql", "--function", function, "--format", "json", query]);
-    let query = "SELECT stars(text) AS t FROM 'my-guest/messages.ndjson' WHERE \"user\" = 'joe'";
+    let query = "SELECT stars(text) AS t FROM 'my-guest/messages.ndjson' WHERE author = 'joe'";
     assert_eq!(sql(&format!("stars={module}#mask"), query).ok(), "{\"t\":\"room ***, second floor\"}\n");
     sql(&format!("stars={module}"), query).fails_with(&["stars", "mask, words, room"]);
     sql(&format!("upper={module}#mask"), query).fails_with(&["upper", "another name"]);
-    sql(&format!("stars={module}#mask"), "SELECT stras('a')").fails_with(&["stras"]);
+    sql(&format!("stars={module}#mask"), "SELECT stras('a')")
+        .fails_with(&["unknown function `stras`", "did you mean `stars`?"]);
     let lines = "[\"room 101\"]\n{\"text\":\"noon\"}\n[\"room service\"]\n{\"txt\":1}\n";
     let called = feed(&site, &["wasm", "run", &module, "--function", "room"], lines);
     let printed = called.stdout.clone();
@@ -124,17 +125,17 @@ fn rust_operator_alone() {
     site.run(&["new", "wasm", "my-guest", "--lang", "rust", "--kind", "operator"]).ok();
     cargo(&site.path().join("my-guest"));
     let module = format!("my-guest/{RUST}");
-    let lines =
-        "{\"user\":\"ann\",\"text\":\"hi\"}\n\n{\"user\":null,\"text\":\"?\"}\n{\"user\":\"ann\",\"text\":\"ho\"}\n";
-    let typed = feed(&site, &["wasm", "run", &module, "--schema", "user: string, text: string"], lines);
+    let lines = "{\"author\":\"ann\",\"text\":\"hi\"}\n\n{\"author\":null,\"text\":\"?\"}\n{\"author\":\"ann\",\"text\":\"ho\"}\n";
+    let typed = feed(&site, &["wasm", "run", &module, "--schema", "author: string, text: string"], lines);
     let printed = typed.stdout.clone();
-    typed.fails_with(&["line 3: a message without a user", "1 line failed"]);
+    typed.fails_with(&["line 3: a message without an author", "1 line failed"]);
     let expected =
-        "{\"user\":\"ann\",\"messages\":1,\"characters\":2}\n{\"user\":\"ann\",\"messages\":2,\"characters\":4}\n";
+        "{\"author\":\"ann\",\"messages\":1,\"characters\":2}\n{\"author\":\"ann\",\"messages\":2,\"characters\":4}\n";
     assert_eq!(printed, expected);
     let inferred = feed(&site, &["wasm", "run", &module], lines);
     assert_eq!(inferred.stdout, expected);
-    let checked = site.run(&["wasm", "check", &module, "--schema", "user: string, text: string"]).ok();
+    let checked = site.run(&["wasm", "check", &module, "--schema", "author: string, text: string"]).ok();
     assert!(checked.contains("messages: int64") && checked.contains("version 1"), "{checked}");
-    site.run(&["wasm", "check", &module, "--schema", "user: int64, text: string"]).fails_with(&["`user`", "string"]);
+    site.run(&["wasm", "check", &module, "--schema", "author: int64, text: string"])
+        .fails_with(&["`author`", "string"]);
 }

@@ -71,6 +71,10 @@ impl QueryError {
                 let (message, hint) = of_columns(schema);
                 Self::Sql(Mistake { message, place, hint })
             }
+            DataFusionError::Plan(message) if !sql.is_empty() && unknown_function(message).is_some() => {
+                let (message, hint) = unknown_function(message).unwrap_or_default();
+                Self::Sql(Mistake { message, place, hint })
+            }
             DataFusionError::Plan(message) | DataFusionError::NotImplemented(message) if !sql.is_empty() => {
                 Self::Sql(Mistake { message: first_line(message).to_owned(), place, hint: None })
             }
@@ -90,6 +94,13 @@ impl QueryError {
             other => other,
         }
     }
+}
+
+/// What is wrong with `Invalid function 'uper'.`, with what comes after it as a hint.
+fn unknown_function(message: &str) -> Option<(String, Option<String>)> {
+    let name = first_line(message).strip_prefix("Invalid function '")?.strip_suffix("'.")?;
+    let near = message.lines().nth(1).and_then(|line| line.strip_prefix("Did you mean '")?.strip_suffix("'?"));
+    Some((format!("unknown function `{name}`"), near.map(|near| format!("did you mean `{near}`?"))))
 }
 
 fn first_line(text: &str) -> &str {

@@ -68,7 +68,9 @@ impl Call {
         let decoded = self.decoder.decode(&records)?;
         let line = |index: usize| records.offsets.get(index).copied().unwrap_or(-1);
         for error in &decoded.errors {
-            complain(line(error.index), &error.message);
+            // That no argument may be unknown is a rule of this command.
+            let message = error.message.split(", and `unknown: error`").next().unwrap_or_default();
+            complain(line(error.index), message);
         }
         let good: Vec<i64> = (0..records.len())
             .filter(|index| !decoded.errors.iter().any(|error| error.index == *index))
@@ -104,7 +106,8 @@ impl Call {
             return_field: self.returns.clone(),
             config_options: Arc::new(ConfigOptions::new()),
         };
-        let result = self.udf.invoke_with_args(call).map_err(|error| anyhow::anyhow!("{}", error.strip_backtrace()))?;
+        let result =
+            self.udf.invoke_with_args(call).map_err(|error| anyhow::anyhow!("{}", error.find_root().message()))?;
         let result: ArrayRef = result.into_array(rows)?;
         Ok(RecordBatch::try_new(Arc::new(Schema::new(vec![self.returns.clone()])), vec![result])?)
     }

@@ -11,7 +11,7 @@ export const describe = {
   /** The outputs. The first goes by the operator's own name, the others by `operator.name`. */
   outputs(config) {
     mask = JSON.parse(config)?.mask ?? "*";
-    const columns = { user: "string", text: "string", masked: "int32" };
+    const columns = { author: "string", text: "string", masked: "int32" };
     const val = Object.entries(columns).map(([name, dataType]) => ({ name, dataType }));
     return [{ name: "masked", content: { tag: "json", val } }, { name: "rejects", content: { tag: "text" } }];
   },
@@ -22,7 +22,7 @@ export const record = {
   transform(message) {
     const row = JSON.parse(text(message.value));
     if (!row.text) {
-      return [{ output: "rejects", message: { ...message, value: encoder.encode(`${row.user} says nothing`) } }];
+      return [{ output: "rejects", message: { ...message, value: encoder.encode(`${row.author} says nothing`) } }];
     }
     let masked = 0;
     row.text = row.text.replace(/[0-9]/g, () => (masked++, mask));

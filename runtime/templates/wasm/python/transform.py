@@ -16,7 +16,7 @@ class Describe(exports.Describe):
         """The outputs. The first goes by the operator's own name, the others by `operator.name`."""
         global mask
         mask = (json.loads(config) or {}).get("mask", "*")
-        columns = {"user": "string", "text": "string", "masked": "int32"}
+        columns = {"author": "string", "text": "string", "masked": "int32"}
         return [
             Port("masked", Content_Json([Column(name, kind) for name, kind in columns.items()])),
             Port("rejects", Content_Text()),
@@ -31,6 +31,6 @@ class Record(exports.Record):
         except ValueError as error:
             raise Err(f"no JSON: {error}")
         if not row.get("text"):
-            return [Emitted("rejects", replace(message, value=f"{row['user']} says nothing".encode()))]
+            return [Emitted("rejects", replace(message, value=f"{row['author']} says nothing".encode()))]
         row["text"], row["masked"] = re.subn("[0-9]", mask, row["text"])
         return [Emitted(None, replace(message, value=json.dumps(row).encode()))]

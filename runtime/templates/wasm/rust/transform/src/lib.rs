@@ -12,7 +12,7 @@ struct Config {
 /// What comes in.
 #[derive(Deserialize)]
 struct Row<'a> {
-    user: &'a str,
+    author: &'a str,
     #[serde(borrow)]
     text: std::borrow::Cow<'a, str>,
 }
@@ -21,7 +21,7 @@ logmill_guest::record! {
     /// What goes out.
     #[derive(Debug, PartialEq)]
     struct Masked {
-        user: String,
+        author: String,
         text: String,
         masked: i32,
     }
@@ -47,12 +47,12 @@ impl Transform for Mask {
     fn transform(&mut self, message: Message<'_>, out: &mut Out<'_>) -> Result<(), String> {
         let row: Row<'_> = message.json()?;
         if row.text.is_empty() {
-            out.emit_to("rejects")?.text(&format!("{} says nothing", row.user));
+            out.emit_to("rejects")?.text(&format!("{} says nothing", row.author));
             return Ok(());
         }
         let masked = row.text.chars().filter(char::is_ascii_digit).count() as i32;
         let text = row.text.chars().map(|c| if c.is_ascii_digit() { self.mask } else { c }).collect();
-        out.json(&Masked { user: row.user.to_owned(), text, masked })
+        out.json(&Masked { author: row.author.to_owned(), text, masked })
     }
 }
 
@@ -66,10 +66,10 @@ mod tests {
     #[test]
     fn digits_are_masked_and_counted() {
         let guest = Transforming::<Mask>::new(r##"{"mask":"#"}"##).unwrap();
-        let entries = guest.transform(&[Record::of(r#"{"user":"ann","text":"room 101"}"#)]).unwrap();
+        let entries = guest.transform(&[Record::of(r#"{"author":"ann","text":"room 101"}"#)]).unwrap();
         let (output, record) = entries[0].what.as_ref().unwrap();
         assert_eq!(output, "masked");
-        let expected = Masked { user: "ann".into(), text: "room ###".into(), masked: 3 };
+        let expected = Masked { author: "ann".into(), text: "room ###".into(), masked: 3 };
         assert_eq!(record.json::<Masked>().unwrap(), expected);
     }
 }
