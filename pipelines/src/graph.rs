@@ -190,6 +190,10 @@ fn misdirected(pipeline: &Pipeline, parts: &[Part<'_>], part: &Part<'_>, edge: &
             let message = format!("the sink `{reader}` reads `{name}`, which is a table");
             Some(Diagnostic::error(edge.span, message).with_hint("a table is for operators to join with"))
         }
+        Some(NodeKind::Table) if is_module(pipeline, reader) => {
+            let message = format!("the wasm operator `{reader}` reads `{name}`, which is a table");
+            Some(Diagnostic::error(edge.span, message).with_hint("join the table in an `sql` operator, and read that"))
+        }
         Some(_) => without_outputs(pipeline, reader, word, edge),
         None => {
             let readable = parts
@@ -212,11 +216,14 @@ fn misdirected(pipeline: &Pipeline, parts: &[Part<'_>], part: &Part<'_>, edge: &
     }
 }
 
+fn is_module(pipeline: &Pipeline, name: &str) -> bool {
+    matches!(pipeline.spec.operators.get(name), Some(OperatorSpec::Wasm(_)))
+}
+
 /// What is wrong with an edge that names an output of a part whose only output goes by its own name.
 fn without_outputs(pipeline: &Pipeline, reader: &str, word: &str, edge: &Edge) -> Option<Diagnostic> {
     let (name, relation) = (&edge.from, &edge.relation);
-    let has_outputs = matches!(pipeline.spec.operators.get(name), Some(OperatorSpec::Wasm(_)));
-    if has_outputs || name == relation {
+    if is_module(pipeline, name) || name == relation {
         return None;
     }
     let message = format!("the {word} `{reader}` reads `{relation}`, but only wasm operators have outputs with names");

@@ -188,3 +188,134 @@ impl Graph {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use arrow::array::{ArrayRef, Int32Array, RecordBatch};
+    use logmill_operators::operator::{OpenContext, PortSchema};
+    use logmill_pipelines::flow::{SplitId, Watermark};
+    use std::sync::Arc;
+
+    fn rows(number: i32) -> RowBatch {
+        let column = |n| -> ArrayRef { Arc::new(Int32Array::from(vec![n])) };
+        RowBatch::inserts(RecordBatch::try_from_iter([("n", column(number)), ("_offset", column(-number))]).unwrap())
+    }
+
+    /// Puts every batch out at both of its ports, and at the end one more; forgets where they came from.
+    struct Forgetful {
+        ports: Vec<PortSchema>,
+        seen: Vec<Option<SplitId>>,
+    }
+
+    impl Forgetful {
+        fn boxed() -> Box<dyn Operator> {
+            let port = |name: &str| PortSchema { name: name.into(), schema: rows(0).rows.schema() };
+            Box::new(Self { ports: vec![port("a"), port("a.b")], seen: Vec::new() })
+        }
+    }
+
+    impl Operator for Forgetful {
+        fn inputs(&self) -> &[PortSchema] {
+            &self.ports[..1]
+        }
+
+        fn outputs(&self) -> &[PortSchema] {
+            &self.ports
+        }
+
+        fn open(&mut self, _: OpenContext) -> Result<(), OperatorError> {
+            Ok(())
+        }
+
+        fn on_batch(&mut self, _: Port, batch: RowBatch, out: &mut dyn Output) -> Result<Progress, OperatorError> {
+            self.seen.push(batch.origin.map(|origin| origin.split));
+            out.emit(0, RowBatch { rows: batch.rows.clone(), ops: None, origin: None });
+            out.emit(1, RowBatch { rows: batch.rows, ops: None, origin: None });
+            Ok(Progress::Done)
+        }
+
+        fn resume(&mut self, _: &mut dyn Output) -> Result<Progress, OperatorError> {
+            Ok(Progress::Done)
+        }
+
+        fn on_watermark(&mut self, _: Port, _: Watermark, _: &mut dyn Output) -> Result<Progress, OperatorError> {
+            Ok(Progress::Done)
+        }
+
+        fn on_timer(&mut self, _: i64, _: &mut dyn Output) -> Result<Progress, OperatorError> {
+            Ok(Progress::Done)
+        }
+
+        fn next_timer(&self) -> Option<i64> {
+            None
+        }
+
+        fn on_end(&mut self, _: Port, out: &mut dyn Output) -> Result<Progress, OperatorError> {
+            out.emit(0, rows(99));
+            Ok(Progress::Done)
+        }
+
+        /// One shard for each batch seen, named by its split.
+        fn snapshot(&mut self, _: CheckpointEpoch) -> Result<Vec<StateBuffer>, OperatorError> {
+            let name = |split: &Option<SplitId>| split.as_ref().map_or("none".into(), |split| split.0.clone());
+            let buffer = |split| StateBuffer { table: name(split), shard: 0, data: bytes::Bytes::new() };
+            Ok(std::mem::take(&mut self.seen).iter().map(buffer).collect())
+        }
+
+        fn restore(&mut self, _: Vec<StateBuffer>) -> Result<(), OperatorError> {
+            Ok(())
+        }
+    }
+
+    #[derive(Default)]
+    struct Left(Vec<(usize, i32, usize, String)>);
+
+    impl Exit for Left {
+        fn deliver(&mut self, writer: WriterId, batch: RowBatch) -> Result<(), EngineError> {
+            let number = batch.rows.column(0).as_any().downcast_ref::<Int32Array>().unwrap().value(0);
+            let split = batch.origin.map_or("none".to_owned(), |origin| origin.split.to_string());
+            self.0.push((writer.0, number, batch.rows.num_columns(), split));
+            Ok(())
+        }
+
+        fn reject(&mut self, _: Rejected) -> Result<(), EngineError> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn batches_go_by_their_port_and_keep_their_origin() {
+        let (first, second) = (WriterId(0), WriterId(1));
+        let narrow = rows(0).rows.schema().project(&[0]).unwrap();
+        let origin = |split: &str| Origin { source: "s".into(), split: SplitId::new(split), offset: 0 };
+        let mut graph = Graph::new(GraphParts {
+            // The first operator's further output is read by the second, whose own goes to a sink.
+            operators: vec![
+                (Forgetful::boxed(), vec![vec![Route::Writer(first)], vec![Route::Operator(1, 0)]]),
+                (Forgetful::boxed(), vec![vec![Route::Writer(second)], vec![]]),
+            ],
+            feeds: vec![vec![Route::Operator(0, 0)]],
+            sinks: vec![Some(Arc::new(narrow)), None],
+            home: origin("home"),
+        });
+        let mut left = Left::default();
+        graph.push(FeedId(0), RowBatch { origin: Some(origin("7")), ..rows(1) }, &mut left).unwrap();
+        let tables = |graph: &mut Graph| {
+            let snapshots = graph.snapshot(CheckpointEpoch(1)).unwrap().into_iter();
+            let names = |(operator, buffers): (usize, Vec<StateBuffer>)| {
+                (operator, buffers.into_iter().map(|buffer| buffer.table.to_string()).collect::<Vec<_>>())
+            };
+            snapshots.map(names).collect::<Vec<_>>()
+        };
+        assert_eq!(tables(&mut graph), [(0, vec!["7".to_owned()]), (1, vec!["7".to_owned()])]);
+        assert_eq!(tables(&mut graph), []);
+        graph.end(&mut left).unwrap();
+        let expected = [(0, 1, 1, "7"), (1, 1, 2, "7"), (0, 99, 1, "home"), (1, 99, 2, "home")];
+        assert_eq!(
+            left.0,
+            expected.map(|(writer, number, columns, split)| (writer, number, columns, split.to_owned()))
+        );
+    }
+}
