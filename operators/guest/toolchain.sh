@@ -70,7 +70,7 @@ if [ -z "$prefix" ]; then
 fi
 flock -u 9
 
-export LD_LIBRARY_PATH="$prefix/usr/lib/x86_64-linux-gnu:$prefix/usr/lib/$(uname -m)-linux-gnu:$prefix/usr/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+export LD_LIBRARY_PATH="$prefix/usr/lib/$(uname -m)-linux-gnu:$prefix/usr/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 export RUSTC="$prefix/usr/bin/rustc"
 if [ "${1:-}" = --version ]; then exec "$RUSTC" --version; fi
 

@@ -47,8 +47,18 @@ pub fn report_panics() {
     #[cfg(target_arch = "wasm32")]
     {
         static ONCE: std::sync::Once = std::sync::Once::new();
-        ONCE.call_once(|| std::panic::set_hook(Box::new(|panic| log(Level::Error, &panic.to_string()))));
+        ONCE.call_once(|| std::panic::set_hook(Box::new(|panic| log(Level::Error, &panic_line(panic)))));
     }
+}
+
+/// A panic in one line, as a log wants it.
+#[cfg(target_arch = "wasm32")]
+fn panic_line(panic: &std::panic::PanicHookInfo<'_>) -> String {
+    let payload = panic.payload();
+    let message =
+        payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    let place = panic.location().map_or_else(String::new, |place| format!(", at {place}"));
+    format!("panicked: {}{place}", message.unwrap_or("with a value that is no text"))
 }
 
 /// Reads an operator's `config:`.

@@ -222,7 +222,7 @@ impl Parts {
 
     /// The offsets, counted from 0, and the range of values that they point into.
     fn offsets<O: ArrowNativeType + std::ops::Sub<Output = O>>(&mut self, data: &ArrayData) -> (usize, usize) {
-        let offsets = &data.buffer::<O>(0)[..];
+        let offsets = data.buffer::<O>(0);
         // A column without rows may come without offsets.
         let offsets = offsets.get(..=data.len()).unwrap_or_default();
         let (Some(&first), Some(&last)) = (offsets.first(), offsets.last()) else {

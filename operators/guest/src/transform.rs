@@ -327,8 +327,8 @@ fn describe_port(port: &Port) -> describe::Port {
 /// use serde::Deserialize;
 ///
 /// #[derive(Deserialize)]
-/// struct Flight<'a> {
-///     carrier: &'a str,
+/// struct Flight {
+///     carrier: String,
 ///     delay_minutes: f64,
 /// }
 ///
@@ -336,8 +336,8 @@ fn describe_port(port: &Port) -> describe::Port {
 ///     struct Late { carrier: String, hours: f64 }
 /// }
 ///
-/// logmill_guest::transform!(|flight: Flight<'_>| -> Option<Late> {
-///     (flight.delay_minutes > 60.0).then(|| Late { carrier: flight.carrier.to_owned(), hours: flight.delay_minutes / 60.0 })
+/// logmill_guest::transform!(|flight: Flight| -> Option<Late> {
+///     (flight.delay_minutes > 60.0).then(|| Late { carrier: flight.carrier, hours: flight.delay_minutes / 60.0 })
 /// });
 /// ```
 ///
