@@ -13,12 +13,12 @@ mod columns;
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayData, RecordBatch};
-use arrow::buffer::{BooleanBuffer, Buffer};
-use arrow::datatypes::{ArrowNativeType, DataType, Schema, SchemaRef};
-use arrow::error::ArrowError;
-use arrow::ipc::convert::{fb_to_schema, schema_to_fb_offset};
-use arrow::ipc::{
+use crate::arrow::array::{Array, ArrayData, RecordBatch};
+use crate::arrow::buffer::{BooleanBuffer, Buffer};
+use crate::arrow::datatypes::{ArrowNativeType, DataType, Schema, SchemaRef};
+use crate::arrow::error::ArrowError;
+use crate::arrow::ipc::convert::{fb_to_schema, schema_to_fb_offset};
+use crate::arrow::ipc::{
     self, FieldNode, Message, MessageBuilder, MessageHeader, MetadataVersion, RecordBatchBuilder, root_as_message,
 };
 use flatbuffers::{FlatBufferBuilder, UnionWIPOffset, WIPOffset};

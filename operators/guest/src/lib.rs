@@ -22,6 +22,8 @@
 extern crate self as logmill_guest;
 
 #[cfg(feature = "arrow")]
+pub mod arrow;
+#[cfg(feature = "arrow")]
 pub mod function;
 mod host;
 #[cfg(feature = "arrow")]
@@ -42,7 +44,5 @@ pub use message::{Headers, Message};
 pub use record::{Column, Record};
 pub use transform::{Emit, Out, Outcome, Port, Transform};
 
-#[cfg(feature = "arrow")]
-pub use arrow;
 #[doc(hidden)]
 pub use serde;

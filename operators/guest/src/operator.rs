@@ -4,9 +4,9 @@ use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::{Schema, SchemaRef};
-use arrow::error::ArrowError;
+use crate::arrow::array::RecordBatch;
+use crate::arrow::datatypes::{Schema, SchemaRef};
+use crate::arrow::error::ArrowError;
 use serde::de::DeserializeOwned;
 
 use crate::ipc;
@@ -223,7 +223,7 @@ fn failure(message: impl Into<String>) -> types::Failure {
 ///
 /// # Errors
 /// If they are not.
-pub fn batch(schema: &SchemaRef, columns: Vec<arrow::array::ArrayRef>) -> Result<RecordBatch, Failure> {
+pub fn batch(schema: &SchemaRef, columns: Vec<crate::arrow::array::ArrayRef>) -> Result<RecordBatch, Failure> {
     RecordBatch::try_new(Arc::clone(schema), columns).map_err(|error: ArrowError| error.to_string().into())
 }
 

@@ -32,7 +32,7 @@ impl Operator for Identity {
 
 /// So many rows of every type; every `nulls`th is null, none if that is 0.
 fn columns(rows: usize, nulls: usize) -> RecordBatch {
-    let valid = |row: usize| nulls == 0 || row % nulls != 0;
+    let valid = |row: usize| nulls == 0 || !row.is_multiple_of(nulls);
     let number = |row: usize| valid(row).then_some(row as i64 * 7 - 3);
     let texts: StringArray = (0..rows).map(|row| valid(row).then(|| "é".repeat(row % 5))).collect();
     let booleans: BooleanArray = (0..rows).map(|row| valid(row).then_some(row % 3 == 0)).collect();

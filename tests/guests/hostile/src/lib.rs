@@ -5,13 +5,14 @@
 //!         { mode: panic, when: { row: 1000 } }                     or on this row of the instance's, counted from 0
 //!         { mode: stack, where: signature }                        or in another call: signature, snapshot, restore, watermark
 //!
-//! loop      never returns                      garbage    rows that are no Arrow stream
-//! memory    takes all it can get               truncated  rows whose stream ends early
-//! stack     calls itself for ever              huge       `bytes` (1 GiB) of output
+//! loop      never returns                      blind      an error that names no row
+//! memory    takes all it can get               garbage    rows that are no Arrow stream
+//! stack     fills its stack, in memory         truncated  rows whose stream ends early
+//! calls     calls itself for ever              huge       `bytes` (1 GiB) of output
 //! panic     panics                             name       rows for an output that there is not
 //! abort     ends by an unreachable             schema     rows with another column than was said
 //! error     an error that names the row        log        `lines` (100000) lines of log, then goes on
-//! blind     an error that names no row         hidden     puts out more in the second call of an instance, and every second one
+//! hidden    puts out more in the second call of an instance, and every second one
 //! ```
 //!
 //! With the feature `stateful` it also counts the rows it has seen: rows get a column `seen: int64`, and the count is its state.
@@ -32,6 +33,7 @@ enum Mode {
     Loop,
     Memory,
     Stack,
+    Calls,
     Panic,
     Abort,
     Error,
@@ -92,11 +94,18 @@ struct Hostile {
     seen: i64,
 }
 
+/// Keeps something in memory from call to call, until the part of it that is the stack is full.
 #[inline(never)]
 #[expect(unconditional_recursion, reason = "what it is for")]
 fn deeper(depth: u64) -> u64 {
     let ballast = black_box([depth; 64]);
     deeper(depth + 1) + ballast[black_box(7)]
+}
+
+/// Keeps nothing in memory, so that the calls themselves are what there is no room for.
+#[inline(never)]
+fn nested(depth: u64, end: u64) -> u64 {
+    if depth == end { depth } else { nested(depth + 1, end).wrapping_mul(3) ^ depth }
 }
 
 /// Does what ends a call from within, or says what the row is blamed for.
@@ -113,6 +122,9 @@ fn misbehave(config: &Config) -> Result<(), &'static str> {
         }
         Mode::Stack => {
             black_box(deeper(0));
+        }
+        Mode::Calls => {
+            black_box(nested(0, black_box(u64::MAX)));
         }
         Mode::Panic => panic!("hostile as it was told to be"),
         Mode::Abort => std::process::abort(),
