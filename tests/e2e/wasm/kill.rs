@@ -1,5 +1,6 @@
 //! Killed at any instant, a guest remembers what it would have remembered had it never been killed.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -109,5 +110,49 @@ fn died_at_each_point_of_the_commit_a_guest_remembers() {
         forget(&site);
         die_at(&mut site, point, 1);
         same(&finish(&site), &expected);
+    }
+}
+
+#[test]
+fn each_partition_has_a_state_of_its_own_from_run_to_run() {
+    let site = site();
+    site.write(
+        "pipeline.yaml",
+        format!(
+            "pipeline: parts\n\
+             sources:\n\
+            \x20 flights: {{ type: topic, topic: flights, until: end, format: json, schema: {SCHEMA} }}\n\
+             operators:\n\
+            \x20 placed: {{ sql: \"SELECT flight, _partition AS place FROM flights\" }}\n\
+            \x20 numbered:\n\
+            \x20   wasm:\n\
+            \x20     module: {}\n\
+            \x20     input: placed\n\
+            \x20     config: {{ mode: error, when: {{ column: flight, equals: {POISON} }} }}\n\
+             sinks:\n\
+            \x20 out: {{ type: topic, input: numbered, topic: out }}\n\
+             on_error: {{ dead_letter: letters }}\n",
+            guest("hostile-stateful")
+        ),
+    );
+    site.run(&["topic", "create", "flights", "--partitions", "5"]).ok();
+    let keyed = |line: String| format!("{}|{line}", super::columns(&line)["carrier"].as_str().unwrap());
+    let keyed: Vec<String> = super::flights().into_iter().map(keyed).collect();
+    let file = site.write("keyed", keyed.join("\n") + "\n").display().to_string();
+    for _ in 0..3 {
+        site.run(&["produce", "flights", "--key-separator", "|", "--file", &file]).ok();
+        site.run(&["run", "pipeline.yaml"]).ok();
+    }
+    let mut seen: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
+    for row in outcome::topic(&site, "out") {
+        let row: serde_json::Value = serde_json::from_str(&row).unwrap();
+        seen.entry(row["place"].as_i64().unwrap()).or_default().push(row["seen"].as_i64().unwrap());
+    }
+    assert!(seen.len() > 2, "{} partitions", seen.len());
+    assert_eq!(seen.values().map(Vec::len).sum::<usize>() + 9, keyed.len() * 3);
+    for (partition, mut seen) in seen {
+        seen.sort_unstable();
+        let expected: Vec<i64> = (1..=seen.len() as i64).collect();
+        assert_eq!(seen, expected, "partition {partition}");
     }
 }
