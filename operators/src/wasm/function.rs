@@ -20,12 +20,10 @@ use super::columns;
 use super::error::PlanError;
 use super::ipc;
 use super::live::{Failure, Moments};
-use super::patience::Patience;
+use super::patience::{BATCH_ROWS, Patience};
 use super::plan::{config_text, instantiate, moment};
 use crate::operator::system_time_us;
 
-/// How many rows a guest gets at once.
-const BATCH_ROWS: usize = 64 * 1024;
 /// How many instances wait for calls at most: as many as workers are likely to call at once.
 const MAX_IDLE_INSTANCES: usize = 16;
 

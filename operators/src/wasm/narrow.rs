@@ -9,7 +9,7 @@
 
 use arrow::array::RecordBatch;
 
-use super::live::{Failure, Made};
+use super::live::{Failure, FailureKind, Made};
 use super::patience::Patience;
 use crate::error::OperatorError;
 
@@ -27,26 +27,31 @@ pub(super) trait Runner {
 
 /// Runs rows; what fails is narrowed to single rows, which are rejected.
 pub(super) fn narrow(runner: &mut impl Runner, rows: &RecordBatch) -> Result<Made, OperatorError> {
-    let count = rows.num_rows();
-    let failure = match attempt(runner, rows)? {
-        Ok(mut made) => {
-            made.merge_rejected();
-            return Ok(made);
-        }
-        Err(failure) => failure,
-    };
-    let mut made = Made::default();
-    let mut ranges = Vec::new();
-    split(0, count, failure, &mut ranges, &mut made);
+    let at_once = runner.patience().rows_at_once();
+    let starts = (0..rows.num_rows()).step_by(at_once).rev();
+    let mut ranges: Vec<(usize, usize)> = starts.map(|start| (start, at_once.min(rows.num_rows() - start))).collect();
+    let (mut made, mut pieces, mut in_time, mut late) = (Made::default(), 0, 0, false);
     while let Some((offset, count)) = ranges.pop() {
         match attempt(runner, &rows.slice(offset, count))? {
-            Ok(later) => made.append(later, offset),
-            Err(failure) => split(offset, count, failure, &mut ranges, &mut made),
+            Ok(later) => {
+                made.append(later, offset);
+                in_time = in_time.max(count);
+                pieces += 1;
+            }
+            Err(failure) => {
+                late |= failure.kind == FailureKind::Deadline;
+                split(offset, count, failure, &mut ranges, &mut made);
+            }
         }
     }
+    if late && made.rejected.is_empty() {
+        runner.patience().slow(in_time);
+    }
     made.merge_rejected();
-    let operator = || runner.operator().to_owned();
-    made.merge_rows().map_err(|e| OperatorError::Execution { operator: operator(), source: Box::new(e) })?;
+    if pieces > 1 {
+        let operator = || runner.operator().to_owned();
+        made.merge_rows().map_err(|e| OperatorError::Execution { operator: operator(), source: Box::new(e) })?;
+    }
     Ok(made)
 }
 

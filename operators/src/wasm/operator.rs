@@ -8,6 +8,7 @@ use logmill_pipelines::flow::{CheckpointEpoch, Op, Origin, RowBatch, SplitId, Wa
 
 use super::live::{Made, Moments, Spawn};
 use super::narrow::narrow;
+use super::patience::BATCH_ROWS;
 use super::select::Selector;
 use super::shard::Shard;
 use super::state;
@@ -16,9 +17,6 @@ use crate::error::OperatorError;
 use crate::operator::{
     OpenContext, Operator, Output, Port, PortSchema, Progress, StateBuffer, exact_origin, system_time_us,
 };
-
-/// How many rows a guest gets at once, and how many it is passed on of at once.
-const BATCH_ROWS: usize = 64 * 1024;
 
 /// What an operator is made of.
 pub(super) struct Parts<S> {

@@ -21,6 +21,8 @@ pub(super) struct Nature {
     pub(super) stateful: bool,
     /// Its replays differ.
     pub(super) fickle: bool,
+    /// It runs into its deadline on more rows than this at once.
+    pub(super) most_rows: Option<usize>,
     /// It refuses states of other versions than this.
     pub(super) state_version: u32,
     /// How many guests were made.
@@ -77,6 +79,10 @@ impl Fake {
 impl Live for Fake {
     fn on_batch(&mut self, _: Moment, rows: &RecordBatch, made: &mut Made) -> Result<(), Failure> {
         self.called();
+        if self.nature.most_rows.is_some_and(|most| rows.num_rows() > most) {
+            self.is_broken = true;
+            return Err(Failure { kind: FailureKind::Deadline, message: "it is slow".to_owned(), row: None });
+        }
         let (mut sums, mut odd) = (Vec::new(), Vec::new());
         for (row, number) in rows.column(0).as_primitive::<Int64Type>().values().iter().enumerate() {
             if is_poison(*number) {

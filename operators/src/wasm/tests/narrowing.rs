@@ -114,6 +114,21 @@ fn a_guest_that_never_comes_back_stops_the_pipeline_soon() {
 }
 
 #[test]
+fn a_slow_guest_gets_batches_that_it_is_done_with_in_time() {
+    for stateful in [false, true] {
+        let nature = Nature { stateful, most_rows: Some(300), ..Nature::default() };
+        let mut operator = opened(nature.clone());
+        let mut heard = Heard::default();
+        for _ in 0..10 {
+            operator.on_batch(0, batch(0, &[0; 1000]), &mut heard).unwrap();
+        }
+        assert_eq!((heard.ports[0].len(), heard.rejected.len()), (10_000, 0));
+        // The first batch fails as a whole and in halves, and later batches not at all.
+        assert!(nature.made.load(Ordering::Relaxed) <= 4);
+    }
+}
+
+#[test]
 fn what_breaks_the_contract_is_refused() {
     let changes = |op: Op| {
         let mut batch = batch(0, &[1]);
