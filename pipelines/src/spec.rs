@@ -344,17 +344,19 @@ pub enum OnError {
 /// Rows of a test, by column.
 pub type TestRow = Map<String, Value>;
 
-/// An example of input with the output it must give.
+/// An example of input with the output it must give, for `logmill test`.
+///
+/// Rows are written as JSON writes them. Those of a source of records may have `_key`, `_timestamp` and `_headers`. Expected
+/// rows must come in their order, and are held to the columns that they name. Rows that an operator fails on are expected
+/// under the name of the pipeline's dead-letter topic, if it has one.
 #[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TestSpec {
     /// What the example shows.
     pub name: String,
-    /// Rows, by source: columns as JSON writes them. Sources get them in this order. Where a source reads records, rows may
-    /// have `_key`, `_timestamp` and `_headers`.
+    /// Rows, by source.
     pub input: IndexMap<String, Vec<TestRow>>,
-    /// Rows, in their order, by operator, or by `operator.output` for an output that has a name; each is held to the columns
-    /// that it names. Rows that operators fail on are expected under the name of the dead-letter topic.
+    /// Rows, by operator, or by `operator.output` for an output that has a name.
     pub expect: IndexMap<String, Vec<TestRow>>,
 }
 

@@ -91,3 +91,6 @@ async fn test_file(file: &Path, filter: Option<&str>, count: &mut Count) -> anyh
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

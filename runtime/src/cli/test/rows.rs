@@ -117,10 +117,15 @@ impl Input<'_> {
     }
 }
 
+/// What a decoder says of a row, without the place in a text that nobody has seen.
+fn told(error: &RowError) -> &str {
+    let message = error.message.split(", and `unknown: error`").next().unwrap_or_default();
+    message.split(" (byte ").next().unwrap_or_default()
+}
+
 /// What is wrong with a row. That fields must be known is a rule of tests, which the source need not have.
 fn misfit(error: &RowError) -> String {
-    let message = error.message.split(", and `unknown: error`").next().unwrap_or_default();
-    format!("row {}: {message}", error.index + 1)
+    format!("row {}: {}", error.index + 1, told(error))
 }
 
 fn owned((name, value): (&String, &Value)) -> (String, Value) {
@@ -219,7 +224,7 @@ pub(super) fn as_it_would_come(expected: &TestRow, schema: &Schema) -> Result<Ro
     let decoder = Format::Json.decoder(&schema, &columns, UnknownFields::Error);
     let decoded = decoder.and_then(|mut decoder| decoder.decode(&records)).map_err(|error| error.to_string())?;
     if let Some(error) = decoded.errors.first() {
-        return Err(error.message.clone());
+        return Err(told(error).to_owned());
     }
     let row = encode(&decoded.rows)?.pop().unwrap_or_default();
     Ok(fields.iter().filter_map(|field| Some((field.name().clone(), row.get(&plain(field.name()))?.clone()))).collect())
