@@ -40,8 +40,15 @@ pub(super) enum HeaderColumns {
 
 /// The headers of some rows.
 pub(super) enum RowHeaders<'a> {
-    All { lists: ListArray, names: StringArray, values: BinaryArray },
+    All(Box<ListedHeaders>),
     Each(Vec<(&'a str, Text)>),
+}
+
+/// Headers as a column has them: the lists of the rows, and the parts of all headers.
+pub(super) struct ListedHeaders {
+    lists: ListArray,
+    names: StringArray,
+    values: BinaryArray,
 }
 
 impl HeaderColumns {
@@ -59,7 +66,7 @@ impl HeaderColumns {
                 let part = |name: &str, to| cast(structs.column_by_name(name).ok_or_else(unfit)?, to);
                 let names = part("key", &DataType::Utf8)?.as_string::<i32>().clone();
                 let values = part("value", &DataType::Binary)?.as_binary::<i32>().clone();
-                Ok(RowHeaders::All { lists, names, values })
+                Ok(RowHeaders::All(Box::new(ListedHeaders { lists, names, values })))
             }
         }
     }
@@ -70,16 +77,23 @@ impl RowHeaders<'_> {
     pub(super) fn of_row<'a>(&'a self, row: usize, headers: &mut Vec<(&'a str, Option<&'a [u8]>)>) {
         match self {
             Self::Each(columns) => headers.extend(columns.iter().map(|(name, values)| (*name, values.get(row)))),
-            Self::All { lists, .. } if lists.is_null(row) => {}
-            Self::All { lists, names, values } => {
-                let offsets = lists.value_offsets();
-                let start = offsets.get(row).map_or(0, |at| *at as usize);
-                let end = offsets.get(row + 1).map_or(start, |at| *at as usize);
-                let value = |at: usize| values.is_valid(at).then(|| values.value(at));
-                // A header needs a name: what has none is none.
-                headers.extend((start..end).filter(|at| names.is_valid(*at)).map(|at| (names.value(at), value(at))));
-            }
+            Self::All(listed) => listed.of_row(row, headers),
         }
+    }
+}
+
+impl ListedHeaders {
+    fn of_row<'a>(&'a self, row: usize, headers: &mut Vec<(&'a str, Option<&'a [u8]>)>) {
+        if self.lists.is_null(row) {
+            return;
+        }
+        let offsets = self.lists.value_offsets();
+        let start = offsets.get(row).map_or(0, |at| *at as usize);
+        let end = offsets.get(row + 1).map_or(start, |at| *at as usize);
+        let value = |at: usize| self.values.is_valid(at).then(|| self.values.value(at));
+        // A header needs a name: what has none is none.
+        let named = (start..end).filter(|at| self.names.is_valid(*at));
+        headers.extend(named.map(|at| (self.names.value(at), value(at))));
     }
 }
 
