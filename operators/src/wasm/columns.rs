@@ -1,11 +1,11 @@
 //! Which columns guests may read and make, and in which types.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 use logmill_pipelines::flow::{META_COLUMNS, RESERVED_PREFIX};
 use logmill_pipelines::{ColumnType, nearest};
-use std::sync::Arc;
 
 use super::error::PlanError;
 use crate::sql::{Relation, meta_field};

@@ -30,7 +30,9 @@ pub(super) fn narrow(runner: &mut impl Runner, rows: &RecordBatch) -> Result<Mad
     let at_once = runner.patience().rows_at_once();
     let starts = (0..rows.num_rows()).step_by(at_once).rev();
     let mut ranges: Vec<(usize, usize)> = starts.map(|start| (start, at_once.min(rows.num_rows() - start))).collect();
-    let (mut made, mut pieces, mut in_time, mut late) = (Made::default(), 0, 0, false);
+    let (mut made, mut pieces, mut in_time) = (Made::default(), 0, 0);
+    // Whether many rows at once were late, and whether a row by itself was.
+    let (mut late, mut late_row) = (false, false);
     while let Some((offset, count)) = ranges.pop() {
         match attempt(runner, &rows.slice(offset, count))? {
             Ok(later) => {
@@ -39,12 +41,14 @@ pub(super) fn narrow(runner: &mut impl Runner, rows: &RecordBatch) -> Result<Mad
                 pieces += 1;
             }
             Err(failure) => {
-                late |= failure.kind == FailureKind::Deadline;
+                let is_late = failure.kind == FailureKind::Deadline;
+                late |= is_late;
+                late_row |= is_late && count == 1;
                 split(offset, count, failure, &mut ranges, &mut made);
             }
         }
     }
-    if late && made.rejected.is_empty() {
+    if late && !late_row {
         runner.patience().slow(in_time);
     }
     made.merge_rejected();
