@@ -172,7 +172,7 @@ mod tests {
         }
         let stream = encode_rows(&rows).unwrap();
         let without_end = stream[..stream.len() - END.len()].to_vec();
-        assert_eq!(decode_rows(without_end, &rows.schema()).unwrap(), [rows.clone()]);
+        assert_eq!(decode_rows(without_end, &rows.schema()).unwrap(), std::slice::from_ref(&rows));
         assert_eq!(decode_schema(&encode_schema(&rows.schema()).unwrap()).unwrap(), rows.schema());
         assert!(decode_rows(encode_rows(&rows.slice(0, 0)).unwrap(), &rows.schema()).unwrap().is_empty());
     }

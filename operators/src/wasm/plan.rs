@@ -195,7 +195,7 @@ fn finish(request: &WasmRequest<'_>, config: String, planning: Planning) -> Wasm
             operator: request.operator.into(),
             guest: request.guest.clone(),
             config,
-            limits: request.limits.clone(),
+            limits: request.limits,
             log: Arc::clone(&request.log),
             input,
             reads,
