@@ -166,6 +166,7 @@ fn allocations_of(array: &ArrayData, allocations: &mut Vec<(usize, usize)>) {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use std::sync::Arc;
 
     use arrow::array::{ArrayRef, Int64Array, ListArray, StringArray};

@@ -58,10 +58,13 @@ pub(crate) struct Graph {
     origin: Option<Origin>,
 }
 
+/// An opened operator, and the routes of each of its outputs.
+pub(crate) type RoutedOperator = (Box<dyn Operator>, Vec<Vec<Route>>);
+
 /// The operators of a worker, the ways between them, and what leaves them for sinks.
 pub(crate) struct GraphParts {
     /// Opened operators, each with the routes of its outputs.
-    pub(crate) operators: Vec<(Box<dyn Operator>, Vec<Vec<Route>>)>,
+    pub(crate) operators: Vec<RoutedOperator>,
     /// The routes of each feed.
     pub(crate) feeds: Vec<Vec<Route>>,
     /// The columns that each sink takes, of those that a batch has; all if absent.

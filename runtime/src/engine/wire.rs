@@ -9,7 +9,7 @@ use logmill_connectors::format;
 use logmill_connectors::log::{Log, Membership};
 use logmill_connectors::sink::{Attempt, OpenWriter};
 use logmill_connectors::topic::RecordWriter;
-use logmill_operators::operator::{Clock, OpenContext, Operator, StateBuffer, StaticTable};
+use logmill_operators::operator::{Clock, OpenContext, StateBuffer, StaticTable};
 use logmill_pipelines::flow::{CheckpointEpoch, Origin, Positions, STATE_SHARDS, SplitId};
 use logmill_pipelines::spec::{OnError, PipelineSpec};
 use tokio::runtime::Handle;
@@ -21,7 +21,7 @@ use super::dead_letter::Provenance;
 use super::error::EngineError;
 use super::event::{Barrier, Event, FeedId, WriterId};
 use super::feed::{Feed, Input};
-use super::graph::{Graph, GraphParts, Route};
+use super::graph::{Graph, GraphParts, Route, RoutedOperator};
 use super::intake::Intake;
 use super::manifest::{Manifest, Stage, topic_of};
 use super::queue::{self, Receiver, Sender};
@@ -280,7 +280,7 @@ pub(crate) fn graph(
     start: GraphStart,
 ) -> Result<Graph, EngineError> {
     let GraphStart { worker, states, clock } = start;
-    let mut operators: Vec<(Box<dyn Operator>, Vec<Vec<Route>>)> = Vec::with_capacity(plan.operators.len());
+    let mut operators: Vec<RoutedOperator> = Vec::with_capacity(plan.operators.len());
     let mut states = states.into_iter();
     for planned in &plan.operators {
         let body = planned.body.as_ref().ok_or(EngineError::Defect("the plan of an operator"))?;
