@@ -62,8 +62,7 @@ fn pip(folder: &Path) {
     let bin: PathBuf = folder.join(".venv/bin");
     run(folder, bin.join("pip"), &["install", "--quiet", "--disable-pip-version-check", "-r", "requirements.txt"]);
     std::fs::create_dir(folder.join("build")).unwrap();
-    let arguments =
-        ["-d", "wit", "-w", "transform", "componentize", "--stub-wasi", "transform", "-o", "build/my-guest.wasm"];
+    let arguments = ["-d", "wit", "-w", "transform", "componentize", "transform", "-o", "build/my-guest.wasm"];
     run(folder, bin.join("componentize-py"), &arguments);
 }
 

@@ -95,7 +95,7 @@ fn template(lang: Language, kind: Kind) -> anyhow::Result<(Vec<Folder>, &'static
             &[("templates/python", "")],
             &template::WIT,
             "python3 -m venv .venv && .venv/bin/pip install -r requirements.txt && mkdir -p build\n  \
-             .venv/bin/componentize-py -d wit -w transform componentize --stub-wasi transform -o build/{{name}}.wasm",
+             .venv/bin/componentize-py -d wit -w transform componentize transform -o build/{{name}}.wasm",
         ),
     };
     Ok(([own, interface, &[("templates/common", "")]].concat(), build))
