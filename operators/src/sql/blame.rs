@@ -16,9 +16,10 @@ use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::Span;
 
 use logmill_pipelines::flow::RESERVED_PREFIX;
+use logmill_pipelines::nearest;
 
 use super::context::{Relations, relation_name};
-use super::error::{Place, SqlError, nearest};
+use super::error::{Place, SqlError};
 use super::output;
 use super::parse::{Parsed, lowercase_first, without_kind};
 use super::plan::{Relation, quoted};

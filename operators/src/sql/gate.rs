@@ -10,9 +10,10 @@ use datafusion::sql::sqlparser::ast::{
 };
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Location, Span};
+use logmill_pipelines::nearest;
 
 use super::context::state;
-use super::error::{Place, SqlError, nearest};
+use super::error::{Place, SqlError};
 use super::functions::{Functions, is_built_in};
 use super::output;
 use super::parse::{Parsed, Tokens};

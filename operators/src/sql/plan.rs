@@ -6,10 +6,11 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use datafusion::logical_expr::TableSource;
 use logmill_pipelines::flow::META_COLUMNS;
+use logmill_pipelines::nearest;
 
 use super::chain::{Chain, Source};
 use super::context::{RelationSource, Relations};
-use super::error::{Place, SqlError, nearest};
+use super::error::{Place, SqlError};
 use super::functions::Functions;
 use super::operator::SqlOperator;
 use super::parse::{Parsed, parse};

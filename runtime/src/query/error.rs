@@ -71,12 +71,10 @@ impl QueryError {
                 let (message, hint) = of_columns(schema);
                 Self::Sql(Mistake { message, place, hint })
             }
-            DataFusionError::Plan(message) if !sql.is_empty() && unknown_function(message).is_some() => {
-                let (message, hint) = unknown_function(message).unwrap_or_default();
-                Self::Sql(Mistake { message, place, hint })
-            }
             DataFusionError::Plan(message) | DataFusionError::NotImplemented(message) if !sql.is_empty() => {
-                Self::Sql(Mistake { message: first_line(message).to_owned(), place, hint: None })
+                let unknown = unknown_function(error).map(|name| format!("unknown function `{name}`"));
+                let message = unknown.unwrap_or_else(|| first_line(message).to_owned());
+                Self::Sql(Mistake { message, place, hint: None })
             }
             other => Self::Failed(first_line(&other.strip_backtrace()).to_owned()),
         }
@@ -96,11 +94,10 @@ impl QueryError {
     }
 }
 
-/// What is wrong with `Invalid function 'uper'.`, with what comes after it as a hint.
-fn unknown_function(message: &str) -> Option<(String, Option<String>)> {
-    let name = first_line(message).strip_prefix("Invalid function '")?.strip_suffix("'.")?;
-    let near = message.lines().nth(1).and_then(|line| line.strip_prefix("Did you mean '")?.strip_suffix("'?"));
-    Some((format!("unknown function `{name}`"), near.map(|near| format!("did you mean `{near}`?"))))
+/// `uper`, where what went wrong is that there is no such function.
+pub(super) fn unknown_function(error: &DataFusionError) -> Option<&str> {
+    let DataFusionError::Plan(message) = error.find_root() else { return None };
+    first_line(message).strip_prefix("Invalid function '")?.strip_suffix("'.")
 }
 
 fn first_line(text: &str) -> &str {

@@ -27,6 +27,7 @@ use futures::TryStreamExt;
 use logmill_connectors::log::Log;
 use logmill_connectors::registry::Registry;
 use logmill_operators::sql::{Functions, register_functions};
+use logmill_pipelines::nearest;
 
 pub use error::QueryError;
 use relations::Parsed;
@@ -69,7 +70,13 @@ impl Query {
         let mut parsed = relations::parse(&context, sql)?;
         let relations = relations::register(&context, self, &parsed, sql).await?;
         meta::hide(&mut parsed.statement, &relations);
-        let failed = |error| QueryError::of(&error, sql).with_hint(relations.hint());
+        let failed = |error| {
+            let hint = match error::unknown_function(&error) {
+                Some(name) => function_near(&context, name).map(|near| format!("did you mean `{near}`?")),
+                None => relations.hint(),
+            };
+            QueryError::of(&error, sql).with_hint(hint)
+        };
         let plan = context.state().statement_to_plan(parsed.statement).await.map_err(failed)?;
         let only_queries = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         only_queries.verify_plan(&plan).map_err(failed)?;
@@ -86,6 +93,15 @@ impl Query {
 pub fn reads_topics(sql: &str) -> Result<bool, QueryError> {
     let Parsed { names, .. } = relations::parse(&session(&Functions::default()), sql)?;
     Ok(names.iter().any(|name| !files::is_path(name.table()) && !files::exists(name.table())))
+}
+
+/// The function that was meant by a name that none has. DataFusion's own guess changes from run to run where two are as
+/// near.
+fn function_near(context: &SessionContext, name: &str) -> Option<String> {
+    let state = context.state();
+    let scalar = state.scalar_functions().keys();
+    let known = scalar.chain(state.aggregate_functions().keys()).chain(state.window_functions().keys());
+    nearest(name, known.map(String::as_str)).map(str::to_owned)
 }
 
 /// A session with the functions that pipelines have, and text as plain strings.

@@ -278,6 +278,7 @@ async fn mistakes_have_a_place_and_a_hint() {
             "SELECT * FROM a.b",
             "line 1, column 17: there is no relation `a.b`; a name with a dot is written in double quotes: \"a.b\"",
         ),
+        ("SELECT uper(carrier) FROM empty", "line 1, column 8: unknown function `uper`; did you mean `upper`?"),
         ("SELECT * FRM x", "line 1, column 10: syntax error: Expected: end of statement, found: FRM"),
         (
             "SELECT carrier FROM empty",
