@@ -79,7 +79,11 @@ impl Live for TransformGuest {
             let entries = packed::read(result, rows.num_rows(), outputs.len())?;
             take(&entries, rows, layout, &outputs, made)
         };
-        Ok(self.instance.transform_packed(at, self.writer.finish(), &mut take)?)
+        let done = self.instance.transform_packed(at, self.writer.finish(), &mut take);
+        done.map_err(|failed| {
+            let failure = Failure::from(failed.error);
+            Failure { row: failed.row.or(failure.row), ..failure }
+        })
     }
 
     fn on_watermark(&mut self, _: Moment, _: i64, _: &mut Made) -> Result<(), Failure> {

@@ -1,8 +1,6 @@
 //! How wasmtime is set up: what guests may use of WebAssembly, and where their memories come from.
 
-use std::path::Path;
-
-use wasmtime::{Cache, CacheConfig, Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use crate::error::WasmError;
 use crate::state::MAX_TABLE_ELEMENTS;
@@ -19,40 +17,21 @@ const MAX_TABLES_OF_MODULE: u32 = 4;
 const MAX_INSTANCE_BYTES: usize = 4 * 1024 * 1024;
 
 /// An engine whose memories come from a pool, or one by one where the pool's address space cannot be had.
-pub(crate) fn engine(cache_dir: Option<&Path>) -> Result<Engine, WasmError> {
-    let cache = cache_dir.and_then(open_cache);
-    let mut pooled = config(cache.clone());
+pub(crate) fn engine() -> Result<Engine, WasmError> {
+    let mut pooled = config();
     pooled.allocation_strategy(InstanceAllocationStrategy::Pooling(pool()));
     match Engine::new(&pooled) {
         Ok(engine) => Ok(engine),
         Err(error) => {
             tracing::debug!("no pool for guests' memories, each is made when needed: {error:#}");
-            Engine::new(&config(cache)).map_err(|error| WasmError::Engine(format!("{error:#}")))
+            Engine::new(&config()).map_err(|error| WasmError::Engine(format!("{error:#}")))
         }
     }
 }
 
-/// Compiled code need not be kept: a directory that cannot be used costs time, and nothing else.
-fn open_cache(dir: &Path) -> Option<Cache> {
-    let open = || -> Result<Cache, String> {
-        std::fs::create_dir_all(dir).map_err(|error| error.to_string())?;
-        let mut config = CacheConfig::new();
-        config.with_directory(dir.canonicalize().map_err(|error| error.to_string())?);
-        Cache::new(config).map_err(|error| format!("{error:#}"))
-    };
-    match open() {
-        Ok(cache) => Some(cache),
-        Err(error) => {
-            tracing::warn!("compiled guests are not kept, {} cannot be used: {error}", dir.display());
-            None
-        }
-    }
-}
-
-fn config(cache: Option<Cache>) -> Config {
+fn config() -> Config {
     let mut config = Config::new();
     config
-        .cache(cache)
         .epoch_interruption(true)
         .max_wasm_stack(STACK_BYTES)
         // The same input gives the same output on every machine.
@@ -84,7 +63,7 @@ mod tests {
 
     #[test]
     fn without_a_pool_guests_run_as_well() {
-        let engine = Engine::new(&config(None)).unwrap();
+        let engine = Engine::new(&config()).unwrap();
         let text = r#"(module (memory 1) (func (export "f") (result i32) (memory.size)))"#;
         let module = Module::new(&engine, wat::parse_str(text).unwrap()).unwrap();
         let mut store = Store::new(&engine, ());

@@ -6,7 +6,7 @@ use wasmtime::{ExternType, Instance, Memory, Module, Store, TypedFunc, ValType};
 use crate::bindings::{Content, TransformPort};
 use crate::error::{CallError, WasmError};
 use crate::state::State;
-use crate::trap::Fault;
+use crate::trap::{Fault, MAX_MESSAGE_BYTES};
 
 const MEMORY: &str = "memory";
 const ALLOC: &str = "logmill_alloc";
@@ -14,6 +14,8 @@ const OUTPUTS: &str = "logmill_outputs";
 const TRANSFORM: &str = "logmill_transform";
 /// What some languages' libraries want called before anything else.
 const INITIALIZE: &str = "_initialize";
+/// The longest description of outputs.
+const MAX_OUTPUTS_BYTES: usize = 1024 * 1024;
 
 /// Checks that a module exports the ABI, with the right types.
 pub(crate) fn check(module: &Module) -> Result<(), WasmError> {
@@ -114,6 +116,7 @@ impl CoreCalls {
             return Err(Fault::output(message));
         }
         let result = function.call(&mut *store, (address.cast_signed(), length.cast_signed()))?.cast_unsigned();
+        store.data().in_time()?;
         let (address, length) = ((result >> 32) as usize, (result & u64::from(u32::MAX)) as usize);
         let memory = self.memory.data(&*store);
         let bytes = memory.get(address..).and_then(|rest| rest.get(..length)).ok_or_else(|| {
@@ -122,7 +125,11 @@ impl CoreCalls {
         })?;
         match bytes.split_first() {
             Some((0, result)) => Ok(result),
-            Some((1, message)) => Err(Fault::refused(String::from_utf8_lossy(message).into_owned())),
+            Some((1, message)) => {
+                // A byte more than is kept shows that it was longer; what is cut off need not be read.
+                let message = message.get(..=MAX_MESSAGE_BYTES).unwrap_or(message);
+                Err(Fault::refused(String::from_utf8_lossy(message).into_owned()))
+            }
             Some((other, _)) => Err(Fault::output(format!("what `{name}` gave begins with {other}, not with 0 or 1"))),
             None => Err(Fault::output(format!("`{name}` gave nothing, not even a first byte 0 for success"))),
         }
@@ -130,6 +137,10 @@ impl CoreCalls {
 }
 
 fn parse_outputs(text: &[u8]) -> Result<Vec<TransformPort>, String> {
+    // Read, a text takes dozens of times as much, and none of it counts as the guest's memory.
+    if text.len() > MAX_OUTPUTS_BYTES {
+        return Err(format!("a text of {} bytes, {MAX_OUTPUTS_BYTES} are allowed", text.len()));
+    }
     let value: Value = serde_json::from_slice(text).map_err(|error| format!("not JSON: {error}"))?;
     let ports = value.as_array().ok_or("not a list of outputs")?;
     ports.iter().map(parse_output).collect()

@@ -35,6 +35,23 @@ pub enum WasmError {
     Engine(String),
 }
 
+/// Why a transform gave nothing for a batch of records.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{error}")]
+pub struct TransformError {
+    /// What went wrong.
+    pub error: CallError,
+    /// The record on which it did, counted from 0 within the batch: known of guests that take one at a time. Nothing if the
+    /// batch as a whole is to blame, as it is where memory ran out: earlier records may have used it up.
+    pub row: Option<usize>,
+}
+
+impl From<CallError> for TransformError {
+    fn from(error: CallError) -> TransformError {
+        TransformError { error, row: None }
+    }
+}
+
 /// Why a call into a guest gave nothing. After any of these but `Refused` the instance must be thrown away.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {

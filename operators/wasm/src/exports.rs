@@ -116,7 +116,10 @@ pub(crate) fn find(engine: &Engine, component: &Component) -> Result<Exports<Com
                 if interface.package.starts_with("logmill:") =>
             {
                 check_version(name, &interface)?;
-                found.interfaces.insert((interface.package, interface.name), (name, instance));
+                let other = found.interfaces.insert((interface.package, interface.name), (name, instance));
+                if let Some((other, _)) = other {
+                    return Err(WasmError::Export(format!("it exports both `{other}` and `{name}`; one is called")));
+                }
             }
             _ => others.push(format!("`{name}`")),
         }

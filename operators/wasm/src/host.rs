@@ -1,16 +1,18 @@
 //! The engine of a process: compiles guests and measures their time.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use sha2::{Digest, Sha256};
 use wasmtime::component::Component;
 use wasmtime::{Engine, Module};
 
+use crate::cache::{CodeCache, Compiled, Key, hexadecimal};
 use crate::core_calls;
 use crate::error::WasmError;
 use crate::guest::{Form as GuestForm, Guest};
 use crate::imports::{link_component, link_module};
+use crate::log::Logs;
 use crate::sniff::{self, Form};
 use crate::ticker::Ticker;
 use crate::types::with_large_stack;
@@ -25,34 +27,76 @@ pub struct Host {
 pub(crate) struct Inner {
     pub(crate) engine: Engine,
     pub(crate) ticker: Ticker,
+    pub(crate) logs: Logs,
+    cache: Option<CodeCache>,
+    /// Held while a module is compiled: each alone takes all processors, and memory by its size.
+    compiling: Mutex<()>,
 }
+
+/// The largest module that is loaded, in bytes.
+pub const MAX_MODULE_BYTES: u64 = 256 * 1024 * 1024;
 
 impl Host {
     /// Sets the engine up. Compiled code is kept in `cache_dir`, by digest of the module and version and settings of the
-    /// engine; old entries are removed by and by. Without a directory, or with one that cannot be used, nothing is kept. What is
-    /// found there is run: nobody else must be able to write to it.
+    /// engine, up to 1 GiB of it: what was used longest ago is removed. What is found there is run, so a directory that belongs to
+    /// another user or that others may write to is not used, and an entry that is not what was written is compiled anew. Without
+    /// a directory, or with one that cannot be used, nothing is kept.
     pub fn new(cache_dir: Option<&Path>) -> Result<Host, WasmError> {
-        let engine = config::engine(cache_dir)?;
+        let engine = config::engine()?;
         let ticker = Ticker::start(&engine).map_err(|error| WasmError::Engine(format!("no thread: {error}")))?;
-        Ok(Host { inner: Arc::new(Inner { engine, ticker }) })
+        Ok(Host {
+            inner: Arc::new(Inner {
+                engine,
+                ticker,
+                logs: Logs::default(),
+                cache: cache_dir.and_then(CodeCache::open),
+                compiling: Mutex::new(()),
+            }),
+        })
     }
 
     /// Compiles a component, a core module that carries component types, or a plain core module with the transform ABI.
-    /// Checks what it imports and exports, and runs nothing of it.
+    /// Checks what it imports and exports, and runs nothing of it. Waits for other modules that are being compiled.
     pub fn load(&self, module: &[u8]) -> Result<Guest, WasmError> {
+        self.load_unbounded(module).map_err(WasmError::bounded)
+    }
+
+    fn load_unbounded(&self, module: &[u8]) -> Result<Guest, WasmError> {
+        if module.len() as u64 > MAX_MODULE_BYTES {
+            let message = format!("it has {} bytes, {MAX_MODULE_BYTES} are allowed", module.len());
+            return Err(WasmError::Invalid(message));
+        }
+        let _alone = self.inner.compiling.lock().unwrap_or_else(PoisonError::into_inner);
         let form = with_large_stack(|| match sniff::form(module)? {
             Form::Component => self.load_component(module),
             Form::Componentised(component) => self.load_component(&component),
             Form::Core => self.load_core(module),
         });
         let form = form.unwrap_or_else(|error| Err(WasmError::Invalid(error)))?;
-        let digest = Sha256::digest(module).iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = hexadecimal(&Sha256::digest(module));
         Ok(Guest::new(Arc::clone(&self.inner), form, digest))
+    }
+
+    /// What a module was compiled to before, or is compiled to now.
+    fn compiled<C: Compiled>(
+        &self,
+        bytes: &[u8],
+        compile: fn(&Engine, &[u8]) -> wasmtime::Result<C>,
+    ) -> Result<C, WasmError> {
+        let engine = &self.inner.engine;
+        let Some(cache) = &self.inner.cache else { return compile(engine, bytes).map_err(invalid) };
+        let key = Key::new(engine, bytes);
+        if let Some(compiled) = cache.get(engine, &key) {
+            return Ok(compiled);
+        }
+        let compiled = compile(engine, bytes).map_err(invalid)?;
+        cache.put(&key, &compiled);
+        Ok(compiled)
     }
 
     fn load_component(&self, bytes: &[u8]) -> Result<GuestForm, WasmError> {
         let engine = &self.inner.engine;
-        let component = Component::from_binary(engine, bytes).map_err(invalid)?;
+        let component = self.compiled(bytes, Component::from_binary)?;
         // What it imports comes first: a module for another host is told apart by it best.
         let pre = link_component(engine, &component)?;
         Ok(GuestForm::Component { exports: exports::find(engine, &component)?, pre })
@@ -60,7 +104,7 @@ impl Host {
 
     fn load_core(&self, bytes: &[u8]) -> Result<GuestForm, WasmError> {
         let engine = &self.inner.engine;
-        let module = Module::from_binary(engine, bytes).map_err(invalid)?;
+        let module = self.compiled(bytes, Module::from_binary)?;
         core_calls::check(&module)?;
         Ok(GuestForm::Core(link_module(engine, &module)?))
     }

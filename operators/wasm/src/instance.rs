@@ -9,7 +9,7 @@ use wasmtime::component::{ComponentNamedList, ComponentType, Func, Lift, Lower};
 
 use crate::bindings::{Content, FunctionSignature, Signature, TransformPort};
 use crate::core_calls::CoreCalls;
-use crate::error::{CallError, WasmError};
+use crate::error::{CallError, TransformError, WasmError};
 use crate::exports::{
     Exports, FunctionsParams, FunctionsResult, InvokeParams, InvokeResult, OutputsParams, OutputsResult, PackedParams,
     PackedResult, RestoreParams, RestoreResult, RowsParams, RowsResult, SignatureParams, SignatureResult,
@@ -17,10 +17,9 @@ use crate::exports::{
 };
 use crate::guest::{Form, Limits};
 use crate::host::Inner as Host;
-use crate::log::{GuestLog, LogGate};
+use crate::log::{GuestLog, cut, one_line};
 use crate::records;
 use crate::state::{Moment, State, at_epoch_deadline};
-use crate::ticker::TICK;
 use crate::trap::Fault;
 
 /// No deadline is further away.
@@ -29,6 +28,8 @@ const MAX_DEADLINE: Duration = Duration::from_secs(24 * 60 * 60);
 const EXTRA_RESULT_BYTES: u64 = 1024 * 1024;
 /// The most outputs, columns or functions that a guest may name.
 const MAX_NAMES: usize = 10_000;
+/// The longest of these names.
+const MAX_NAME_BYTES: usize = 255;
 
 /// An instance of a guest. After any [`CallError`] but `Refused` it must be thrown away; further calls fail.
 pub struct Instance {
@@ -57,7 +58,7 @@ impl Instance {
         limits: Limits,
         log: Arc<dyn GuestLog>,
     ) -> Result<Instance, WasmError> {
-        let mut store = Store::new(&host.engine, State::new(LogGate::new(log), limits.memory_bytes));
+        let mut store = Store::new(&host.engine, State::new(host.logs.gate(log), limits.memory_bytes));
         store.limiter(|state| &mut state.bounds);
         store.epoch_deadline_callback(at_epoch_deadline);
         let result_bytes = limits.memory_bytes.saturating_add(EXTRA_RESULT_BYTES);
@@ -163,14 +164,16 @@ impl Instance {
     }
 
     /// Hands a transform packed messages, and its packed result to `out`, once. Neither is looked at but where the guest
-    /// takes records one at a time: then each record is a call, with a deadline of its own.
+    /// takes records one at a time: then each record is a call, with a deadline and randomness of its own, and the batch ends in
+    /// [`CallError::Deadline`] once its records have taken 30 deadlines together.
     pub fn transform_packed(
         &mut self,
         at: Moment,
         messages: &[u8],
         out: &mut dyn FnMut(&[u8]) -> Result<(), String>,
-    ) -> Result<(), CallError> {
+    ) -> Result<(), TransformError> {
         let (limits, outputs) = (self.limits, std::mem::take(&mut self.outputs));
+        let mut row = None;
         let done = self.enter(at, |inside| {
             match inside.calls {
                 Calls::Core(core) => out(core.transform(inside.store, messages)?),
@@ -179,14 +182,19 @@ impl Instance {
                     out(&result.map_err(Fault::refused)?)
                 }
                 Calls::Component(Exports::Record { transform, .. }) => {
-                    out(&records::transform(inside.store, transform, &limits, &outputs, messages)?)
+                    let batch = records::Batch { at, limits: &limits, outputs: &outputs, messages };
+                    out(&records::transform(inside.store, transform, &batch, &mut row)?)
                 }
                 Calls::Component(_) => return Err(missing("transform")),
             }
             .map_err(Fault::output)
         });
         self.outputs = outputs;
-        done
+        done.map_err(|error| {
+            // What ran out of memory may have used it up long before.
+            let row = row.filter(|_| !matches!(error, CallError::Memory { .. }));
+            TransformError { error, row }
+        })
     }
 
     /// The functions of a module. The first call into a new instance.
@@ -226,14 +234,14 @@ impl Instance {
         }
         begin(&mut self.store, at, &self.limits);
         let running = self.host.ticker.running();
+        // A panic of whoever takes the outputs must not leave an instance behind that goes on in the middle of a call.
+        self.failed = true;
         let done = call(&mut Inside { store: &mut self.store, calls: &self.calls });
         drop(running);
         self.store.data_mut().log.end_call();
-        done.map_err(|fault| {
-            let error = fault.narrow(self.store.data(), &self.limits);
-            self.failed = !matches!(error, CallError::Refused { .. });
-            error
-        })
+        let done = done.map_err(|fault| fault.narrow(self.store.data(), &self.limits));
+        self.failed = !matches!(done, Ok(_) | Err(CallError::Refused { .. }));
+        done
     }
 }
 
@@ -270,7 +278,9 @@ impl<'a> Inside<'a> {
         R: ComponentType + Lift,
     {
         let function = function.typed::<P, (R,)>(&*self.store)?;
-        Ok(function.call(&mut *self.store, params)?.0)
+        let (result,) = function.call(&mut *self.store, params)?;
+        self.store.data().in_time()?;
+        Ok(result)
     }
 }
 
@@ -278,12 +288,15 @@ fn instantiate(store: &mut Store<State>, form: &Form) -> Result<Calls, Fault> {
     match form {
         Form::Component { pre, exports } => {
             let instance = pre.instantiate(&mut *store)?;
+            store.data().in_time()?;
             let functions = exports.of(&instance, store);
             functions.map(Calls::Component).ok_or_else(|| Fault::output("a function is missing"))
         }
         Form::Core(pre) => {
             let instance = pre.instantiate(&mut *store)?;
-            CoreCalls::new(&instance, store).map(Calls::Core)
+            let calls = CoreCalls::new(&instance, store)?;
+            store.data().in_time()?;
+            Ok(Calls::Core(calls))
         }
     }
 }
@@ -294,22 +307,21 @@ fn start_error(fault: Fault, state: &State, limits: &Limits) -> WasmError {
         CallError::Memory { .. } => {
             WasmError::Memory { needed_bytes: refused_bytes.unwrap_or(limit_bytes), limit_bytes }
         }
-        CallError::Output(message) => WasmError::Start(message),
+        // The engine makes no instance of what was refused its first memory.
+        CallError::Output(message) => match refused_bytes {
+            Some(needed_bytes) => WasmError::Memory { needed_bytes, limit_bytes },
+            None => WasmError::Start(message),
+        },
         other => WasmError::Start(other.to_string()),
     }
 }
 
-fn begin(store: &mut Store<State>, at: Moment, limits: &Limits) {
+/// A call begins, with all the time that one may take.
+pub(crate) fn begin(store: &mut Store<State>, at: Moment, limits: &Limits) {
     store.data_mut().begin_call(at);
-    set_deadline(store, limits);
-}
-
-/// From now on the guest has all the time that a call may take.
-pub(crate) fn set_deadline(store: &mut Store<State>, limits: &Limits) {
-    let duration = limits.deadline.min(MAX_DEADLINE);
-    store.data_mut().deadline = Clock::now() + duration;
-    let ticks = duration.as_nanos() / TICK.as_nanos();
-    store.set_epoch_deadline(u64::try_from(ticks).unwrap_or(u64::MAX).max(1));
+    store.data_mut().deadline = Clock::now() + limits.deadline.min(MAX_DEADLINE);
+    // The clock is asked at every tick: ticks come later than they should, so many of them are no measure of time.
+    store.set_epoch_deadline(1);
 }
 
 fn take_rows(result: RowsResult, out: TakeRows<'_>) -> Result<(), Fault> {
@@ -328,6 +340,14 @@ fn missing(what: &str) -> Fault {
 fn check_names<'a>(what: &str, names: impl Iterator<Item = &'a str>, some: bool) -> Result<(), Fault> {
     let mut seen = HashSet::new();
     for name in names {
+        if name.len() > MAX_NAME_BYTES {
+            let begin = cut(name, MAX_NAME_BYTES);
+            let message = format!("the guest has {what} with a name of more than {MAX_NAME_BYTES} bytes, `{begin}...`");
+            return Err(Fault::output(message));
+        }
+        if *one_line(name) != *name {
+            return Err(Fault::output(format!("the guest has {what} with control characters in its name, `{name}`")));
+        }
         if name.is_empty() {
             return Err(Fault::output(format!("the guest has {what} without a name")));
         }

@@ -15,6 +15,7 @@
 //! records of guests that take them one at a time.
 
 mod bindings;
+mod cache;
 mod config;
 mod core_calls;
 mod error;
@@ -32,9 +33,9 @@ mod trap;
 mod types;
 
 pub use crate::bindings::{Content, FunctionSignature, Port, Signature, TransformPort};
-pub use crate::error::{CallError, WasmError};
+pub use crate::error::{CallError, TransformError, WasmError};
 pub use crate::guest::{Guest, Limits, Role};
-pub use crate::host::Host;
+pub use crate::host::{Host, MAX_MODULE_BYTES};
 pub use crate::instance::{Instance, TakeRows};
 pub use crate::log::{GuestLog, Level};
 pub use crate::state::Moment;

@@ -1,7 +1,7 @@
 //! Lines that guests log, at a rate that cannot hurt the log they go to.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 /// How serious a line is.
@@ -17,13 +17,14 @@ pub enum Level {
     Error,
 }
 
-/// Where the lines of a guest go. Called from within calls into the guest; must not block.
+/// Where the lines of a guest go. Called from within calls into the guest; must not block. All instances that are made with the
+/// same log share one rate, however often they are replaced.
 pub trait GuestLog: Send + Sync {
-    /// Takes a line, without its line break and at most 8 KiB long.
+    /// Takes a line, without its line break, without control characters but for tabs, and at most 8 KiB long.
     fn line(&self, level: Level, message: &str);
 }
 
-/// Lines that an instance may log at once; as many are given back a second.
+/// Lines that the instances with one log may log at once; as many are given back a second.
 const BURST_LINES: f64 = 100.0;
 /// The longest line; the rest is cut off.
 const MAX_LINE_BYTES: usize = 8 * 1024;
@@ -33,10 +34,8 @@ const MAX_LAST_WORDS: usize = 3;
 
 /// An instance's way to its log: counts, cuts, and remembers the last words of a guest that is about to fail.
 pub(crate) struct LogGate {
+    rated: Arc<Rated>,
     log: Arc<dyn GuestLog>,
-    tokens: f64,
-    filled: Instant,
-    left_out: u64,
     /// Incomplete lines of stdout and of stderr.
     partial: [Vec<u8>; 2],
     last_words: Vec<String>,
@@ -50,9 +49,9 @@ pub(crate) enum Stream {
 }
 
 impl LogGate {
-    pub(crate) fn new(log: Arc<dyn GuestLog>) -> LogGate {
-        let partial = [Vec::new(), Vec::new()];
-        LogGate { log, tokens: BURST_LINES, filled: Instant::now(), left_out: 0, partial, last_words: Vec::new() }
+    fn new(rated: Arc<Rated>, log: Arc<dyn GuestLog>) -> LogGate {
+        rated.lock().gates += 1;
+        LogGate { rated, log, partial: [Vec::new(), Vec::new()], last_words: Vec::new() }
     }
 
     /// A new call begins: what was said before explains nothing of it.
@@ -68,9 +67,8 @@ impl LogGate {
                 self.stream_line(stream, &rest);
             }
         }
-        if self.left_out > 0 && self.take_token() {
-            self.say_left_out();
-        }
+        let left_out = self.rated.lock().take_left_out(1.0);
+        self.say_left_out(left_out);
     }
 
     /// What the guest logs: each line of it is one.
@@ -79,17 +77,14 @@ impl LogGate {
     }
 
     fn line(&mut self, level: Level, message: &str) {
-        let message = &printable(cut(message.trim_end(), MAX_LINE_BYTES));
+        // Cut before it is read, and again as what stands for a control character is longer than it.
+        let message = printable(cut(message.trim_end(), MAX_LINE_BYTES));
+        let message = cut(&message, MAX_LINE_BYTES);
         if level == Level::Error {
             self.remember(message);
         }
-        if !self.take_token() {
-            self.left_out += 1;
-            return;
-        }
-        if self.left_out > 0 {
-            self.say_left_out();
-        }
+        let Some(left_out) = self.rated.lock().take_line() else { return };
+        self.say_left_out(left_out);
         self.log.line(level, message);
     }
 
@@ -142,32 +137,105 @@ impl LogGate {
         }
     }
 
-    fn say_left_out(&mut self) {
-        let lines = if self.left_out == 1 { "line" } else { "lines" };
-        self.log.line(Level::Warn, &format!("{} {lines} of the guest left out", self.left_out));
-        self.left_out = 0;
+    fn say_left_out(&self, left_out: u64) {
+        if left_out > 0 {
+            let lines = if left_out == 1 { "line" } else { "lines" };
+            self.log.line(Level::Warn, &format!("{left_out} {lines} of the guest left out"));
+        }
+    }
+}
+
+impl Drop for LogGate {
+    fn drop(&mut self) {
+        let left_out = {
+            let mut rate = self.rated.lock();
+            rate.gates = rate.gates.saturating_sub(1);
+            // Nobody may come after the last one, so it says it on credit: once, until there is room again.
+            if rate.gates == 0 { rate.take_left_out(0.0) } else { 0 }
+        };
+        self.say_left_out(left_out);
+    }
+}
+
+/// The logs that instances were given, each with its rate, which outlives the instances: a guest that fails on every row is
+/// replaced by new ones as often.
+#[derive(Default)]
+pub(crate) struct Logs(Mutex<Vec<(Weak<dyn GuestLog>, Arc<Rated>)>>);
+
+impl Logs {
+    /// A new instance's way to a log.
+    pub(crate) fn gate(&self, log: Arc<dyn GuestLog>) -> LogGate {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|(log, _)| log.strong_count() > 0);
+        // Nothing else can be at the address of a log that is held, even if weakly.
+        let same = known.iter().find(|(known, _)| std::ptr::addr_eq(known.as_ptr(), Arc::as_ptr(&log)));
+        let rated = match same {
+            Some((_, rated)) => Arc::clone(rated),
+            None => {
+                let rated = Arc::<Rated>::default();
+                known.push((Arc::downgrade(&log), Arc::clone(&rated)));
+                rated
+            }
+        };
+        drop(known);
+        LogGate::new(rated, log)
+    }
+}
+
+/// The rate of a log.
+#[derive(Default)]
+struct Rated(Mutex<Rate>);
+
+impl Rated {
+    fn lock(&self) -> MutexGuard<'_, Rate> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Rate {
+    tokens: f64,
+    filled: Instant,
+    left_out: u64,
+    /// Instances that are alive.
+    gates: usize,
+}
+
+impl Default for Rate {
+    fn default() -> Rate {
+        Rate { tokens: BURST_LINES, filled: Instant::now(), left_out: 0, gates: 0 }
+    }
+}
+
+impl Rate {
+    /// Whether a line may be logged, and if so how many were left out before it. If not, it is one of them.
+    fn take_line(&mut self) -> Option<u64> {
+        if !self.take_token(1.0) {
+            self.left_out += 1;
+            return None;
+        }
+        Some(std::mem::take(&mut self.left_out))
     }
 
-    fn take_token(&mut self) -> bool {
+    /// How many lines were left out, if that may be said now.
+    fn take_left_out(&mut self, least_tokens: f64) -> u64 {
+        if self.left_out == 0 || !self.take_token(least_tokens) {
+            return 0;
+        }
+        std::mem::take(&mut self.left_out)
+    }
+
+    fn take_token(&mut self, least_tokens: f64) -> bool {
         if self.tokens < 1.0 {
             let now = Instant::now();
             let earned = now.saturating_duration_since(self.filled).as_secs_f64() * BURST_LINES;
             self.tokens = (self.tokens + earned).min(BURST_LINES);
             self.filled = now;
         }
-        if self.tokens < 1.0 {
+        if self.tokens < least_tokens {
             return false;
         }
         self.tokens -= 1.0;
         true
-    }
-}
-
-impl Drop for LogGate {
-    fn drop(&mut self) {
-        if self.left_out > 0 {
-            self.say_left_out();
-        }
     }
 }
 
@@ -178,6 +246,15 @@ pub(crate) fn printable(text: &str) -> Cow<'_, str> {
         true => Cow::Owned(text.replace(harmful, "\u{fffd}")),
         false => Cow::Borrowed(text),
     }
+}
+
+/// A text as one line, and without what could move a terminal's cursor.
+pub(crate) fn one_line(text: &str) -> Cow<'_, str> {
+    if !text.contains(['\n', '\r']) {
+        return printable(text);
+    }
+    let line = text.replace("\r\n", " ").replace(['\n', '\r'], " ");
+    Cow::Owned(printable(&line).into_owned())
 }
 
 /// At most `max_bytes` of a text, cut between characters.

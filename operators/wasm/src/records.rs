@@ -1,41 +1,66 @@
 //! The loop over records for transforms that take one at a time: packed records in, packed results out, as PACKED.md says.
 
+use std::time::Instant;
+
 use wasmtime::Store;
 use wasmtime::component::Func;
 
 use crate::bindings::{Emitted, EmittedMessage, Header, Message};
 use crate::exports::{RecordParams, RecordResult};
 use crate::guest::Limits;
-use crate::instance::set_deadline;
-use crate::log::cut;
-use crate::state::State;
-use crate::trap::{Fault, MAX_MESSAGE_BYTES};
+use crate::instance::begin;
+use crate::state::{Moment, State};
+use crate::trap::{Fault, bounded};
 
 /// The length that stands for null.
 const NULL: u32 = u32::MAX;
 /// The timestamp that stands for none.
 const NO_TIMESTAMP: i64 = i64::MIN;
+/// How many deadlines the records of a batch may take together.
+const BATCH_DEADLINES: u32 = 30;
+/// How many outputs are named to a guest that named another.
+const MAX_KNOWN: usize = 10;
+/// The seeds of neighbouring records are this far apart: an odd number with ones and zeros all over.
+const SEED_STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 const KIND_RECORD: u8 = 0;
 const KIND_ERROR: u8 = 1;
 
-/// Calls the guest for each of the packed messages. `outputs` are the names that it gave them.
+/// What is done with records.
+pub(crate) struct Batch<'a> {
+    pub(crate) at: Moment,
+    pub(crate) limits: &'a Limits,
+    /// The names that the guest gave its outputs.
+    pub(crate) outputs: &'a [String],
+    /// Packed.
+    pub(crate) messages: &'a [u8],
+}
+
+/// Calls the guest for each of the packed messages. `running` is the index of the record that is with it; after a failure that
+/// of the record that failed, if one did.
 pub(crate) fn transform(
     store: &mut Store<State>,
     function: &Func,
-    limits: &Limits,
-    outputs: &[String],
-    messages: &[u8],
+    batch: &Batch<'_>,
+    running: &mut Option<usize>,
 ) -> Result<Vec<u8>, Fault> {
     let function = function.typed::<RecordParams<'_>, (RecordResult,)>(&*store)?;
-    let mut input = Reader { rest: messages };
+    let mut input = Reader { rest: batch.messages };
     let count = input.u32().ok_or_else(malformed)?;
-    let mut results = Results::new(limits.memory_bytes);
+    let mut results = Results::new(batch.limits.memory_bytes);
+    let begun = Instant::now();
+    let budget = batch.limits.deadline.saturating_mul(BATCH_DEADLINES);
     for index in 0..count {
         let message = input.message().ok_or_else(malformed)?;
-        // A record is a call of its own, with all the time that one may take.
-        set_deadline(store, limits);
+        if begun.elapsed() > budget {
+            return Err(Fault::Late);
+        }
+        *running = usize::try_from(index).ok();
+        begin(store, of_record(batch.at, index), batch.limits);
         let (result,) = function.call(&mut *store, (message,))?;
-        let emitted = result.and_then(|emitted| number(emitted, outputs));
+        store.data().in_time()?;
+        store.data_mut().log.end_call();
+        *running = None;
+        let emitted = result.and_then(|emitted| number(emitted, batch.outputs));
         match emitted {
             Ok(emitted) => emitted.iter().try_for_each(|(output, message)| results.record(index, *output, message)),
             Err(message) => results.error(index, &message),
@@ -52,13 +77,24 @@ fn malformed() -> Fault {
     Fault::output("the packed records handed to the guest are malformed")
 }
 
+/// The moment of a record: a call of its own, whose randomness does not depend on what the records before it drew, nor is the
+/// same as that of an equal record.
+fn of_record(at: Moment, index: u32) -> Moment {
+    Moment { seed: at.seed ^ u64::from(index).wrapping_mul(SEED_STEP), ..at }
+}
+
 /// Gives each record the number of its output.
 fn number(emitted: Vec<Emitted>, outputs: &[String]) -> Result<Vec<(u16, EmittedMessage)>, String> {
     let number = |emitted: Emitted| match emitted.output {
         None => Ok((0, emitted.message)),
         Some(name) => {
             let found = outputs.iter().position(|output| *output == name).and_then(|at| u16::try_from(at).ok());
-            let known = || outputs.iter().map(|output| format!("`{output}`")).collect::<Vec<_>>().join(", ");
+            let known = || {
+                let names: Vec<String> = outputs.iter().take(MAX_KNOWN).map(|output| format!("`{output}`")).collect();
+                let more = outputs.len().saturating_sub(MAX_KNOWN);
+                let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+                format!("{}{more}", names.join(", "))
+            };
             match found {
                 Some(found) => Ok((found, emitted.message)),
                 None => Err(format!("the guest gave a record for output `{name}`, it has {}", known())),
@@ -136,7 +172,7 @@ impl Results {
 
     fn error(&mut self, index: u32, message: &str) -> Result<(), String> {
         self.entry(index, KIND_ERROR)?;
-        self.field(Some(cut(message, MAX_MESSAGE_BYTES).as_bytes()))
+        self.field(Some(bounded(message).as_bytes()))
     }
 
     fn entry(&mut self, index: u32, kind: u8) -> Result<(), String> {

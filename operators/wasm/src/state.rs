@@ -5,6 +5,7 @@ use std::time::Instant;
 use wasmtime::{ResourceLimiter, StoreContextMut, UpdateDeadline};
 
 use crate::log::LogGate;
+use crate::trap::Fault;
 
 /// Time and randomness of a call: with the same moment and input a guest gives the same output, so a call can be replayed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -33,7 +34,7 @@ pub(crate) struct State {
 
 impl State {
     pub(crate) fn new(log: LogGate, memory_bytes: u64) -> State {
-        let bounds = Bounds { memory_bytes, used_bytes: 0, growth_bytes: 0, table_elements: 0, refused_bytes: None };
+        let bounds = Bounds { memory_bytes, ..Bounds::default() };
         let moment = Moment::default();
         State { moment, random: fastrand::Rng::with_seed(0), log, bounds, deadline: Instant::now() }
     }
@@ -43,6 +44,12 @@ impl State {
         self.random = fastrand::Rng::with_seed(moment.seed);
         self.bounds.refused_bytes = None;
         self.log.begin_call();
+    }
+
+    /// An error if the current call should have come back by now. The epoch ends only what runs in the guest: a call that spent
+    /// its time in the host, on texts that it logs and results that are copied, is found out here.
+    pub(crate) fn in_time(&self) -> Result<(), Fault> {
+        if Instant::now() < self.deadline { Ok(()) } else { Err(Fault::Late) }
     }
 
     pub(crate) fn random_u64(&mut self) -> u64 {
@@ -62,13 +69,16 @@ pub(crate) fn at_epoch_deadline(context: StoreContextMut<'_, State>) -> wasmtime
 }
 
 /// The limits of an instance's memories and tables, and what it has of them.
+#[derive(Default)]
 pub(crate) struct Bounds {
     pub(crate) memory_bytes: u64,
     used_bytes: u64,
     /// The growth that was allowed last.
     growth_bytes: u64,
     table_elements: usize,
-    /// What memory would have been, had it not been refused during the current call.
+    /// The growth of a table that was allowed last.
+    growth_elements: usize,
+    /// What memory would have been, had it not been refused during the current call; nothing once some was granted again.
     pub(crate) refused_bytes: Option<u64>,
 }
 
@@ -86,6 +96,8 @@ impl ResourceLimiter for Bounds {
         }
         self.used_bytes = wanted;
         self.growth_bytes = growth_bytes;
+        // A guest that gets by with less has not been hurt by what it was refused.
+        self.refused_bytes = None;
         Ok(true)
     }
 
@@ -96,13 +108,20 @@ impl ResourceLimiter for Bounds {
         Ok(())
     }
 
-    fn table_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
-        let wanted = self.table_elements.saturating_add(desired.saturating_sub(current));
-        if wanted > MAX_TABLE_ELEMENTS {
+    fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let growth_elements = desired.saturating_sub(current);
+        let wanted = self.table_elements.saturating_add(growth_elements);
+        if wanted > MAX_TABLE_ELEMENTS || maximum.is_some_and(|maximum| desired > maximum) {
             return Ok(false);
         }
         self.table_elements = wanted;
+        self.growth_elements = growth_elements;
         Ok(true)
+    }
+
+    fn table_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
+        self.table_elements = self.table_elements.saturating_sub(std::mem::take(&mut self.growth_elements));
+        Ok(())
     }
 
     fn instances(&self) -> usize {

@@ -2,9 +2,9 @@
 
 use wasmtime::{Trap, WasmBacktrace};
 
-use crate::error::CallError;
+use crate::error::{CallError, WasmError};
 use crate::guest::Limits;
-use crate::log::cut;
+use crate::log::{cut, one_line};
 use crate::state::State;
 
 /// How many of the guest's functions are named.
@@ -18,6 +18,8 @@ const MAX_NAME_BYTES: usize = 120;
 pub(crate) enum Fault {
     Engine(wasmtime::Error),
     Call(CallError),
+    /// It came back, but later than it may.
+    Late,
 }
 
 impl From<wasmtime::Error> for Fault {
@@ -47,21 +49,47 @@ impl Fault {
         match self {
             Fault::Call(error) => error,
             Fault::Engine(error) => narrow(&error, state, limits),
+            Fault::Late => CallError::Deadline { deadline: limits.deadline },
         }
         .bounded()
     }
 }
 
 impl CallError {
-    /// The same, no longer than anyone wants to read: what a guest says may be as large as its memory.
+    /// The same, fit to be read: what a guest says may be as large as its memory, and may hold anything.
     fn bounded(mut self) -> CallError {
         if let CallError::Refused { message, .. } | CallError::Trapped(message) | CallError::Output(message) = &mut self
-            && message.len() > MAX_MESSAGE_BYTES
         {
-            *message = format!("{}...", cut(message, MAX_MESSAGE_BYTES));
+            *message = bounded(message);
         }
         self
     }
+}
+
+impl WasmError {
+    /// The same, fit to be read: the names in a module may be as long as it is, and may hold anything.
+    pub(crate) fn bounded(mut self) -> WasmError {
+        if let WasmError::NotWasm(message)
+        | WasmError::Invalid(message)
+        | WasmError::Import(message)
+        | WasmError::Export(message)
+        | WasmError::Start(message) = &mut self
+        {
+            *message = bounded(message);
+        }
+        self
+    }
+}
+
+/// What a guest says, or what is said of it with names of its own: one line of what can be shown, and no more of it than anyone
+/// wants to read.
+pub(crate) fn bounded(message: &str) -> String {
+    // A byte more than is kept shows that it was longer; what is cut off need not be read.
+    let shown = one_line(cut(message, MAX_MESSAGE_BYTES + 1));
+    if shown.len() <= MAX_MESSAGE_BYTES && message.len() <= MAX_MESSAGE_BYTES {
+        return shown.into_owned();
+    }
+    format!("{}...", cut(&shown, MAX_MESSAGE_BYTES))
 }
 
 fn narrow(error: &wasmtime::Error, state: &State, limits: &Limits) -> CallError {
@@ -69,22 +97,20 @@ fn narrow(error: &wasmtime::Error, state: &State, limits: &Limits) -> CallError 
     let Some(trap) = error.downcast_ref::<Trap>() else {
         if error.downcast_ref::<WasmBacktrace>().is_some() {
             // A function of ours ended the call: `abort`, or one that guests do not get.
-            return CallError::Trapped(format!("{}{place}", error.root_cause()));
-        }
-        if state.bounds.refused_bytes.is_some() {
-            return CallError::Memory { limit_bytes: limits.memory_bytes };
+            return CallError::Trapped(format!("{}{place}{}", error.root_cause(), refused(state)));
         }
         let text = format!("{error:#}");
         // What wasmtime says when a result exceeds what it was told to copy at most; its type has no name.
         if text.contains("fuel allocated for hostcalls") {
             return CallError::Output("it gave more than its memory can hold".into());
         }
-        return CallError::Output(text);
+        return CallError::Output(format!("{text}{}", refused(state)));
     };
     let what = match trap {
         Trap::Interrupt => return CallError::Deadline { deadline: limits.deadline },
         Trap::StackOverflow => return CallError::Stack,
-        _ if state.bounds.refused_bytes.is_some() => {
+        // What runtimes do that cannot go on without the memory.
+        Trap::UnreachableCodeReached if state.bounds.refused_bytes.is_some() => {
             return CallError::Memory { limit_bytes: limits.memory_bytes };
         }
         Trap::UnreachableCodeReached => "it panicked or aborted",
@@ -95,9 +121,14 @@ fn narrow(error: &wasmtime::Error, state: &State, limits: &Limits) -> CallError 
         Trap::IntegerDivisionByZero => "it divided by zero",
         Trap::IntegerOverflow => "an integer division overflowed",
         Trap::BadConversionToInteger => "it made an integer of a number that is too large or none",
-        other => return CallError::Trapped(format!("{other}{place}{}", said(state))),
+        other => return CallError::Trapped(format!("{other}{place}{}{}", refused(state), said(state))),
     };
-    CallError::Trapped(format!("{what}{place}{}", said(state)))
+    CallError::Trapped(format!("{what}{place}{}{}", refused(state), said(state)))
+}
+
+/// A guest that got no more memory may have failed of it, or of something else.
+fn refused(state: &State) -> &'static str {
+    if state.bounds.refused_bytes.is_some() { "; it was refused memory before (raise `memory:`)" } else { "" }
 }
 
 fn said(state: &State) -> String {
@@ -126,6 +157,21 @@ fn is_noise(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_guests_say_is_one_line_and_no_more_than_anyone_reads() {
+        let check = |message: &str, expected: &str| assert_eq!(bounded(message), expected);
+        check("no such key", "no such key");
+        check("two\r\nlines\nand\tmore\n", "two lines and\tmore ");
+        check("\u{1b}[2Jred", "\u{fffd}[2Jred");
+        let long = "a".repeat(MAX_MESSAGE_BYTES);
+        check(&long, &long);
+        check(&format!("{long}b"), &format!("{long}..."));
+        let cut_character = format!("{}é", &long[1..]);
+        check(&cut_character, &format!("{}...", &long[1..]));
+        let growing = bounded(&"\u{1}".repeat(10 * MAX_MESSAGE_BYTES));
+        assert!(growing.len() <= MAX_MESSAGE_BYTES + 3, "{} bytes", growing.len());
+    }
 
     #[test]
     fn functions_of_libraries_are_not_to_blame() {

@@ -4,17 +4,22 @@
 //! at its end, stdout and stderr go to the log, everything one could wait for is ready. There are no files, no environment,
 //! no arguments; sockets can be named but not had. A replay of a call finds the same world.
 
-use wasmtime::component::types::{ComponentItem, Type};
+use wasmtime::component::types::{ComponentFunc, ComponentItem, Type};
 use wasmtime::component::{ComponentType, LinkerInstance, Lower, Resource, ResourceAny, ResourceType, Val, WasmList};
 use wasmtime::{AsContextMut, bail, format_err};
 
 use super::Context;
 use super::names::Interface;
+use super::stubs;
 use crate::log::Stream;
 use crate::state::State;
 
 /// What `check-write` allows at once.
 const WRITE_BYTES: u64 = 64 * 1024;
+/// What `blocking-write-and-flush` takes at once, as WASI has it.
+const FLUSH_BYTES: usize = 4096;
+/// What `poll` takes at once.
+const MAX_POLLABLES: usize = 10_000;
 /// The most random bytes of one call.
 const MAX_RANDOM_BYTES: u64 = 1024 * 1024;
 /// Randomness for hash tables is the same in every instance: what they hold comes out in the same order after a restart.
@@ -25,7 +30,12 @@ struct InputStream;
 struct OutputStream;
 struct IoError;
 /// Resources that can be named but never had: descriptors, sockets, terminals.
+///
+/// Nothing here makes one, whatever type a guest gives to what it imports: a method of such a resource fails at its first
+/// argument, before the rest of them are read.
 struct Refused;
+/// The network, which there is, and which nothing can be done with.
+struct Network;
 
 #[derive(ComponentType, Lower)]
 #[component(variant)]
@@ -44,6 +54,7 @@ struct Datetime {
     nanoseconds: u32,
 }
 
+type Linked<'a, 'l> = &'a mut LinkerInstance<'l, State>;
 type Streamed<T> = wasmtime::Result<(Result<T, StreamError>,)>;
 
 /// Why an interface is not to be had; nothing if it is.
@@ -67,16 +78,21 @@ pub(super) fn link(
 ) -> wasmtime::Result<()> {
     match ty {
         ComponentItem::Resource(_) => linked.resource(item, resource_type(item), |_, _| Ok(())),
-        ComponentItem::ComponentFunc(_) => match (interface.package, interface.name) {
-            ("wasi:io", "streams") => streams(linked, item),
-            ("wasi:io", "poll") => poll(linked, item),
-            ("wasi:clocks", _) => clocks(linked, interface.name, item),
-            ("wasi:random", _) => random(linked, item),
-            ("wasi:cli", _) => cli(linked, item),
-            _ => refuse(linked, item),
+        ComponentItem::ComponentFunc(ty) => match (interface.package, interface.name) {
+            ("wasi:io", "streams") => streams(linked, interface, item, ty),
+            ("wasi:io", "poll") => poll(linked, interface, item, ty),
+            ("wasi:clocks", _) => clocks(linked, interface, item, ty),
+            ("wasi:random", _) => random(linked, interface, item, ty),
+            ("wasi:cli", _) => cli(linked, interface, item, ty),
+            _ => refuse(linked, interface, item, ty),
         },
         _ => Ok(()),
     }
+}
+
+/// Whether nothing of this resource can be had.
+fn is_refused(resource: &str) -> bool {
+    resource_type(resource) == ResourceType::host::<Refused>()
 }
 
 fn resource_type(name: &str) -> ResourceType {
@@ -85,11 +101,12 @@ fn resource_type(name: &str) -> ResourceType {
         "input-stream" => ResourceType::host::<InputStream>(),
         "output-stream" => ResourceType::host::<OutputStream>(),
         "error" => ResourceType::host::<IoError>(),
+        "network" => ResourceType::host::<Network>(),
         _ => ResourceType::host::<Refused>(),
     }
 }
 
-fn streams(linked: &mut LinkerInstance<'_, State>, item: &str) -> wasmtime::Result<()> {
+fn streams(linked: Linked<'_, '_>, interface: &Interface<'_>, item: &str, ty: &ComponentFunc) -> wasmtime::Result<()> {
     type Out = Resource<OutputStream>;
     match item {
         "[method]input-stream.read" | "[method]input-stream.blocking-read" => linked
@@ -108,7 +125,11 @@ fn streams(linked: &mut LinkerInstance<'_, State>, item: &str) -> wasmtime::Resu
             linked.func_wrap(item, |_: Context<'_>, _: (Out,)| -> Streamed<u64> { Ok((Ok(WRITE_BYTES),)) })
         }
         "[method]output-stream.write" | "[method]output-stream.blocking-write-and-flush" => {
-            linked.func_wrap(item, |mut context: Context<'_>, (out, bytes): (Out, WasmList<u8>)| -> Streamed<()> {
+            let most = if item == "[method]output-stream.write" { WRITE_BYTES as usize } else { FLUSH_BYTES };
+            linked.func_wrap(item, move |mut context: Context<'_>, (out, bytes): (Out, WasmList<u8>)| -> Streamed<()> {
+                if bytes.len() > most {
+                    bail!("it wrote {} bytes at once, {most} are allowed", bytes.len());
+                }
                 let stream = if out.rep() == Stream::Stderr as u32 { Stream::Stderr } else { Stream::Stdout };
                 let bytes = bytes.as_le_slice(&context).to_vec();
                 context.data_mut().log.write(stream, &bytes);
@@ -125,7 +146,7 @@ fn streams(linked: &mut LinkerInstance<'_, State>, item: &str) -> wasmtime::Resu
             .func_wrap(item, |_: Context<'_>, _: (Out, Resource<InputStream>, u64)| -> Streamed<u64> {
                 Ok((Err(StreamError::Closed),))
             }),
-        _ => refuse(linked, item),
+        _ => refuse(linked, interface, item, ty),
     }
 }
 
@@ -133,22 +154,25 @@ fn ready() -> Resource<Pollable> {
     Resource::new_own(0)
 }
 
-fn poll(linked: &mut LinkerInstance<'_, State>, item: &str) -> wasmtime::Result<()> {
+fn poll(linked: Linked<'_, '_>, interface: &Interface<'_>, item: &str, ty: &ComponentFunc) -> wasmtime::Result<()> {
     match item {
-        "poll" => linked.func_wrap(item, |_: Context<'_>, (pollables,): (Vec<Resource<Pollable>>,)| {
-            if pollables.is_empty() {
+        "poll" => linked.func_wrap(item, |_: Context<'_>, (pollables,): (WasmList<Resource<Pollable>>,)| {
+            if pollables.len() == 0 {
                 bail!("`poll` was called with nothing to wait for");
+            }
+            if pollables.len() > MAX_POLLABLES {
+                bail!("`poll` was called for {} pollables, {MAX_POLLABLES} are allowed", pollables.len());
             }
             Ok(((0..).take(pollables.len()).collect::<Vec<u32>>(),))
         }),
         "[method]pollable.ready" => linked.func_wrap(item, |_: Context<'_>, _: (Resource<Pollable>,)| Ok((true,))),
         "[method]pollable.block" => linked.func_wrap(item, |_: Context<'_>, _: (Resource<Pollable>,)| Ok(())),
-        _ => refuse(linked, item),
+        _ => refuse(linked, interface, item, ty),
     }
 }
 
-fn clocks(linked: &mut LinkerInstance<'_, State>, interface: &str, item: &str) -> wasmtime::Result<()> {
-    match (interface, item) {
+fn clocks(linked: Linked<'_, '_>, interface: &Interface<'_>, item: &str, ty: &ComponentFunc) -> wasmtime::Result<()> {
+    match (interface.name, item) {
         ("wall-clock", "now") => linked.func_wrap(item, |context: Context<'_>, (): ()| {
             let now_us = u64::try_from(context.data().moment.now_us).unwrap_or(0);
             let nanoseconds = u32::try_from(now_us % 1_000_000).unwrap_or(0) * 1_000;
@@ -164,11 +188,11 @@ fn clocks(linked: &mut LinkerInstance<'_, State>, interface: &str, item: &str) -
         ("monotonic-clock", "subscribe-instant" | "subscribe-duration") => {
             linked.func_wrap(item, |_: Context<'_>, _: (u64,)| Ok((ready(),)))
         }
-        _ => refuse(linked, item),
+        _ => refuse(linked, interface, item, ty),
     }
 }
 
-fn random(linked: &mut LinkerInstance<'_, State>, item: &str) -> wasmtime::Result<()> {
+fn random(linked: Linked<'_, '_>, interface: &Interface<'_>, item: &str, ty: &ComponentFunc) -> wasmtime::Result<()> {
     match item {
         "get-random-bytes" | "get-insecure-random-bytes" => {
             linked.func_wrap(item, |mut context: Context<'_>, (length,): (u64,)| {
@@ -184,11 +208,11 @@ fn random(linked: &mut LinkerInstance<'_, State>, item: &str) -> wasmtime::Resul
             linked.func_wrap(item, |mut context: Context<'_>, (): ()| Ok((context.data_mut().random_u64(),)))
         }
         "insecure-seed" => linked.func_wrap(item, |_: Context<'_>, (): ()| Ok((HASH_SEED,))),
-        _ => refuse(linked, item),
+        _ => refuse(linked, interface, item, ty),
     }
 }
 
-fn cli(linked: &mut LinkerInstance<'_, State>, item: &str) -> wasmtime::Result<()> {
+fn cli(linked: Linked<'_, '_>, interface: &Interface<'_>, item: &str, ty: &ComponentFunc) -> wasmtime::Result<()> {
     match item {
         "get-stdin" => linked.func_wrap(item, |_: Context<'_>, (): ()| Ok((Resource::<InputStream>::new_own(0),))),
         "get-stdout" => linked
@@ -201,13 +225,24 @@ fn cli(linked: &mut LinkerInstance<'_, State>, item: &str) -> wasmtime::Result<(
         "exit-with-code" => linked.func_wrap(item, |_: Context<'_>, (code,): (u8,)| -> wasmtime::Result<()> {
             Err(format_err!("it called exit, with code {code}"))
         }),
-        _ => refuse(linked, item),
+        _ => refuse(linked, interface, item, ty),
     }
 }
 
 /// Defines a function that gives nothing: no list's elements, no value of an option, an error that says so; and that fails
 /// the call where its type leaves room for none of these.
-fn refuse(linked: &mut LinkerInstance<'_, State>, item: &str) -> wasmtime::Result<()> {
+///
+/// Its type is what the guest says it is, and its arguments are read before it is called: as values that take many times what
+/// they take in the guest. So only functions of WASI are defined, and only with arguments whose size their types bound.
+fn refuse(linked: Linked<'_, '_>, interface: &Interface<'_>, item: &str, ty: &ComponentFunc) -> wasmtime::Result<()> {
+    if !stubs::is_known(interface, item) {
+        bail!("WASI 0.2 has no such function");
+    }
+    // Methods begin with their resource.
+    let resource = item.strip_prefix("[method]").and_then(|method| Some(method.split_once('.')?.0));
+    if !resource.is_some_and(is_refused) && !ty.params().all(|(_, ty)| stubs::is_small(&ty)) {
+        bail!("its arguments are not those that WASI 0.2 gives it");
+    }
     let name = item.to_owned();
     linked.func_new(item, move |mut context, ty, _, results| {
         for (slot, ty) in results.iter_mut().zip(ty.results()) {
@@ -222,8 +257,8 @@ fn nothing(context: &mut Context<'_>, ty: &Type) -> Option<Val> {
     match ty {
         Type::List(_) => Some(Val::List(Vec::new())),
         Type::Option(_) => Some(Val::Option(None)),
-        Type::Own(resource) if *resource == ResourceType::host::<Refused>() => {
-            let made = Resource::<Refused>::new_own(0);
+        Type::Own(resource) if *resource == ResourceType::host::<Network>() => {
+            let made = Resource::<Network>::new_own(0);
             ResourceAny::try_from_resource(made, context.as_context_mut()).ok().map(Val::Resource)
         }
         Type::Result(result) => match result.err() {

@@ -74,6 +74,36 @@ fn outputs_that_make_no_sense_are_named() {
 }
 
 #[test]
+fn descriptions_that_are_too_large_are_not_read() {
+    let described = |more: &str, length: usize| {
+        let more = format!(
+            r#"{more} (func (export "logmill_outputs") (param i32 i32) (result i64)
+                (drop (memory.grow (i32.const 30))) (call $pack (i32.const 64) (i32.const {length})))"#
+        );
+        let (mut instance, _) = start(&load(&module("", &more, ECHO)), &LIMITS);
+        instance.outputs(AT, "null").unwrap_err().to_string()
+    };
+    let error = described("", (1 << 20) + 2);
+    assert!(error.contains("a text of 1048577 bytes, 1048576 are allowed"), "{error}");
+    let name = "n".repeat(256);
+    let text = format!(r#"[{{\22name\22:\22{name}\22,\22text\22:true}}]"#);
+    let error = described(&format!(r#"(data (i32.const 64) "\00{text}")"#), text.replace("\\22", "'").len() + 1);
+    assert!(error.contains("a name of more than 255 bytes, `nnn"), "{error}");
+}
+
+#[test]
+fn what_a_guest_says_is_one_line_and_cut() {
+    let said = |more: &str, length: usize| {
+        let body = format!("(call $pack (i32.const 2048) (i32.const {length}))");
+        let (mut instance, _) = start(&load(&module("", more, &body)), &LIMITS);
+        transform(&mut instance, b"").unwrap_err().to_string()
+    };
+    assert_eq!(said(r#"(data (i32.const 2048) "\01no\0d\0away\1b[2J")"#, 12), "no way\u{fffd}[2J");
+    let long = format!(r#"(data (i32.const 2048) "\01{}")"#, "a".repeat(10_000));
+    assert_eq!(said(&long, 10_001), format!("{}...", "a".repeat(4096)));
+}
+
+#[test]
 fn results_that_cannot_be_read_are_named() {
     let check = |body: &str, expected: CallError| {
         let (mut instance, _) = start(&load(&module("", r#"(data (i32.const 64) "\01no\02")"#, body)), &LIMITS);

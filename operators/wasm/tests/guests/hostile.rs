@@ -1,12 +1,13 @@
 //! Guests that harm, by mistake or on purpose: each ends in a clear error, within its limits, and hurts nobody else.
 
-use logmill_wasm::{CallError, Limits, WasmError};
+use logmill_wasm::{CallError, GuestLog, Level, Limits, WasmError};
 
 use crate::build::{
     AT, HOST_IMPORTS, LIMITS, Lines, PATIENT, batch, component, host, identity, instance, load, operator,
     operator_text, start,
 };
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What a call into an operator with this `on-batch` ends in.
 fn fails(more: &str, body: &str) -> CallError {
@@ -145,6 +146,87 @@ fn a_flood_of_lines_is_dammed() {
     assert!(said >= 100, "{said} lines");
     assert_eq!(said + left_out, 20_000, "each line is said or counted");
     assert!(left_out > 10_000, "{left_out} lines left out");
+}
+
+/// Takes its time over each line.
+struct Slow(Duration);
+
+impl GuestLog for Slow {
+    fn line(&self, _: Level, _: &str) {
+        std::thread::sleep(self.0);
+    }
+}
+
+/// An operator that logs and returns at once.
+fn logs_once() -> Vec<u8> {
+    let body =
+        "(call $ok (local.get $rows) (local.get $length)) (call $log (i32.const 1) (i32.const 32) (i32.const 3))";
+    component("operator", "", &operator_text(HOST_IMPORTS, "", body))
+}
+
+#[test]
+fn time_spent_in_the_host_counts_as_well() {
+    let log = Arc::new(Slow(LIMITS.deadline * 2));
+    let mut guest = load(&logs_once()).instantiate(&LIMITS, log).unwrap();
+    assert_eq!(batch(&mut guest, b"rows").unwrap_err(), CallError::Deadline { deadline: LIMITS.deadline });
+    let none = Limits { deadline: Duration::ZERO, ..LIMITS };
+    let error = load(&identity()).instantiate(&none, Arc::new(Lines::default())).unwrap_err();
+    assert_eq!(error.to_string(), "the module does not start: the guest did not come back within 0ns");
+}
+
+#[test]
+fn instances_with_one_log_share_its_rate() {
+    let more = r#"(data (i32.const 64) "again and again")"#;
+    let body = "(local $i i32)
+        (loop $next
+            (call $log (i32.const 1) (i32.const 64) (i32.const 15))
+            (local.set $i (i32.add (local.get $i) (i32.const 1)))
+            (br_if $next (i32.lt_u (local.get $i) (i32.const 200))))
+        unreachable";
+    let guest = load(&component("operator", "", &operator_text(HOST_IMPORTS, more, body)));
+    let lines = Arc::new(Lines::default());
+    for _ in 0..100 {
+        let log: Arc<dyn GuestLog> = lines.clone();
+        batch(&mut guest.instantiate(&PATIENT, log).unwrap(), b"rows").unwrap_err();
+    }
+    let said = lines.all().len();
+    assert!((100..5_000).contains(&said), "{said} of 20000 lines");
+}
+
+#[test]
+fn what_comes_after_a_refused_growth_keeps_its_reason() {
+    let check = |body: &str, expected: &str| assert_eq!(fails("", body), CallError::Trapped(expected.into()), "{body}");
+    let refused = "(drop (memory.grow (i32.const 1000)))";
+    check(
+        &format!("{refused} (i32.div_u (i32.const 1) (i32.const 0))"),
+        "it divided by zero, in `on_batch`; it was refused memory before (raise `memory:`)",
+    );
+    check(
+        &format!("{refused} (drop (memory.grow (i32.const 1))) unreachable"),
+        "it panicked or aborted, in `on_batch`",
+    );
+}
+
+#[test]
+fn a_table_that_is_at_its_own_maximum_costs_nothing_of_the_limit() {
+    let body = "(local $i i32)
+        (loop $next
+            (drop (table.grow $small (ref.null func) (i32.const 1000)))
+            (local.set $i (i32.add (local.get $i) (i32.const 1)))
+            (br_if $next (i32.lt_u (local.get $i) (i32.const 200))))
+        (drop (table.grow $t (ref.null func) (i32.const 50000)))
+        (call $ok (local.get $rows) (table.size $t))";
+    let mut guest = instance(&operator("(table $small 1 10 funcref) (table $t 1 funcref)", body));
+    assert_eq!(batch(&mut guest, b"rows").unwrap()[0].1.len(), 50_001);
+}
+
+#[test]
+fn a_taker_that_panics_leaves_no_instance_behind() {
+    let mut guest = instance(&identity());
+    let panics = std::panic::AssertUnwindSafe(|| guest.on_batch(AT, b"rows", &mut |_, _| panic!("on purpose")));
+    assert!(std::panic::catch_unwind(panics).is_err());
+    let again = CallError::Trapped("an earlier call into this instance failed".into());
+    assert_eq!(batch(&mut guest, b"rows").unwrap_err(), again);
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! What is loaded, and in which words the rest is turned away.
 
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::time::SystemTime;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use logmill_wasm::Host;
 
@@ -90,6 +90,19 @@ fn other_versions_and_parts_of_ours_are_named() {
 }
 
 #[test]
+fn two_patches_of_one_interface_leave_open_which_is_meant() {
+    let wit = "package test:guest;
+        world guest { export logmill:operator/batch@0.1.1; export logmill:operator/batch@0.1.2; }
+        package logmill:operator@0.1.1 { interface batch { on-batch: func(); } }
+        package logmill:operator@0.1.2 { interface batch { on-batch: func(); } }";
+    let text = r#"(module (func (export "logmill:operator/batch@0.1.1#on-batch"))
+        (func (export "logmill:operator/batch@0.1.2#on-batch")))"#;
+    let error = refuse(&component("guest", wit, text));
+    let expected = "it exports both `logmill:operator/batch@0.1.1` and `logmill:operator/batch@0.1.2`";
+    assert!(error.contains(expected), "{error}");
+}
+
+#[test]
 fn a_later_patch_of_our_packages_is_taken() {
     let wit = "package test:guest;
         world guest { import logmill:operator/host@0.1.7; export logmill:function/scalar@0.1.7; }
@@ -165,17 +178,10 @@ fn features_that_guests_do_not_need_are_off() {
     check(r#"(module (memory 1) (memory 1))"#);
 }
 
-/// The compiled code that is kept, and when it was written; without the statistics of its use.
-fn kept(dir: &Path) -> BTreeMap<std::path::PathBuf, SystemTime> {
-    let mut files = BTreeMap::new();
-    for entry in std::fs::read_dir(dir).unwrap().map(Result::unwrap) {
-        if entry.file_type().unwrap().is_dir() {
-            files.extend(kept(&entry.path()));
-        } else if entry.path().extension().is_none() {
-            files.insert(entry.path(), entry.metadata().unwrap().modified().unwrap());
-        }
-    }
-    files
+/// The compiled code that is kept, by its file: one that is written anew is another.
+fn kept(dir: &Path) -> BTreeMap<PathBuf, u64> {
+    let entries = std::fs::read_dir(dir).unwrap().map(Result::unwrap);
+    entries.map(|entry| (entry.path(), entry.metadata().unwrap().ino())).collect()
 }
 
 #[test]
@@ -194,6 +200,28 @@ fn compiled_code_is_kept_and_found_again() {
     let other = component("operator", "", &operator_text(HOST_IMPORTS, "", "(call $refuse)"));
     Host::new(Some(&cache)).unwrap().load(&other).unwrap();
     assert!(kept(&cache).len() > files.len(), "another module is another entry");
+}
+
+#[test]
+fn damaged_code_is_compiled_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let module = identity();
+    let works = || {
+        let guest = Host::new(Some(dir.path())).unwrap().load(&module).unwrap();
+        assert_eq!(batch(&mut start(&guest, &LIMITS).0, b"rows").unwrap()[0].1, b"rows");
+    };
+    works();
+    let files = kept(dir.path());
+    let (path, _) = files.first_key_value().unwrap();
+    let whole = std::fs::read(path).unwrap();
+    let middle = whole.len() / 2;
+    let mut flipped = whole.clone();
+    flipped[middle] ^= 1;
+    for damaged in [&whole[..middle], &flipped, &[]] {
+        std::fs::write(path, damaged).unwrap();
+        works();
+        assert_eq!(std::fs::read(path).unwrap(), whole, "it is kept again");
+    }
 }
 
 #[test]

@@ -1,8 +1,11 @@
 //! Transforms, a record at a time and packed: from outside they look alike.
 
-use logmill_wasm::{CallError, Content, Instance, Role, TransformPort};
+use std::sync::Arc;
+use std::time::Duration;
 
-use crate::build::{AT, BASE, LIMITS, PATIENT, component, load, start};
+use logmill_wasm::{CallError, Content, GuestLog, Instance, Level, Limits, Role, TransformError, TransformPort};
+
+use crate::build::{AT, BASE, HOST_IMPORTS, LIMITS, PATIENT, component, load, start};
 
 /// Two outputs: `out` of JSON with a column `out: ou`, and `not` of text.
 const OUTPUTS: &str = r#"
@@ -95,6 +98,10 @@ fn error(index: u32, message: &str) -> Vec<u8> {
 }
 
 pub(crate) fn transform(instance: &mut Instance, messages: &[u8]) -> Result<Vec<u8>, CallError> {
+    transform_or_row(instance, messages).map_err(|failed| failed.error)
+}
+
+fn transform_or_row(instance: &mut Instance, messages: &[u8]) -> Result<Vec<u8>, TransformError> {
     let mut result = Vec::new();
     instance.transform_packed(AT, messages, &mut |bytes| {
         result = bytes.to_vec();
@@ -161,8 +168,117 @@ fn records_are_dropped_refused_and_sent_to_outputs() {
 fn a_record_that_traps_ends_the_call() {
     let mut guest = start(&load(&by_record()), &LIMITS).0;
     guest.outputs(AT, "null").unwrap();
-    let error = transform(&mut guest, &counted(&[value("a"), value("trap"), value("b")])).unwrap_err();
-    assert_eq!(error, CallError::Trapped("it panicked or aborted, in `transform`".into()));
+    let failed = transform_or_row(&mut guest, &counted(&[value("a"), value("trap"), value("b")])).unwrap_err();
+    let error = CallError::Trapped("it panicked or aborted, in `transform`".into());
+    assert_eq!(failed, TransformError { error, row: Some(1) });
+}
+
+/// A transform of single records, with this body: it may import the log and WASI's randomness.
+fn record_by_record(body: &str) -> Vec<u8> {
+    let wit = "package test:guest;
+        world guest { import wasi:random/random@0.2.3; include logmill:transform/transform@0.1.0; }
+        package wasi:random@0.2.3 { interface random { get-random-u64: func() -> u64; } }";
+    let text = format!(
+        r#"(module {HOST_IMPORTS} (import "wasi:random/random@0.2.3" "get-random-u64" (func $random (result i64)))
+        {BASE} {OUTPUTS}
+        (data (i32.const 64) "what is this")
+        (func $transform (export "logmill:transform/record@0.1.0#transform")
+            (param $key i32) (param $key_at i32) (param $key_length i32)
+            (param $value i32) (param $value_at i32) (param $value_length i32)
+            (param $headers_at i32) (param $headers_length i32)
+            (param $timestamp i32) (param $time i64) (result i32)
+            {body}))"#
+    );
+    component("guest", wit, &text)
+}
+
+#[test]
+fn a_record_explains_itself_and_nothing_else_does() {
+    let check = |body: &str, expected: CallError, row: Option<usize>| {
+        let (mut guest, _) = start(&load(&record_by_record(body)), &LIMITS);
+        guest.outputs(AT, "null").unwrap();
+        let failed = transform_or_row(&mut guest, &counted(&[value("a"), value("b"), value("c")])).unwrap_err();
+        assert_eq!(failed, TransformError { error: expected, row }, "{body}");
+    };
+    let is_first = "(i32.eq (i32.load8_u (local.get $value_at)) (i32.const 97))";
+    let is_last = "(i32.eq (i32.load8_u (local.get $value_at)) (i32.const 99))";
+    let goes_on = "(call $give (i32.const 512) (i32.const 0))";
+    let logs = "(call $log (i32.const 3) (i32.const 64) (i32.const 12))";
+    let trapped = |message: &str| CallError::Trapped(message.into());
+    check(
+        &format!("(if {is_first} (then {logs})) (if {is_last} (then unreachable)) {goes_on}"),
+        trapped("it panicked or aborted, in `transform`"),
+        Some(2),
+    );
+    check(
+        &format!("(if {is_last} (then {logs} unreachable)) {goes_on}"),
+        trapped("it panicked or aborted, in `transform`; it said: what is this"),
+        Some(2),
+    );
+    check(
+        &format!(
+            "(if {is_first} (then (drop (memory.grow (i32.const 1000))))) (if {is_last} (then unreachable)) {goes_on}"
+        ),
+        trapped("it panicked or aborted, in `transform`"),
+        Some(2),
+    );
+    let memory = CallError::Memory { limit_bytes: LIMITS.memory_bytes };
+    check(&format!("(drop (memory.grow (i32.const 1000))) (if {is_last} (then unreachable)) {goes_on}"), memory, None);
+    let deadline = CallError::Deadline { deadline: LIMITS.deadline };
+    check(&format!("(if {is_last} (then (loop $again (br $again)))) {goes_on}"), deadline, Some(2));
+    check(
+        &format!("(if {is_last} (then (return (i32.const -8)))) {goes_on}"),
+        { CallError::Output("pointer out of bounds of memory".into()) },
+        Some(2),
+    );
+}
+
+#[test]
+fn each_record_has_randomness_of_its_own() {
+    // The value is eight random bytes, after three more have been drawn for a value that is not empty.
+    let body = "
+        (if (local.get $value_length) (then (drop (call $random)) (drop (call $random)) (drop (call $random))))
+        (i64.store (i32.const 1024) (call $random))
+        (i32.store8 (i32.const 512) (i32.const 0)) (i32.store8 (i32.const 528) (i32.const 0))
+        (i32.store8 (i32.const 540) (i32.const 1))
+        (i32.store (i32.const 544) (i32.const 1024)) (i32.store (i32.const 548) (i32.const 8))
+        (i32.store (i32.const 552) (i32.const 0)) (i32.store (i32.const 556) (i32.const 0))
+        (i32.store8 (i32.const 560) (i32.const 0))
+        (call $give (i32.const 512) (i32.const 1))";
+    let guest = load(&record_by_record(body));
+    let drawn = |messages: &[Vec<u8>]| {
+        let (mut instance, _) = start(&guest, &LIMITS);
+        instance.outputs(AT, "null").unwrap();
+        let result = transform(&mut instance, &counted(messages)).unwrap();
+        let entry = (result.len() - 4) / messages.len();
+        let value = |entry: &[u8]| entry[entry.len() - 12..entry.len() - 4].to_vec();
+        result[4..].chunks(entry).map(value).collect::<Vec<_>>()
+    };
+    let same = drawn(&[value(""), value("")]);
+    assert_ne!(same[0], same[1], "equal records draw differently");
+    assert_eq!(same, drawn(&[value(""), value("")]), "the same call again");
+    assert_eq!(same[1], drawn(&[value("more"), value("")])[1], "what the first draws is of no matter to the second");
+}
+
+/// Takes its time over each line.
+struct Slow(Duration);
+
+impl GuestLog for Slow {
+    fn line(&self, _: Level, _: &str) {
+        std::thread::sleep(self.0);
+    }
+}
+
+#[test]
+fn records_that_are_slow_all_together_end_in_a_deadline() {
+    let body = "(call $give (i32.const 512) (i32.const 0)) (call $log (i32.const 1) (i32.const 64) (i32.const 12))";
+    let limits = Limits { deadline: Duration::from_millis(40), ..LIMITS };
+    let log = Arc::new(Slow(Duration::from_millis(15)));
+    let mut guest = load(&record_by_record(body)).instantiate(&limits, log).unwrap();
+    guest.outputs(AT, "null").unwrap();
+    // Each is in time; what all of them may take is 30 times as long as one.
+    let error = transform(&mut guest, &counted(&vec![value("a"); 99])).unwrap_err();
+    assert_eq!(error, CallError::Deadline { deadline: limits.deadline });
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use logmill_wasm::{CallError, Level, Moment};
 
-use crate::build::{AT, LIMITS, PATIENT, batch, component, host, load, operator_text, start};
+use crate::build::{AT, LIMITS, PATIENT, batch, component, host, load, operator_text, refuse, start};
 
 const WIT: &str = "
     package test:guest;
@@ -210,6 +210,71 @@ fn what_cannot_be_had_ends_the_call() {
     check("(call $random_bytes (i64.const -1) (i32.const 1024)) (i32.const 0)", "random bytes were asked for at once");
     check("(loop $more (drop (call $stdout)) (br $more)) unreachable", "handle limit");
     check("(drop (call $flags (i32.const 7))) (i32.const 0)", "unknown handle");
+}
+
+#[test]
+fn more_than_may_be_written_at_once_is_not_read() {
+    let write = |length: usize| {
+        let body = format!(
+            "(call $write (call $stdout) (i32.const 0) (i32.const {length}) (i32.const 1024))
+            (call $ok (i32.const 0) (i32.const 0))"
+        );
+        batch(&mut start(&load(&guest("", &body)), &LIMITS).0, b"")
+    };
+    assert!(write(4096).is_ok());
+    let expected = CallError::Trapped("it wrote 4097 bytes at once, 4096 are allowed, in `on_batch`".into());
+    assert_eq!(write(4097).unwrap_err(), expected);
+}
+
+#[test]
+fn what_only_calls_itself_wasi_is_refused_when_loaded() {
+    let check = |wit: &str, import: &str, expected: &str| {
+        let wit = format!("package test:guest; world guest {{ {wit}");
+        let imports = format!("(import {import})");
+        let error = refuse(&component("guest", &wit, &operator_text(&imports, "", "(i32.const 0)")));
+        assert!(error.contains(expected), "{error}");
+    };
+    let world = "include logmill:operator/operator@0.1.0; }";
+    check(
+        &format!(
+            "import wasi:cli/environment@0.2.3; {world}
+            package wasi:cli@0.2.3 {{ interface environment {{ take: func(all: list<list<u8>>); }} }}"
+        ),
+        r#""wasi:cli/environment@0.2.3" "take" (func (param i32 i32))"#,
+        "`wasi:cli/environment@0.2.3`: `take`: WASI 0.2 has no such function",
+    );
+    check(
+        &format!(
+            "import wasi:sockets/tcp-create-socket@0.2.3; {world}
+            package wasi:sockets@0.2.3 {{ interface tcp-create-socket {{
+                flags many {{ a, b, c }}
+                create-tcp-socket: func(all: list<many>);
+            }} }}"
+        ),
+        r#""wasi:sockets/tcp-create-socket@0.2.3" "create-tcp-socket" (func (param i32 i32))"#,
+        "its arguments are not those that WASI 0.2 gives it",
+    );
+}
+
+#[test]
+fn a_resource_that_nobody_has_cannot_be_made_by_giving_it_to_a_function() {
+    let wit = WIT
+        .replace(
+            "resource descriptor { get-flags: func() -> u32; }",
+            "resource descriptor { write: func(all: list<list<u8>>); }",
+        )
+        .replace("get-directories: func() -> list<tuple<descriptor, string>>", "get-directories: func() -> descriptor");
+    let imports = IMPORTS
+        .replace("get-flags\" (func $flags (param i32) (result i32))", "write\" (func $write_all (param i32 i32 i32))")
+        .replace("(func $directories (param i32))", "(func $directories (result i32))");
+    let made = |body: &str| {
+        let module = component("guest", &wit, &operator_text(&imports, "", body));
+        batch(&mut start(&load(&module), &LIMITS).0, b"").unwrap_err().to_string()
+    };
+    let error = made("(drop (call $directories)) (i32.const 0)");
+    assert!(error.contains("it called `get-directories`, which guests do not get"), "{error}");
+    let error = made("(call $write_all (i32.const 1) (i32.const 0) (i32.const 0)) (i32.const 0)");
+    assert!(error.contains("unknown handle"), "{error}");
 }
 
 #[test]
