@@ -4,12 +4,14 @@
 //! does none, and is handed what was loaded.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use logmill_pipelines::{ByteSize, DurationSpec, OperatorSpec, PipelineSpec};
-use logmill_wasm::{Guest, GuestLog, Host, Level, Limits};
+use logmill_wasm::{Guest, GuestLog, Host, Level, Limits, MAX_MODULE_BYTES};
 
 /// The modules that a pipeline names, loaded or not.
 #[derive(Clone, Default)]
@@ -49,11 +51,18 @@ impl Modules {
 /// # Errors
 /// Why it cannot be used.
 pub fn load(path: &Path, shown: &str, cache_dir: Option<&Path>) -> Result<Guest, String> {
-    let bytes = std::fs::read(path).map_err(|error| match error.kind() {
+    let bytes = read(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => format!("there is no file `{}`", path.display()),
         _ => format!("could not read `{}`: {error}", path.display()),
     })?;
     host(cache_dir)?.load(&bytes).map_err(|error| format!("`{shown}`: {error}"))
+}
+
+/// The bytes of a module, but no more than show that it is too large.
+fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_MODULE_BYTES + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// The one host of this process. Where it keeps compiled code is what its first user says.

@@ -63,17 +63,31 @@ impl<T: Column> Column for Vec<T> {
 /// }
 /// ```
 ///
-/// A column is of the field's type, or of the one that `as` gives, as a pipeline's `schema:` writes it.
+/// A column is of the field's type, or of the one that `as` gives, as a pipeline's `schema:` writes it, and has the field's name.
+/// So attributes of serde that would write the JSON otherwise than the columns say do not compile; a struct that needs them
+/// implements [`Record`] by hand:
+///
+/// ```compile_fail
+/// logmill_guest::record! {
+///     struct Scored {
+///         #[serde(rename = "flightNumber")]
+///         flight: i32,
+///     }
+/// }
+/// ```
 #[macro_export]
 macro_rules! record {
-    ($($(#[$meta:meta])* $visibility:vis struct $name:ident $(<$life:lifetime>)? {
-        $($(#[$field_meta:meta])* $field_visibility:vis $field:ident: $type:ty $(as $data_type:literal)?),* $(,)?
+    ($($(#[$($meta:tt)*])* $visibility:vis struct $name:ident $(<$life:lifetime>)? {
+        $($(#[$($field_meta:tt)*])* $field_visibility:vis $field:ident: $type:ty $(as $data_type:literal)?),* $(,)?
     })+) => {$(
-        $(#[$meta])*
+        $($crate::record!(@attribute $($meta)*);)*
+        $($($crate::record!(@attribute $($field_meta)*);)*)*
+
         #[derive($crate::serde::Serialize, $crate::serde::Deserialize)]
         #[serde(crate = "logmill_guest::serde")]
+        $(#[$($meta)*])*
         $visibility struct $name $(<$life>)? {
-            $($(#[$field_meta])* $field_visibility $field: $type,)*
+            $($(#[$($field_meta)*])* $field_visibility $field: $type,)*
         }
 
         impl $(<$life>)? $crate::Record for $name $(<$life>)? {
@@ -85,6 +99,60 @@ macro_rules! record {
             }
         }
     )+};
+    (@attribute serde($($options:tt)*)) => { $crate::record!(@option $($options)*); };
+    (@attribute $($other:tt)*) => {};
+    (@option) => {};
+    // Those that leave names and columns as they are.
+    (@option alias $($rest:tt)*) => { $crate::record!(@after $($rest)*); };
+    (@option borrow $($rest:tt)*) => { $crate::record!(@after $($rest)*); };
+    (@option default $($rest:tt)*) => { $crate::record!(@after $($rest)*); };
+    (@option deny_unknown_fields $($rest:tt)*) => { $crate::record!(@after $($rest)*); };
+    (@option deserialize_with $($rest:tt)*) => { $crate::record!(@after $($rest)*); };
+    (@option expecting $($rest:tt)*) => { $crate::record!(@after $($rest)*); };
+    (@option serialize_with $($rest:tt)*) => { $crate::record!(@after $($rest)*); };
+    (@option skip_serializing_if $($rest:tt)*) => { $crate::record!(@after $($rest)*); };
+    (@option with $($rest:tt)*) => { $crate::record!(@after $($rest)*); };
+    (@option $other:ident $($rest:tt)*) => {
+        ::core::compile_error!(::core::concat!(
+            "`record!` gives each column the name of its field, and `serde(", ::core::stringify!($other),
+            ")` may write another or none; name the field like the column, or implement `Record` by hand"
+        ));
+    };
+    (@after) => {};
+    (@after , $($rest:tt)*) => { $crate::record!(@option $($rest)*); };
+    (@after = $value:literal $($rest:tt)*) => { $crate::record!(@after $($rest)*); };
     (@type $type:ty as $data_type:literal) => { $data_type.to_owned() };
     (@type $type:ty) => { <$type as $crate::Column>::data_type() };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Record;
+
+    crate::record! {
+        /// With all that leaves names alone.
+        #[derive(Debug, Default)]
+        #[serde(deny_unknown_fields, default)]
+        struct Named<'a> {
+            #[serde(borrow)]
+            text: std::borrow::Cow<'a, str>,
+            /// A name that Rust has a use for.
+            #[serde(default = "seven", alias = "kind")]
+            r#type: i64,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            at: Option<String> as "timestamp",
+        }
+    }
+
+    fn seven() -> i64 {
+        7
+    }
+
+    #[test]
+    fn columns_have_the_names_that_the_json_has() {
+        let names: Vec<String> = Named::columns().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["text", "type", "at"]);
+        let named: Named<'_> = serde_json::from_str(r#"{"text":"a\"b"}"#).unwrap_or_default();
+        assert_eq!(serde_json::to_string(&named).ok().as_deref(), Some(r#"{"text":"a\"b","type":7}"#));
+    }
 }

@@ -37,7 +37,8 @@ pub enum Role {
 pub struct Limits {
     /// All its memories together.
     pub memory_bytes: u64,
-    /// How long a call into it may take, making the instance included. Noticed a few milliseconds late at most.
+    /// How long a call into it may take, making the instance included. Noticed at the first tick of a clock of 2 ms after it, or
+    /// when what the host does for the guest is done: that is bounded, too.
     pub deadline: Duration,
 }
 

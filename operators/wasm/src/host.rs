@@ -63,7 +63,7 @@ impl Host {
 
     fn load_unbounded(&self, module: &[u8]) -> Result<Guest, WasmError> {
         if module.len() as u64 > MAX_MODULE_BYTES {
-            let message = format!("it has {} bytes, {MAX_MODULE_BYTES} are allowed", module.len());
+            let message = format!("it has more than the {MAX_MODULE_BYTES} bytes that are allowed");
             return Err(WasmError::Invalid(message));
         }
         let _alone = self.inner.compiling.lock().unwrap_or_else(PoisonError::into_inner);

@@ -30,6 +30,8 @@ const EXTRA_RESULT_BYTES: u64 = 1024 * 1024;
 const MAX_NAMES: usize = 10_000;
 /// The longest of these names.
 const MAX_NAME_BYTES: usize = 255;
+/// The longest type of a column, written out.
+const MAX_TYPE_BYTES: usize = 16 * 1024;
 
 /// An instance of a guest. After any [`CallError`] but `Refused` it must be thrown away; further calls fail.
 pub struct Instance {
@@ -155,6 +157,10 @@ impl Instance {
             for port in &ports {
                 if let Content::Json(columns) = &port.content {
                     check_names("a column", columns.iter().map(|(name, _)| name.as_str()), true)?;
+                    if let Some((name, _)) = columns.iter().find(|(_, data_type)| data_type.len() > MAX_TYPE_BYTES) {
+                        let message = format!("the type of its column `{name}` has more than {MAX_TYPE_BYTES} bytes");
+                        return Err(Fault::output(message));
+                    }
                 }
             }
             Ok(ports)

@@ -18,10 +18,11 @@ pub struct Moment {
 
 /// Elements that all tables of an instance may have together. A table holds a language's function pointers.
 pub(crate) const MAX_TABLE_ELEMENTS: usize = 100_000;
-/// Tables, core instances and memories of one component: those of languages with runtimes have a dozen or two.
-const MAX_TABLES: usize = 50;
-const MAX_INSTANCES: usize = 200;
-const MAX_MEMORIES: usize = 20;
+/// Tables, core instances and memories of one component: those of languages with runtimes have a dozen, and one memory. All
+/// instances of a process share what the pool has of them, so each may take a small part of it.
+const MAX_TABLES: usize = 32;
+const MAX_INSTANCES: usize = 32;
+const MAX_MEMORIES: usize = 4;
 
 pub(crate) struct State {
     pub(crate) moment: Moment,
@@ -134,5 +135,45 @@ impl ResourceLimiter for Bounds {
 
     fn memories(&self) -> usize {
         MAX_MEMORIES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::Arc;
+
+    use wasmtime::component::{Component, Linker};
+    use wasmtime::{Engine, Store};
+
+    use super::*;
+    use crate::log::{GuestLog, Level, Logs};
+
+    struct Silent;
+
+    impl GuestLog for Silent {
+        fn line(&self, _: Level, _: &str) {}
+    }
+
+    #[test]
+    fn no_component_takes_much_of_the_pool() {
+        let engine = Engine::default();
+        let starts = |module: &str, instances: usize| {
+            let text = format!(
+                "(component (core module $m {module}) {})",
+                "(core instance (instantiate $m))".repeat(instances)
+            );
+            let component = Component::from_binary(&engine, &wat::parse_str(text).unwrap()).unwrap();
+            let state = State::new(Logs::default().gate(Arc::new(Silent)), 1 << 30);
+            let mut store = Store::new(&engine, state);
+            store.limiter(|state| &mut state.bounds);
+            Linker::new(&engine).instantiate(&mut store, &component).is_ok()
+        };
+        let memories = |count| starts("(memory 0)", count);
+        assert_eq!((memories(MAX_MEMORIES), memories(MAX_MEMORIES + 1)), (true, false));
+        let tables = |count| starts("(table 0 funcref) (table 0 funcref)", count);
+        assert_eq!((tables(MAX_TABLES / 2), tables(MAX_TABLES / 2 + 1)), (true, false));
+        let instances = |count| starts("", count);
+        assert_eq!((instances(MAX_INSTANCES), instances(MAX_INSTANCES + 1)), (true, false));
     }
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use wasmtime::Engine;
 
-/// Time between two ticks: a deadline is noticed at most about this much too late.
+/// Time between two ticks, or a little more: the thread sleeps at least as long. A deadline is noticed at the first tick after it.
 pub(crate) const TICK: Duration = Duration::from_millis(2);
 /// Ticks without a call until the thread parks. Waking it costs a system call, which frequent calls shall not pay each time.
 const LINGER_TICKS: u32 = 100;

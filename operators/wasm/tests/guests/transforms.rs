@@ -228,7 +228,7 @@ fn a_record_explains_itself_and_nothing_else_does() {
     check(&format!("(if {is_last} (then (loop $again (br $again)))) {goes_on}"), deadline, Some(2));
     check(
         &format!("(if {is_last} (then (return (i32.const -8)))) {goes_on}"),
-        { CallError::Output("pointer out of bounds of memory".into()) },
+        CallError::Output("pointer out of bounds of memory".into()),
         Some(2),
     );
 }

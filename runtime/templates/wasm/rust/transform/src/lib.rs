@@ -1,5 +1,7 @@
 //! What this guest does: it puts `*` for every digit of a text, and counts them.
 
+use std::borrow::Cow;
+
 use logmill_guest::{Message, Out, Port, Transform};
 use serde::Deserialize;
 
@@ -12,9 +14,11 @@ struct Config {
 /// What comes in.
 #[derive(Deserialize)]
 struct Row<'a> {
-    author: &'a str,
+    // Borrowed where it can be: a text with escapes in it is a copy.
     #[serde(borrow)]
-    text: std::borrow::Cow<'a, str>,
+    author: Cow<'a, str>,
+    #[serde(borrow)]
+    text: Cow<'a, str>,
 }
 
 logmill_guest::record! {
@@ -52,7 +56,7 @@ impl Transform for Mask {
         }
         let masked = row.text.chars().filter(char::is_ascii_digit).count() as i32;
         let text = row.text.chars().map(|c| if c.is_ascii_digit() { self.mask } else { c }).collect();
-        out.json(&Masked { author: row.author.to_owned(), text, masked })
+        out.json(&Masked { author: row.author.into_owned(), text, masked })
     }
 }
 
@@ -66,7 +70,7 @@ mod tests {
     #[test]
     fn digits_are_masked_and_counted() {
         let guest = Transforming::<Mask>::new(r##"{"mask":"#"}"##).unwrap();
-        let entries = guest.transform(&[Record::of(r#"{"author":"ann","text":"room 101"}"#)]).unwrap();
+        let entries = guest.transform(&[Record::of(r#"{"author":"\u0061nn","text":"room 101"}"#)]).unwrap();
         let (output, record) = entries[0].what.as_ref().unwrap();
         assert_eq!(output, "masked");
         let expected = Masked { author: "ann".into(), text: "room ###".into(), masked: 3 };
