@@ -3,6 +3,7 @@
 pub mod cli;
 pub mod embedded_log;
 pub mod engine;
+mod guest_log;
 pub mod metrics;
 pub mod modules;
 pub mod node_config;

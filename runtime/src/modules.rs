@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use logmill_pipelines::{ByteSize, DurationSpec, OperatorSpec, PipelineSpec};
-use logmill_wasm::{Guest, GuestLog, Host, Level, Limits, MAX_MODULE_BYTES};
+use logmill_wasm::{Guest, Host, Limits, MAX_MODULE_BYTES};
 
 /// The modules that a pipeline names, loaded or not.
 #[derive(Clone, Default)]
@@ -100,27 +100,5 @@ pub fn limits(memory: Option<ByteSize>, deadline: Option<DurationSpec>) -> Limit
     Limits {
         memory_bytes: memory.map_or(default.memory_bytes, |memory| memory.bytes()),
         deadline: deadline.map_or(default.deadline, |deadline| -> Duration { deadline.0 }),
-    }
-}
-
-/// The lines that a guest logs become events of this process's log, with the names of the pipeline and of the part.
-pub fn guest_log(pipeline: &str, part: &str) -> Arc<dyn GuestLog> {
-    Arc::new(Lines { pipeline: pipeline.to_owned(), part: part.to_owned() })
-}
-
-struct Lines {
-    pipeline: String,
-    part: String,
-}
-
-impl GuestLog for Lines {
-    fn line(&self, level: Level, message: &str) {
-        let Self { pipeline, part } = self;
-        match level {
-            Level::Debug => tracing::debug!(target: "guest", pipeline, part, "{message}"),
-            Level::Info => tracing::info!(target: "guest", pipeline, part, "{message}"),
-            Level::Warn => tracing::warn!(target: "guest", pipeline, part, "{message}"),
-            Level::Error => tracing::error!(target: "guest", pipeline, part, "{message}"),
-        }
     }
 }

@@ -17,6 +17,7 @@ use logmill_wasm::Limits;
 
 use super::address::Address;
 use super::print;
+use crate::guest_log::guest_log;
 use crate::modules;
 use crate::query::{self, Answer, Query, QueryError};
 
@@ -76,7 +77,7 @@ fn functions(named: &[String], address: &Address) -> anyhow::Result<Functions> {
         let (path, wanted) = rest.rsplit_once('#').unwrap_or((rest, name));
         let wrong = |message: &dyn std::fmt::Display| anyhow!("--function {name}: {message}");
         let guest = modules::load(Path::new(path), path, cache_dir.as_deref()).map_err(|error| wrong(&error))?;
-        let log = modules::guest_log("sql", name);
+        let log = guest_log("sql", name);
         let found = wasm::functions(&guest, None, Limits::default(), log).map_err(|error| wrong(&error))?;
         let Some(function) = found.iter().find(|function| function.name() == wanted) else {
             let names = found.iter().map(|function| function.name()).collect::<Vec<_>>().join(", ");

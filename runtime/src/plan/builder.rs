@@ -15,6 +15,7 @@ use logmill_pipelines::{
 
 use super::body::{OperatorBody, WasmBody};
 use super::{PlannedFunction, PlannedOperator, PlannedSink, Schemas};
+use crate::guest_log::guest_log;
 use crate::modules::{self, Modules};
 
 /// What is known so far while a plan is made.
@@ -101,7 +102,7 @@ impl Builder<'_> {
         let at = |key: &str, message: &str| self.pipeline.error_at(&["functions", name, key], message);
         let guest = self.modules.get(&spec.wasm).map_err(|why| at("wasm", &why))?;
         let limits = modules::limits(spec.memory, spec.deadline);
-        let log = modules::guest_log(&self.pipeline.spec.pipeline, name);
+        let log = guest_log(&self.pipeline.spec.pipeline, name);
         let found = wasm::functions(guest, spec.config.as_ref(), limits, log);
         let found = found.map_err(|error| self.refused(&["functions", name, "wasm"], &error))?;
         let wanted = spec.function.as_deref().unwrap_or(name);
@@ -196,7 +197,7 @@ impl Builder<'_> {
             input: relations.first()?,
             config: wasm.config.as_ref(),
             limits,
-            log: modules::guest_log(&self.pipeline.spec.pipeline, name),
+            log: guest_log(&self.pipeline.spec.pipeline, name),
         });
         match planned {
             Ok(plan) => Some(OperatorBody::Wasm(WasmBody { input: wasm.input.clone(), plan, limits })),
