@@ -51,7 +51,7 @@ impl Modules {
 /// # Errors
 /// Why it cannot be used.
 pub fn load(path: &Path, shown: &str, cache_dir: Option<&Path>) -> Result<Guest, String> {
-    let bytes = read(path).map_err(|error| match error.kind() {
+    let bytes = read(path, MAX_MODULE_BYTES).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => format!("there is no file `{}`", path.display()),
         _ => format!("could not read `{}`: {error}", path.display()),
     })?;
@@ -59,9 +59,9 @@ pub fn load(path: &Path, shown: &str, cache_dir: Option<&Path>) -> Result<Guest,
 }
 
 /// The bytes of a module, but no more than show that it is too large.
-fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+fn read(path: &Path, most: u64) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(MAX_MODULE_BYTES + 1).read_to_end(&mut bytes)?;
+    File::open(path)?.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
@@ -100,5 +100,21 @@ pub fn limits(memory: Option<ByteSize>, deadline: Option<DurationSpec>) -> Limit
     Limits {
         memory_bytes: memory.map_or(default.memory_bytes, |memory| memory.bytes()),
         deadline: deadline.map_or(default.deadline, |deadline| -> Duration { deadline.0 }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn of_a_file_that_is_too_large_no_more_is_read_than_shows_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.wasm");
+        std::fs::write(&path, b"0123456789").unwrap();
+        for (most, read_bytes) in [(0, 1), (4, 5), (9, 10), (10, 10), (u64::MAX, 10)] {
+            assert_eq!(read(&path, most).unwrap().len(), read_bytes, "{most} allowed");
+        }
     }
 }

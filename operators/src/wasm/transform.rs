@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Int32Type, Int64Type, SchemaRef};
-use logmill_wasm::{Content, Instance, Moment};
+use logmill_wasm::{Content, Instance, Moment, readable};
 
 use super::batches::{instantiate, other_answer};
 use super::live::{Failure, FailureKind, GuestState, Live, Made, Spawn};
@@ -130,8 +130,9 @@ pub(super) fn take(
     };
     for entry in entries {
         if let What::Failed(reason) = entry.what {
-            let reason = if reason.is_empty() { "the guest gives no reason" } else { reason };
-            reject(entry.message, reason.to_owned(), &mut rejected);
+            let reason = readable(reason);
+            let reason = if reason.is_empty() { "the guest gives no reason".to_owned() } else { reason };
+            reject(entry.message, reason, &mut rejected);
         }
     }
     let mut port_values = Vec::with_capacity(outputs.len());

@@ -66,7 +66,6 @@ impl Host {
             let message = format!("it has more than the {MAX_MODULE_BYTES} bytes that are allowed");
             return Err(WasmError::Invalid(message));
         }
-        let _alone = self.inner.compiling.lock().unwrap_or_else(PoisonError::into_inner);
         let form = with_large_stack(|| match sniff::form(module)? {
             Form::Component => self.load_component(module),
             Form::Componentised(component) => self.load_component(&component),
@@ -83,14 +82,22 @@ impl Host {
         bytes: &[u8],
         compile: fn(&Engine, &[u8]) -> wasmtime::Result<C>,
     ) -> Result<C, WasmError> {
-        let engine = &self.inner.engine;
-        let Some(cache) = &self.inner.cache else { return compile(engine, bytes).map_err(invalid) };
-        let key = Key::new(engine, bytes);
-        if let Some(compiled) = cache.get(engine, &key) {
+        let Inner { engine, cache, compiling, .. } = &*self.inner;
+        let cache = cache.as_ref().map(|cache| (cache, Key::new(engine, bytes)));
+        let kept = || cache.as_ref().and_then(|(cache, key)| cache.get(engine, key));
+        if let Some(compiled) = kept() {
+            return Ok(compiled);
+        }
+        let alone = compiling.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whoever was waited for may have compiled the same.
+        if let Some(compiled) = kept() {
             return Ok(compiled);
         }
         let compiled = compile(engine, bytes).map_err(invalid)?;
-        cache.put(&key, &compiled);
+        if let Some((cache, key)) = &cache {
+            cache.put(key, &compiled);
+        }
+        drop(alone);
         Ok(compiled)
     }
 

@@ -39,3 +39,4 @@ pub use crate::host::{Host, MAX_MODULE_BYTES};
 pub use crate::instance::{Instance, TakeRows};
 pub use crate::log::{GuestLog, Level};
 pub use crate::state::Moment;
+pub use crate::trap::readable;

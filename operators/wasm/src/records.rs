@@ -10,7 +10,7 @@ use crate::exports::{RecordParams, RecordResult};
 use crate::guest::Limits;
 use crate::instance::begin;
 use crate::state::{Moment, State};
-use crate::trap::{Fault, bounded};
+use crate::trap::{Fault, readable};
 
 /// The length that stands for null.
 const NULL: u32 = u32::MAX;
@@ -172,7 +172,7 @@ impl Results {
 
     fn error(&mut self, index: u32, message: &str) -> Result<(), String> {
         self.entry(index, KIND_ERROR)?;
-        self.field(Some(bounded(message).as_bytes()))
+        self.field(Some(readable(message).as_bytes()))
     }
 
     fn entry(&mut self, index: u32, kind: u8) -> Result<(), String> {
@@ -204,5 +204,26 @@ impl Results {
             *entries = self.entries.to_le_bytes();
         }
         self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bindings::EmittedMessage;
+
+    #[test]
+    fn few_of_many_outputs_are_named() {
+        let outputs: Vec<String> = (0..12).map(|number| format!("o{number}")).collect();
+        let check = |name: &str, known: usize, expected: &str| {
+            let message = EmittedMessage { key: None, value: None, headers: Vec::new(), timestamp: None };
+            let emitted = vec![Emitted { output: Some(name.to_owned()), message }];
+            let error = number(emitted, outputs.get(..known).unwrap_or_default()).err().unwrap_or_default();
+            assert_eq!(error, expected);
+        };
+        check("o1", 2, "");
+        check("x", 2, "the guest gave a record for output `x`, it has `o0`, `o1`");
+        let ten = "`o0`, `o1`, `o2`, `o3`, `o4`, `o5`, `o6`, `o7`, `o8`, `o9`";
+        check("x", 12, &format!("the guest gave a record for output `x`, it has {ten} and 2 more"));
     }
 }

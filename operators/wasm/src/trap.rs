@@ -60,7 +60,7 @@ impl CallError {
     fn bounded(mut self) -> CallError {
         if let CallError::Refused { message, .. } | CallError::Trapped(message) | CallError::Output(message) = &mut self
         {
-            *message = bounded(message);
+            *message = readable(message);
         }
         self
     }
@@ -75,15 +75,17 @@ impl WasmError {
         | WasmError::Export(message)
         | WasmError::Start(message) = &mut self
         {
-            *message = bounded(message);
+            *message = readable(message);
         }
         self
     }
 }
 
-/// What a guest says, or what is said of it with names of its own: one line of what can be shown, and no more of it than anyone
-/// wants to read.
-pub(crate) fn bounded(message: &str) -> String {
+/// What a guest says, or what is said of it with names of its own, as it can be put into an error: one line without control
+/// characters, at most 4 KiB of it, and `...` if there was more. All errors of this crate are so; what lies in packed results is
+/// as the guest wrote it.
+pub fn readable(message: &str) -> String {
+    let message = message.trim_end();
     // A byte more than is kept shows that it was longer; what is cut off need not be read.
     let shown = one_line(cut(message, MAX_MESSAGE_BYTES + 1));
     if shown.len() <= MAX_MESSAGE_BYTES && message.len() <= MAX_MESSAGE_BYTES {
@@ -160,16 +162,16 @@ mod tests {
 
     #[test]
     fn what_guests_say_is_one_line_and_no_more_than_anyone_reads() {
-        let check = |message: &str, expected: &str| assert_eq!(bounded(message), expected);
+        let check = |message: &str, expected: &str| assert_eq!(readable(message), expected);
         check("no such key", "no such key");
-        check("two\r\nlines\nand\tmore\n", "two lines and\tmore ");
+        check("two\r\nlines\nand\tmore\n", "two lines and\tmore");
         check("\u{1b}[2Jred", "\u{fffd}[2Jred");
         let long = "a".repeat(MAX_MESSAGE_BYTES);
         check(&long, &long);
         check(&format!("{long}b"), &format!("{long}..."));
         let cut_character = format!("{}é", &long[1..]);
         check(&cut_character, &format!("{}...", &long[1..]));
-        let growing = bounded(&"\u{1}".repeat(10 * MAX_MESSAGE_BYTES));
+        let growing = readable(&"\u{1}".repeat(10 * MAX_MESSAGE_BYTES));
         assert!(growing.len() <= MAX_MESSAGE_BYTES + 3, "{} bytes", growing.len());
     }
 

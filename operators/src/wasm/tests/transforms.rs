@@ -178,7 +178,7 @@ fn a_row_is_rejected_with_all_that_was_made_of_it() {
         .message(0, 0, Some(br#"{"n": 1}"#))
         .message(1, 1, Some(b"lost with its other half"))
         .message(1, 0, Some(br#"{"n": 300}"#))
-        .failed(2, "it says no")
+        .failed(2, "it\nsays no\n")
         .failed(3, "")
         .message(4, 0, Some(br#"{"n": 4}{"n": 5}"#))
         .message(5, 1, Some(b"\xff\xfe"))

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use logmill_wasm::Host;
+use logmill_wasm::{Host, MAX_MODULE_BYTES};
 
 use crate::build::{BASE, HOST_IMPORTS, LIMITS, batch, component, host, identity, operator_text, refuse, start, typed};
 
@@ -52,6 +52,12 @@ fn what_is_no_module_is_told_what_it_is() {
     check(&module[..module.len() / 2], "cut off");
     let component = identity();
     check(&component[..component.len() / 2], "unexpected end");
+}
+
+#[test]
+fn a_module_that_is_too_large_is_not_looked_at() {
+    let zeros = vec![0; usize::try_from(MAX_MODULE_BYTES).unwrap() + 1];
+    assert!(refuse(&zeros).contains("more than the 268435456 bytes that are allowed"));
 }
 
 #[test]
