@@ -160,20 +160,25 @@ impl Drop for LogGate {
 /// The logs that instances were given, each with its rate, which outlives the instances: a guest that fails on every row is
 /// replaced by new ones as often.
 #[derive(Default)]
-pub(crate) struct Logs(Mutex<Vec<(Weak<dyn GuestLog>, Arc<Rated>)>>);
+pub(crate) struct Logs(Mutex<Vec<Known>>);
+
+struct Known {
+    log: Weak<dyn GuestLog>,
+    rated: Arc<Rated>,
+}
 
 impl Logs {
     /// A new instance's way to a log.
     pub(crate) fn gate(&self, log: Arc<dyn GuestLog>) -> LogGate {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|(log, _)| log.strong_count() > 0);
+        known.retain(|known| known.log.strong_count() > 0);
         // Nothing else can be at the address of a log that is held, even if weakly.
-        let same = known.iter().find(|(known, _)| std::ptr::addr_eq(known.as_ptr(), Arc::as_ptr(&log)));
+        let same = known.iter().find(|known| std::ptr::addr_eq(known.log.as_ptr(), Arc::as_ptr(&log)));
         let rated = match same {
-            Some((_, rated)) => Arc::clone(rated),
+            Some(same) => Arc::clone(&same.rated),
             None => {
                 let rated = Arc::<Rated>::default();
-                known.push((Arc::downgrade(&log), Arc::clone(&rated)));
+                known.push(Known { log: Arc::downgrade(&log), rated: Arc::clone(&rated) });
                 rated
             }
         };

@@ -112,7 +112,7 @@ fn link_instance(
 fn link_host_function(linked: &mut LinkerInstance<'_, State>, name: &str) -> Result<(), String> {
     let done = match name {
         "log" => linked.func_wrap("log", |mut context: Context<'_>, (level, message): (HostLevel, WasmStr)| {
-            // Read where it lies, but for the check that it is a text: no copy of what is cut off.
+            // All of it is checked to be a text, at the speed of reading it once; UTF-8 is not copied for that.
             let message = cut(&message.to_str(&context)?, MAX_LOG_BYTES).to_owned();
             context.data_mut().log.log(level.into(), &message);
             Ok(())
