@@ -11,6 +11,14 @@ pub enum OperatorError {
         /// What is wrong.
         message: String,
     },
+    /// The operator's code says that it does not take over the state that an earlier run left.
+    #[error("operator `{operator}`: {message}")]
+    StateRefused {
+        /// The operator's name in the pipeline.
+        operator: String,
+        /// What it said.
+        message: String,
+    },
     /// An expression or a conversion failed in a way that no single row is to blame for.
     #[error("operator `{operator}` failed")]
     Execution {

@@ -147,7 +147,8 @@ pub trait Operator: Send {
     /// When `on_timer` shall be called next, in µs since the Unix epoch.
     fn next_timer(&self) -> Option<i64>;
 
-    /// Nothing more comes on the port.
+    /// Nothing more comes on the port in this run. A later run may go on from the state after it, with more input or
+    /// none, and say so again: an operator that puts something out at the end remembers that it did.
     fn on_end(&mut self, port: Port, out: &mut dyn Output) -> Result<Progress, OperatorError>;
 
     /// Freezes the state at a barrier. Empty for a stateless operator.

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use logmill_wasm::{CallError, Instance, Moment};
+use logmill_wasm::{CallError, Instance, Limits, Moment};
 
 use super::ipc;
-use super::live::{Failure, FailureKind, GuestState, Live, Made, Spawn};
+use super::live::{Allowed, Failure, FailureKind, GuestState, Live, Made, Spawn, ample};
 use super::plan::{Answer, Planned};
 use crate::error::OperatorError;
 
@@ -27,11 +27,18 @@ impl BatchSpawn {
     }
 }
 
-/// An instance of a planned module.
+/// An instance of a planned module, which has ample time to describe itself.
 pub(super) fn instantiate(planned: &Planned) -> Result<Instance, OperatorError> {
-    let instance = planned.guest.instantiate(&planned.limits, Arc::clone(&planned.log));
+    let limits = Limits { deadline: ample(planned.limits.deadline), ..planned.limits };
+    let instance = planned.guest.instantiate(&limits, Arc::clone(&planned.log));
     instance
         .map_err(|source| OperatorError::Execution { operator: planned.operator.to_string(), source: Box::new(source) })
+}
+
+/// Sets how long calls into an instance may take.
+pub(super) fn allow(instance: &mut Instance, planned: &Planned, time: Allowed) {
+    let deadline = planned.limits.deadline;
+    instance.set_deadline(if time == Allowed::Ample { ample(deadline) } else { deadline });
 }
 
 /// What is said where an instance describes itself in another way than when the pipeline was planned.
@@ -57,7 +64,10 @@ impl Spawn for BatchSpawn {
         let mut instance = instantiate(planned)?;
         let Answer::Batches { input, signature } = &planned.answer else { return Err(other_answer(planned)) };
         match instance.signature(at, input, &planned.config) {
-            Ok(again) if again == *signature => Ok(BatchGuest { instance, planned: Arc::clone(planned) }),
+            Ok(again) if again == *signature => {
+                allow(&mut instance, planned, Allowed::Deadline);
+                Ok(BatchGuest { instance, planned: Arc::clone(planned) })
+            }
             Ok(_) => Err(other_answer(planned)),
             Err(source) => {
                 Err(OperatorError::Execution { operator: planned.operator.to_string(), source: Box::new(source) })
@@ -112,6 +122,10 @@ impl Live for BatchGuest {
     fn restore(&mut self, at: Moment, state: &GuestState) -> Result<(), Failure> {
         Ok(self.instance.restore(at, state.version, &state.bytes)?)
     }
+
+    fn allow(&mut self, time: Allowed) {
+        allow(&mut self.instance, &self.planned, time);
+    }
 }
 
 impl From<CallError> for Failure {
@@ -119,6 +133,7 @@ impl From<CallError> for Failure {
         let kind = match &error {
             CallError::Refused { .. } => FailureKind::Refused,
             CallError::Deadline { .. } => FailureKind::Deadline,
+            CallError::Memory { .. } => FailureKind::Memory,
             _ => FailureKind::Broken,
         };
         let row = match &error {

@@ -72,7 +72,7 @@ pub fn functions(
     if described.is_empty() {
         return Err(PlanError::new("the module has no functions"));
     }
-    let moments = Moments::new(Arc::new(system_time_us), guest.digest());
+    let moments = Moments::new(Arc::new(system_time_us), &format!("{} {config}", guest.digest()), 0);
     let idle = Idle { instances: vec![instance], patience: Patience::default(), moments };
     let pool = Arc::new(Pool { guest: guest.clone(), config, limits, log, signatures, idle: Mutex::new(idle) });
     let function = |(name, arguments, returns, deterministic)| WasmFunction {

@@ -1,9 +1,11 @@
 //! What the operator asks of a guest, whatever its kind: so that narrowing and replaying know nothing of WebAssembly.
 
+use std::time::Duration;
+
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use logmill_wasm::Moment;
-use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::error::OperatorError;
 use crate::operator::{Clock, Port};
@@ -21,6 +23,28 @@ pub(super) trait Live: Send {
 
     /// Takes a state over, before anything else.
     fn restore(&mut self, at: Moment, state: &GuestState) -> Result<(), Failure>;
+
+    /// From now on calls may take ample time, or no more than the pipeline's `deadline:`, as at the beginning. What the
+    /// operator does on its own account (snapshots, states restored, calls made again) is not held to a deadline that was
+    /// chosen for a batch of rows.
+    fn allow(&mut self, time: Allowed);
+}
+
+/// How long a call may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Allowed {
+    /// What the pipeline's `deadline:` says.
+    Deadline,
+    /// As long as [`ample`] says.
+    Ample,
+}
+
+/// The least that is ample.
+const LEAST_AMPLE: Duration = Duration::from_secs(30);
+
+/// What a call may take that holds up nothing but a restart or a commit: far longer than a call on rows.
+pub(super) fn ample(deadline: Duration) -> Duration {
+    deadline.saturating_mul(10).max(LEAST_AMPLE)
 }
 
 /// Makes guests that are as at the beginning.
@@ -63,6 +87,24 @@ pub(super) enum FailureKind {
     Broken,
     /// It broke, as it took too long.
     Deadline,
+    /// It broke for want of memory.
+    Memory,
+}
+
+impl FailureKind {
+    /// Whether the next guest may well do what this one did not: the machine was held up, or the memory was used up by
+    /// what came before.
+    pub(super) fn may_pass(self) -> bool {
+        matches!(self, Self::Deadline | Self::Memory)
+    }
+}
+
+/// The longest text of a guest that is handed on.
+const MAX_TEXT_BYTES: usize = 4 * 1024;
+
+/// A text of a guest, no longer than anyone wants to read.
+pub(super) fn bounded(text: &str) -> &str {
+    text.get(..text.floor_char_boundary(MAX_TEXT_BYTES)).unwrap_or(text)
 }
 
 /// What came of rows.
@@ -124,15 +166,16 @@ impl Made {
     }
 }
 
-/// The moments of one operator's calls: no two calls have the same randomness.
+/// The moments of one operator's calls on one worker: no two calls have the same randomness, on whichever workers they are.
 pub(super) struct Moments {
     clock: Clock,
     seed: u64,
 }
 
 impl Moments {
-    pub(super) fn new(clock: Clock, operator: &str) -> Self {
-        Self { clock, seed: xxh3_64(operator.as_bytes()) }
+    /// `number` differs between the operator's workers, whose clocks may say the same.
+    pub(super) fn new(clock: Clock, operator: &str, number: u64) -> Self {
+        Self { clock, seed: xxh3_64_with_seed(operator.as_bytes(), number) }
     }
 
     pub(super) fn next(&mut self) -> Moment {
@@ -140,5 +183,34 @@ impl Moments {
         // The clock is part of it, so that guests do not draw the same after a restart.
         self.seed = xxh3_64_with_seed(&now_us.to_le_bytes(), self.seed);
         Moment { now_us, seed: self.seed }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn no_two_calls_have_the_same_randomness_on_any_worker() {
+        let seeds = |number: u64| {
+            let mut moments = Moments::new(Arc::new(|| 5), "op", number);
+            [moments.next(), moments.next()].map(|moment| moment.seed)
+        };
+        let mut all = [seeds(0), seeds(1), seeds(2)].concat();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), 6);
+        assert_eq!(seeds(1), seeds(1), "with the same clock it is the same again");
+    }
+
+    #[test]
+    fn what_is_no_call_on_rows_has_ample_time() {
+        for (deadline, expected) in [(1, 30), (4, 40), (u64::MAX, u64::MAX)] {
+            assert_eq!(ample(Duration::from_secs(deadline)).as_secs(), expected);
+        }
     }
 }

@@ -5,18 +5,25 @@
 //! ```
 //!
 //! A batch that fails is halved until the failing rows are alone. A guest that says which row is to blame spares the
-//! search: what is before it is run, and then what is after it, in halves, as there may be many such rows.
+//! search: what is before it is run, and then what is after it, in halves, as there may be many such rows. A row that was
+//! late, or for which there was no memory, is tried a second time before it is rejected: that may have been no fault of its.
 
 use arrow::array::RecordBatch;
 
 use super::live::{Failure, FailureKind, Made};
-use super::patience::Patience;
+use super::patience::{Patience, Search};
 use crate::error::OperatorError;
+
+/// What running rows gives: the outer error stops the pipeline, the inner one is about the rows.
+pub(super) type Ran = Result<Result<Made, Failure>, OperatorError>;
 
 /// Runs rows on a guest that is as if no failed call had happened.
 pub(super) trait Runner {
-    /// The outer error stops the pipeline, the inner one is about the rows.
-    fn run(&mut self, rows: &RecordBatch) -> Result<Result<Made, Failure>, OperatorError>;
+    /// Runs some rows.
+    fn run(&mut self, rows: &RecordBatch) -> Ran;
+
+    /// Runs one row again that failed by itself, for a reason that may pass.
+    fn run_again(&mut self, row: &RecordBatch, failure: &Failure) -> Ran;
 
     /// How long the guest may go on running into its deadline.
     fn patience(&mut self) -> &mut Patience;
@@ -27,30 +34,32 @@ pub(super) trait Runner {
 
 /// Runs rows; what fails is narrowed to single rows, which are rejected.
 pub(super) fn narrow(runner: &mut impl Runner, rows: &RecordBatch) -> Result<Made, OperatorError> {
-    let at_once = runner.patience().rows_at_once();
-    let starts = (0..rows.num_rows()).step_by(at_once).rev();
-    let mut ranges: Vec<(usize, usize)> = starts.map(|start| (start, at_once.min(rows.num_rows() - start))).collect();
-    let (mut made, mut pieces, mut in_time) = (Made::default(), 0, 0);
-    // Whether many rows at once were late, and whether a row by itself was.
-    let (mut late, mut late_row) = (false, false);
-    while let Some((offset, count)) = ranges.pop() {
-        match attempt(runner, &rows.slice(offset, count))? {
+    let mut narrowing = Narrowing::default();
+    narrowing.to_try(0, rows.num_rows());
+    let mut pieces = 0;
+    while let Some((offset, count)) = narrowing.next(runner.patience().rows_at_once()) {
+        let piece = rows.slice(offset, count);
+        let mut ran = runner.run(&piece)?;
+        paid(runner, &ran, count)?;
+        if count == 1
+            && let Err(failure) = &ran
+            && failure.kind.may_pass()
+        {
+            ran = runner.run_again(&piece, failure)?;
+            paid(runner, &ran, count)?;
+        }
+        match ran {
             Ok(later) => {
-                made.append(later, offset);
-                in_time = in_time.max(count);
+                narrowing.made.append(later, offset);
                 pieces += 1;
             }
-            Err(failure) => {
-                let is_late = failure.kind == FailureKind::Deadline;
-                late |= is_late;
-                late_row |= is_late && count == 1;
-                split(offset, count, failure, &mut ranges, &mut made);
-            }
+            Err(failure) => narrowing.failed(offset, count, failure),
+        }
+        if let Some(rows) = narrowing.search.done_until(narrowing.done(rows.num_rows())) {
+            runner.patience().too_many(rows);
         }
     }
-    if late && !late_row {
-        runner.patience().slow(in_time);
-    }
+    let mut made = narrowing.made;
     made.merge_rejected();
     if pieces > 1 {
         let operator = || runner.operator().to_owned();
@@ -59,38 +68,74 @@ pub(super) fn narrow(runner: &mut impl Runner, rows: &RecordBatch) -> Result<Mad
     Ok(made)
 }
 
-fn attempt(runner: &mut impl Runner, rows: &RecordBatch) -> Result<Result<Made, Failure>, OperatorError> {
-    let ran = runner.run(rows)?;
+/// Takes a call into account; fails if it was one too many.
+fn paid(runner: &mut impl Runner, ran: &Result<Made, Failure>, rows: usize) -> Result<(), OperatorError> {
     let patience = runner.patience();
-    let ran_out = match &ran {
+    let tried = match ran {
         Ok(_) => {
-            patience.rewarded(rows.num_rows());
-            return Ok(ran);
+            patience.rewarded(rows);
+            Ok(())
         }
         Err(failure) => patience.tried(failure),
     };
-    match ran_out {
-        Ok(()) => Ok(ran),
-        Err(message) => Err(OperatorError::Failed { operator: runner.operator().to_owned(), message }),
-    }
+    tried.map_err(|message| OperatorError::Failed { operator: runner.operator().to_owned(), message })
 }
 
-/// Says what to try next of some rows that failed: the last range first.
-fn split(offset: usize, count: usize, failure: Failure, ranges: &mut Vec<(usize, usize)>, made: &mut Made) {
-    let mut halves = |offset: usize, count: usize| {
-        let half = count / 2;
-        let pieces = [(offset + half, count - half), (offset, half)];
-        ranges.extend(pieces.into_iter().filter(|(_, count)| *count > 0));
-    };
-    match failure.row.filter(|row| *row < count) {
-        _ if count <= 1 => made.reject(offset, failure.message),
-        Some(row) => {
-            halves(offset + row + 1, count - row - 1);
-            if row > 0 {
-                ranges.push((offset, row));
-            }
-            made.reject(offset + row, failure.message);
+#[derive(Default)]
+struct Narrowing {
+    /// What is to be tried, as first row and number of rows; the first rows last.
+    ranges: Vec<(usize, usize)>,
+    search: Search,
+    made: Made,
+}
+
+impl Narrowing {
+    /// The next rows to try, no more than may be at once.
+    fn next(&mut self, at_once: usize) -> Option<(usize, usize)> {
+        let (offset, count) = self.ranges.pop()?;
+        let now = count.min(at_once.max(1));
+        self.to_try(offset + now, count - now);
+        Some((offset, now))
+    }
+
+    fn to_try(&mut self, offset: usize, count: usize) {
+        if count > 0 {
+            self.ranges.push((offset, count));
         }
-        None => halves(offset, count),
+    }
+
+    /// All rows before this one are done with.
+    fn done(&self, rows: usize) -> usize {
+        self.ranges.last().map_or(rows, |(offset, _)| *offset)
+    }
+
+    /// Says what to try next of some rows that failed.
+    fn failed(&mut self, offset: usize, count: usize, failure: Failure) {
+        match (failure.kind, failure.row) {
+            (FailureKind::Deadline, _) if count <= 1 => self.search.blame_one(),
+            // A guest that takes a record at a time has its deadline for each, so that no number of them is too many.
+            (FailureKind::Deadline, None) => self.search.late(offset, count),
+            _ => {}
+        }
+        match failure.row.filter(|row| *row < count) {
+            _ if count <= 1 => self.made.reject(offset, failure.message),
+            Some(row) => {
+                let after = offset + row + 1;
+                let half = (count - row - 1) / 2;
+                self.to_try(after + half, count - row - 1 - half);
+                self.to_try(after, half);
+                match failure.kind.may_pass() {
+                    // By itself it shows whether it is to blame.
+                    true => self.to_try(offset + row, 1),
+                    false => self.made.reject(offset + row, failure.message),
+                }
+                self.to_try(offset, row);
+            }
+            None => {
+                let half = count / 2;
+                self.to_try(offset + half, count - half);
+                self.to_try(offset, half);
+            }
+        }
     }
 }

@@ -8,7 +8,7 @@ use logmill_pipelines::flow::{CheckpointEpoch, Op, Origin, RowBatch, SplitId, Wa
 
 use super::live::{Made, Moments, Spawn};
 use super::narrow::narrow;
-use super::patience::BATCH_ROWS;
+use super::patience::{BATCH_ROWS, Patience};
 use super::select::Selector;
 use super::shard::Shard;
 use super::state;
@@ -28,8 +28,10 @@ pub(super) struct Parts<S> {
     /// With the hidden columns.
     pub(super) outputs: Vec<PortSchema>,
     pub(super) stateful: bool,
-    /// Whether the guest wants to know of event time.
+    /// Whether the guest wants to know of event time; for guests with state.
     pub(super) watermarks: bool,
+    /// Differs between the workers.
+    pub(super) number: u64,
 }
 
 /// A guest at work on a worker.
@@ -39,9 +41,8 @@ pub(super) struct WasmOperator<S: Spawn> {
     wanted: Selector,
     outputs: Vec<PortSchema>,
     watermarks: bool,
-    /// Whether the guest knows that the input has ended.
-    ended: bool,
     guests: Guests<S::Guest>,
+    number: u64,
     moments: Moments,
     work: Option<Work>,
     pending: VecDeque<Put>,
@@ -49,7 +50,11 @@ pub(super) struct WasmOperator<S: Spawn> {
 
 enum Guests<G> {
     One(Box<Stateless<G>>),
-    OneAShard(BTreeMap<u32, Shard<G>>),
+    OneAShard {
+        shards: BTreeMap<u32, Shard<G>>,
+        /// Kept also for shards that are forgotten, as nothing but bad rows came to them.
+        patience: BTreeMap<u32, Patience>,
+    },
 }
 
 /// What is not done with.
@@ -60,7 +65,7 @@ enum Work {
     },
     /// The shards that it has to be told.
     Watermark {
-        time_us: i64,
+        time: Watermark,
         shards: VecDeque<u32>,
     },
 }
@@ -73,12 +78,14 @@ enum Put {
 
 impl<S: Spawn> WasmOperator<S> {
     pub(super) fn new(parts: Parts<S>) -> Self {
-        let Parts { spawn, input, wanted, outputs, stateful, watermarks } = parts;
-        let guests =
-            if stateful { Guests::OneAShard(BTreeMap::new()) } else { Guests::One(Box::new(Stateless::default())) };
-        let moments = Moments::new(Arc::new(system_time_us), spawn.operator());
+        let Parts { spawn, input, wanted, outputs, stateful, watermarks, number } = parts;
+        let guests = match stateful {
+            true => Guests::OneAShard { shards: BTreeMap::new(), patience: BTreeMap::new() },
+            false => Guests::One(Box::new(Stateless::default())),
+        };
+        let moments = Moments::new(Arc::new(system_time_us), spawn.operator(), number);
         let (work, pending) = (None, VecDeque::new());
-        Self { spawn, inputs: [input], wanted, outputs, watermarks, ended: false, guests, moments, work, pending }
+        Self { spawn, inputs: [input], wanted, outputs, watermarks, guests, number, moments, work, pending }
     }
 
     fn failed(&self, message: impl Into<String>) -> OperatorError {
@@ -110,7 +117,7 @@ impl<S: Spawn> WasmOperator<S> {
             match self.work.take() {
                 None => return Ok(Progress::Done),
                 Some(Work::Rows { batch, next_row }) => self.rows(batch, next_row)?,
-                Some(Work::Watermark { time_us, shards }) => self.watermark(time_us, shards)?,
+                Some(Work::Watermark { time, shards }) => self.watermark(time, shards)?,
             }
         }
     }
@@ -130,9 +137,10 @@ impl<S: Spawn> WasmOperator<S> {
         let shard = batch.origin.as_ref().map_or(0, |origin| state_shard(&origin.split));
         let made = match &mut self.guests {
             Guests::One(guest) => narrow(&mut guest.runner(&self.spawn, &mut self.moments), &selected)?,
-            Guests::OneAShard(shards) => {
+            Guests::OneAShard { shards, patience } => {
                 let guest = shards.entry(shard).or_insert_with(|| Shard::new(self.moments.next()));
-                let made = narrow(&mut guest.runner(&self.spawn, &mut self.moments), &selected)?;
+                let patience = patience.entry(shard).or_default();
+                let made = narrow(&mut guest.runner(&self.spawn, &mut self.moments, patience), &selected)?;
                 if guest.is_blank() {
                     shards.remove(&shard);
                 }
@@ -144,23 +152,19 @@ impl<S: Spawn> WasmOperator<S> {
         Ok(())
     }
 
-    /// Tells the next guest what event time it is.
-    fn watermark(&mut self, time_us: i64, mut shards: VecDeque<u32>) -> Result<(), OperatorError> {
+    /// Tells the guest of the next shard what event time it is.
+    fn watermark(&mut self, time: Watermark, mut shards: VecDeque<u32>) -> Result<(), OperatorError> {
         let Some(shard) = shards.pop_front() else { return Ok(()) };
-        let made = match &mut self.guests {
-            Guests::One(guest) => guest.runner(&self.spawn, &mut self.moments).watermark(time_us)?,
-            Guests::OneAShard(all) => match all.get_mut(&shard) {
-                Some(guest) => guest.runner(&self.spawn, &mut self.moments).watermark(time_us)?,
-                None => Made::default(),
-            },
-        };
+        let Guests::OneAShard { shards: guests, patience } = &mut self.guests else { return Ok(()) };
+        let Some(guest) = guests.get_mut(&shard) else { return Ok(()) };
+        let patience = patience.entry(shard).or_default();
+        let made = guest.runner(&self.spawn, &mut self.moments, patience).watermark(time)?;
         // The rows of a shard belong to it in every operator they flow through: its number is the name of a split of it.
         let split = SplitId::new(shard.to_string());
         let origin = Origin { source: Arc::clone(&self.inputs[0].name), split, offset: -1 };
-        let origin = matches!(self.guests, Guests::OneAShard(_)).then_some(origin);
         let no_rows = RecordBatch::new_empty(Arc::clone(&self.inputs[0].schema));
-        self.put(made, &no_rows, origin.as_ref())?;
-        self.work = Some(Work::Watermark { time_us, shards });
+        self.put(made, &no_rows, Some(&origin))?;
+        self.work = Some(Work::Watermark { time, shards });
         Ok(())
     }
 
@@ -183,16 +187,15 @@ impl<S: Spawn> WasmOperator<S> {
         Ok(())
     }
 
+    /// Tells the shards what event time it is, but for those that know that their input has ended: whether a shard is told
+    /// so depends on its rows alone, and not on how often a run was begun again, or on how many cores.
     fn tell_time(&mut self, time: Watermark, out: &mut dyn Output) -> Result<Progress, OperatorError> {
-        if !self.watermarks || self.ended {
+        let Guests::OneAShard { shards, .. } = &self.guests else { return Ok(Progress::Done) };
+        if !self.watermarks {
             return Ok(Progress::Done);
         }
-        self.ended = time == Watermark::END;
-        let shards = match &self.guests {
-            Guests::One(_) => VecDeque::from([0]),
-            Guests::OneAShard(shards) => shards.keys().copied().collect(),
-        };
-        self.work = Some(Work::Watermark { time_us: time.0, shards });
+        let told = shards.iter().filter(|(_, shard)| !shard.has_ended()).map(|(number, _)| *number);
+        self.work = Some(Work::Watermark { time, shards: told.collect() });
         self.drive(out)
     }
 }
@@ -207,7 +210,7 @@ impl<S: Spawn> Operator for WasmOperator<S> {
     }
 
     fn open(&mut self, context: OpenContext) -> Result<(), OperatorError> {
-        self.moments = Moments::new(context.clock, self.spawn.operator());
+        self.moments = Moments::new(context.clock, self.spawn.operator(), self.number);
         Ok(())
     }
 
@@ -247,11 +250,12 @@ impl<S: Spawn> Operator for WasmOperator<S> {
 
     fn snapshot(&mut self, _: CheckpointEpoch) -> Result<Vec<StateBuffer>, OperatorError> {
         self.is_idle("a snapshot")?;
-        let Guests::OneAShard(shards) = &mut self.guests else { return Ok(Vec::new()) };
+        let Guests::OneAShard { shards, patience } = &mut self.guests else { return Ok(Vec::new()) };
         let mut buffers = Vec::new();
         for (number, shard) in shards {
-            if let Some(state) = shard.runner(&self.spawn, &mut self.moments).changed_state()? {
-                buffers.push(StateBuffer { table: state::TABLE.into(), shard: *number, data: state::encode(&state) });
+            let patience = patience.entry(*number).or_default();
+            if let Some(kept) = shard.runner(&self.spawn, &mut self.moments, patience).changed_state()? {
+                buffers.push(StateBuffer { table: state::TABLE.into(), shard: *number, data: state::encode(&kept) });
             }
         }
         Ok(buffers)
@@ -266,17 +270,16 @@ impl<S: Spawn> Operator for WasmOperator<S> {
             };
             match &self.guests {
                 Guests::One(_) => return Err(unknown("its module keeps no state")),
-                Guests::OneAShard(_) if *table != *state::TABLE => return Err(unknown("has no such table")),
-                Guests::OneAShard(shards) if shards.contains_key(&shard) => {
+                Guests::OneAShard { .. } if *table != *state::TABLE => return Err(unknown("has no such table")),
+                Guests::OneAShard { shards, .. } if shards.contains_key(&shard) => {
                     return Err(self.failed(format!("it is given the state of shard {shard} twice")));
                 }
-                Guests::OneAShard(_) => {}
+                Guests::OneAShard { .. } => {}
             }
-            let state = state::decode(&data);
-            let state =
-                state.map_err(|why| self.failed(format!("the state of shard {shard} cannot be read: {why}")))?;
-            let restored = Shard::restored(&self.spawn, self.moments.next(), state)?;
-            if let Guests::OneAShard(shards) = &mut self.guests {
+            let kept = state::decode(&data);
+            let kept = kept.map_err(|why| self.failed(format!("the state of shard {shard} cannot be read: {why}")))?;
+            let restored = Shard::restored(&self.spawn, self.moments.next(), kept)?;
+            if let Guests::OneAShard { shards, .. } = &mut self.guests {
                 shards.insert(shard, restored);
             }
         }

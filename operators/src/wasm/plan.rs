@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 use logmill_pipelines::ColumnType;
@@ -60,6 +61,8 @@ pub(super) struct Planned {
     stateful: bool,
     watermarks: bool,
     pub(super) state_version: Option<u32>,
+    /// How many workers have taken their share.
+    workers: AtomicU64,
 }
 
 /// What the module said about itself. Each of its instances must say the same.
@@ -85,6 +88,7 @@ impl std::fmt::Debug for WasmPlan {
 /// # Errors
 /// The module cannot be used there: it does not start, refuses its input or its configuration, or makes what cannot flow.
 pub fn plan(request: WasmRequest<'_>) -> Result<WasmPlan, PlanError> {
+    check_role(request.guest.role())?;
     let config = config_text(request.config);
     let mut instance = instantiate(request.guest, &request.limits, &request.log)?;
     let at = moment();
@@ -92,11 +96,24 @@ pub fn plan(request: WasmRequest<'_>) -> Result<WasmPlan, PlanError> {
         Role::Operator { stateful, watermarks } => {
             plan_operator(&request, config, &mut instance, at, stateful, watermarks)
         }
-        Role::Transform { .. } => plan_transform(&request, config, &mut instance, at),
+        Role::Transform { .. } | Role::Function => plan_transform(&request, config, &mut instance, at),
+    }
+}
+
+/// Whether a pipeline has a use for a module of this role as an operator, as far as that alone tells.
+fn check_role(role: Role) -> Result<(), PlanError> {
+    match role {
+        Role::Operator { stateful: false, watermarks: true } => {
+            let message = "the module waits for event time (`watermark`), but remembers nothing (`state`)";
+            let hint = "export `state` too, or leave `watermark` out: without state there is nothing that event time \
+                        completes, and each worker's guest would be told of the end by itself";
+            Err(PlanError::with_hint(message, hint))
+        }
         Role::Function => {
             let hint = "name it under `functions:`, and call the function in an `sql` operator";
             Err(PlanError::with_hint("the module has scalar functions, and is no operator", hint))
         }
+        Role::Operator { .. } | Role::Transform { .. } => Ok(()),
     }
 }
 
@@ -206,6 +223,7 @@ fn finish(request: &WasmRequest<'_>, config: String, planning: Planning) -> Wasm
             stateful,
             watermarks,
             state_version,
+            workers: AtomicU64::new(0),
         }),
     }
 }
@@ -353,6 +371,31 @@ impl WasmPlan {
             outputs: planned.full_outputs.clone(),
             stateful: planned.stateful,
             watermarks: planned.watermarks,
+            number: planned.workers.fetch_add(1, Ordering::Relaxed),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use super::*;
+
+    #[test]
+    fn modules_are_operators_by_what_they_export() {
+        for (role, expected) in [
+            (Role::Operator { stateful: false, watermarks: false }, None),
+            (Role::Operator { stateful: true, watermarks: false }, None),
+            (Role::Operator { stateful: true, watermarks: true }, None),
+            (Role::Operator { stateful: false, watermarks: true }, Some("remembers nothing (`state`)")),
+            (Role::Function, Some("is no operator")),
+        ] {
+            let refused = check_role(role).err().map(|error| error.to_string());
+            match (refused, expected) {
+                (None, None) => {}
+                (refused, expected) => assert!(refused.unwrap().contains(expected.unwrap())),
+            }
         }
     }
 }

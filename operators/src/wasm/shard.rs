@@ -11,11 +11,13 @@
 //! that never saw them belong to one checkpoint epoch.
 
 use arrow::array::RecordBatch;
+use logmill_pipelines::flow::Watermark;
 use logmill_wasm::Moment;
 
-use super::live::{Failure, GuestState, Live, Made, Moments, Spawn};
-use super::narrow::Runner;
+use super::live::{Allowed, Failure, FailureKind, GuestState, Live, Made, Moments, Spawn};
+use super::narrow::{Ran, Runner};
 use super::patience::Patience;
+use super::state::Kept;
 use crate::conformance::as_text;
 use crate::error::OperatorError;
 use crate::operator::Port;
@@ -39,7 +41,8 @@ pub(super) struct Shard<G> {
     call_bytes: usize,
     /// Whether the state may differ from what the engine last got.
     changed: bool,
-    patience: Patience,
+    /// Whether the guest knows that the input has ended: no rows came since it was told.
+    ended: bool,
 }
 
 /// A call that went well.
@@ -81,20 +84,16 @@ fn rows_bytes(rows: &RecordBatch) -> usize {
 impl<G: Live> Shard<G> {
     /// A shard without state.
     pub(super) fn new(born: Moment) -> Self {
-        let patience = Patience::default();
-        Self { guest: None, born, base: None, calls: Vec::new(), call_bytes: 0, changed: false, patience }
+        Self { guest: None, born, base: None, calls: Vec::new(), call_bytes: 0, changed: false, ended: false }
     }
 
-    /// A shard with a state that the engine kept. Fails if the guest refuses it.
-    pub(super) fn restored<S: Spawn<Guest = G>>(
-        spawn: &S,
-        born: Moment,
-        state: GuestState,
-    ) -> Result<Self, OperatorError> {
+    /// A shard with what the engine kept of it. Fails if the guest refuses its state.
+    pub(super) fn restored<S: Spawn<Guest = G>>(spawn: &S, born: Moment, kept: Kept) -> Result<Self, OperatorError> {
         let mut shard = Self::new(born);
         // A state of an earlier version is replaced by one of today's, so that the module need not read it for ever.
-        shard.changed = spawn.state_version().is_some_and(|version| version != state.version);
-        shard.base = Some(state);
+        shard.changed = spawn.state_version().is_some_and(|version| version != kept.state.version);
+        shard.ended = kept.ended;
+        shard.base = Some(kept.state);
         shard.guest = Some(shard.rebuilt(spawn)?);
         Ok(shard)
     }
@@ -104,8 +103,14 @@ impl<G: Live> Shard<G> {
         &'a mut self,
         spawn: &'a S,
         moments: &'a mut Moments,
+        patience: &'a mut Patience,
     ) -> ShardRunner<'a, S> {
-        ShardRunner { shard: self, spawn, moments }
+        ShardRunner { shard: self, spawn, moments, patience }
+    }
+
+    /// Whether there is nothing to tell it of event time: its input has ended, and it knows.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended
     }
 
     /// Whether nothing ever happened to it: such a shard has no state to restore, so it must not live on either.
@@ -117,14 +122,21 @@ impl<G: Live> Shard<G> {
     fn rebuilt<S: Spawn<Guest = G>>(&self, spawn: &S) -> Result<G, OperatorError> {
         let failed = |message| OperatorError::Failed { operator: spawn.operator().to_owned(), message };
         let mut guest = spawn.spawn(self.born)?;
+        guest.allow(Allowed::Ample);
         if let Some(state) = &self.base {
-            guest.restore(self.born, state).map_err(|failure| failed(refusal(state.version, &failure)))?;
+            let restored = guest.restore(self.born, state);
+            restored.map_err(|failure| not_restored(spawn.operator(), state.version, &failure))?;
         }
         for call in &self.calls {
-            let replayed = call.what.call(&mut guest, call.at);
-            let difference = match replayed {
+            let difference = match call.what.call(&mut guest, call.at) {
                 Ok(made) if same_rows(&made.rows, &call.made) => continue,
                 Ok(_) => "put out something else".to_owned(),
+                Err(failure) if failure.kind.may_pass() => {
+                    return Err(failed(format!(
+                        "calls that went well cannot be made again on a new guest: {}",
+                        with_remedy(&failure)
+                    )));
+                }
                 Err(failure) => format!("failed: {}", failure.message),
             };
             return Err(failed(format!(
@@ -133,6 +145,7 @@ impl<G: Live> Shard<G> {
                  randomness it is given"
             )));
         }
+        guest.allow(Allowed::Deadline);
         Ok(guest)
     }
 }
@@ -151,12 +164,31 @@ fn same_rows(a: &[(Port, RecordBatch)], b: &[(Port, RecordBatch)]) -> bool {
     sorted(a) == sorted(b)
 }
 
-/// Why a state could not be restored.
-fn refusal(version: u32, failure: &Failure) -> String {
-    format!(
-        "its guest does not take its state of version {version}: {}; give it a module that does, or start anew with `--fresh`",
-        failure.message
-    )
+/// Why a state could not be restored. Only where the guest itself says so does another state help.
+fn not_restored(operator: &str, version: u32, failure: &Failure) -> OperatorError {
+    let operator = operator.to_owned();
+    match failure.kind {
+        FailureKind::Refused => {
+            let message = format!("its guest does not take its state of version {version}: {}", failure.message);
+            OperatorError::StateRefused { operator, message }
+        }
+        _ => {
+            let why = with_remedy(failure);
+            let message = format!("its guest fails while it takes over its state of version {version}: {why}");
+            OperatorError::Failed { operator, message }
+        }
+    }
+}
+
+/// What went wrong on the operator's own account, and what to do about it.
+fn with_remedy(failure: &Failure) -> String {
+    match failure.kind {
+        FailureKind::Deadline => {
+            format!("{}; raise `deadline:`, of which this may take the tenfold", failure.message)
+        }
+        // A guest that ran out of memory is said to need more already.
+        _ => failure.message.clone(),
+    }
 }
 
 /// Calls a shard's guest, and replaces one that broke.
@@ -164,31 +196,43 @@ pub(super) struct ShardRunner<'a, S: Spawn> {
     shard: &'a mut Shard<S::Guest>,
     spawn: &'a S,
     moments: &'a mut Moments,
+    patience: &'a mut Patience,
 }
 
 impl<S: Spawn> ShardRunner<'_, S> {
-    /// Event time has reached `time_us`. No row is to blame if this fails.
-    pub(super) fn watermark(&mut self, time_us: i64) -> Result<Made, OperatorError> {
-        self.call(What::Watermark(time_us))?
-            .map_err(|failure| self.failed(format!("its guest failed at an event-time watermark: {}", failure.message)))
+    /// Event time has reached a time. No row is to blame if this fails.
+    pub(super) fn watermark(&mut self, time: Watermark) -> Result<Made, OperatorError> {
+        let made = match self.call(What::Watermark(time.0))? {
+            // There is no row to lose, so that a machine that stood still must not be an end.
+            Err(failure) if failure.kind.may_pass() => self.call(What::Watermark(time.0))?,
+            made => made,
+        };
+        let made = made.map_err(|failure| {
+            self.failed(format!("its guest failed at an event-time watermark: {}", failure.message))
+        })?;
+        self.shard.ended = time == Watermark::END;
+        Ok(made)
     }
 
-    /// The state, if it may have changed since this was last asked.
-    pub(super) fn changed_state(&mut self) -> Result<Option<GuestState>, OperatorError> {
+    /// What the engine is to keep, if it may have changed since this was last asked.
+    pub(super) fn changed_state(&mut self) -> Result<Option<Kept>, OperatorError> {
         if !self.shard.changed {
             return Ok(None);
         }
         self.rebase()?;
         self.shard.changed = false;
-        Ok(self.shard.base.clone())
+        let ended = self.shard.ended;
+        Ok(self.shard.base.clone().map(|state| Kept { state, ended }))
     }
 
     /// Makes a snapshot what new guests start from.
     fn rebase(&mut self) -> Result<(), OperatorError> {
         let mut guest = self.guest()?;
-        let state = guest
-            .snapshot(self.moments.next())
-            .map_err(|failure| self.failed(format!("its guest gives no snapshot of its state: {}", failure.message)))?;
+        guest.allow(Allowed::Ample);
+        let state = guest.snapshot(self.moments.next()).map_err(|failure| {
+            self.failed(format!("its guest gives no snapshot of its state: {}", with_remedy(&failure)))
+        })?;
+        guest.allow(Allowed::Deadline);
         self.shard.guest = Some(guest);
         self.shard.base = Some(state);
         self.shard.calls.clear();
@@ -204,7 +248,7 @@ impl<S: Spawn> ShardRunner<'_, S> {
         }
     }
 
-    fn call(&mut self, what: What) -> Result<Result<Made, Failure>, OperatorError> {
+    fn call(&mut self, what: What) -> Ran {
         let was_broken = self.shard.guest.is_none();
         let base_bytes = self.shard.base.as_ref().map_or(0, |state| state.bytes.len());
         // Guests that break are likely to break again soon: the shorter of the two ways back is prepared.
@@ -218,6 +262,7 @@ impl<S: Spawn> ShardRunner<'_, S> {
             Ok(made) => {
                 self.shard.guest = Some(guest);
                 self.shard.changed = true;
+                self.shard.ended &= matches!(what, What::Watermark(_));
                 let made_bytes = made.rows.iter().map(|(_, rows)| rows_bytes(rows)).sum::<usize>();
                 self.shard.call_bytes += what.size_bytes() + made_bytes;
                 self.shard.calls.push(Call { at, what, made: made.rows.clone() });
@@ -234,12 +279,35 @@ impl<S: Spawn> ShardRunner<'_, S> {
 }
 
 impl<S: Spawn> Runner for ShardRunner<'_, S> {
-    fn run(&mut self, rows: &RecordBatch) -> Result<Result<Made, Failure>, OperatorError> {
+    fn run(&mut self, rows: &RecordBatch) -> Ran {
         self.call(What::Rows(rows.clone()))
     }
 
+    /// Where there was no memory for a row, it is tried on a guest that has nothing but its state, and, if there is none
+    /// even then, on one that has nothing at all: what does not fit there is the row's own fault, and else the state is
+    /// too large. No row is put aside for that, as all that come after it would be.
+    fn run_again(&mut self, row: &RecordBatch, failure: &Failure) -> Ran {
+        if failure.kind != FailureKind::Memory {
+            return self.run(row);
+        }
+        self.rebase()?;
+        self.shard.guest = None;
+        let ran = self.run(row)?;
+        if !matches!(&ran, Err(failure) if failure.kind == FailureKind::Memory) {
+            return Ok(ran);
+        }
+        let mut empty = self.spawn.spawn(self.moments.next())?;
+        match empty.on_batch(self.moments.next(), row, &mut Made::default()) {
+            Err(_) => Ok(ran),
+            Ok(()) => Err(self.failed(format!(
+                "the state of its guest leaves no room for a row that a guest without state takes: {}",
+                failure.message
+            ))),
+        }
+    }
+
     fn patience(&mut self) -> &mut Patience {
-        &mut self.shard.patience
+        self.patience
     }
 
     fn operator(&self) -> &str {

@@ -1,12 +1,10 @@
 //! A guest that remembers nothing: if it breaks, another takes its place.
 
 use arrow::array::RecordBatch;
-use logmill_wasm::Moment;
 
 use super::live::{Failure, FailureKind, Live, Made, Moments, Spawn};
-use super::narrow::Runner;
+use super::narrow::{Ran, Runner};
 use super::patience::Patience;
-use crate::error::OperatorError;
 
 /// The guest of one worker.
 pub(super) struct Stateless<G> {
@@ -39,26 +37,14 @@ pub(super) struct StatelessRunner<'a, S: Spawn> {
 }
 
 impl<S: Spawn> StatelessRunner<'_, S> {
-    /// Event time has reached `time_us`. No row is to blame if this fails.
-    pub(super) fn watermark(&mut self, time_us: i64) -> Result<Made, OperatorError> {
-        let called = self.call(|guest, at, made| guest.on_watermark(at, time_us, made))?;
-        called.map_err(|failure| OperatorError::Failed {
-            operator: self.spawn.operator().to_owned(),
-            message: format!("its guest failed at an event-time watermark: {}", failure.message),
-        })
-    }
-
-    fn call(
-        &mut self,
-        what: impl FnOnce(&mut S::Guest, Moment, &mut Made) -> Result<(), Failure>,
-    ) -> Result<Result<Made, Failure>, OperatorError> {
+    fn call(&mut self, rows: &RecordBatch) -> Ran {
         let at = self.moments.next();
         let mut guest = match self.stateless.guest.take() {
             Some(guest) => guest,
             None => self.spawn.spawn(at)?,
         };
         let mut made = Made::default();
-        let called = what(&mut guest, at, &mut made);
+        let called = guest.on_batch(at, rows, &mut made);
         if called.as_ref().err().is_none_or(|failure| failure.kind == FailureKind::Refused) {
             self.stateless.guest = Some(guest);
         }
@@ -67,8 +53,13 @@ impl<S: Spawn> StatelessRunner<'_, S> {
 }
 
 impl<S: Spawn> Runner for StatelessRunner<'_, S> {
-    fn run(&mut self, rows: &RecordBatch) -> Result<Result<Made, Failure>, OperatorError> {
-        self.call(|guest, at, made| guest.on_batch(at, rows, made))
+    fn run(&mut self, rows: &RecordBatch) -> Ran {
+        self.call(rows)
+    }
+
+    fn run_again(&mut self, row: &RecordBatch, _: &Failure) -> Ran {
+        // The guest that failed is gone: this is a new one, with all its memory.
+        self.call(row)
     }
 
     fn patience(&mut self) -> &mut Patience {

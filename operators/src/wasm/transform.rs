@@ -6,8 +6,8 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{Int32Type, Int64Type, SchemaRef};
 use logmill_wasm::{Content, Instance, Moment, readable};
 
-use super::batches::{instantiate, other_answer};
-use super::live::{Failure, FailureKind, GuestState, Live, Made, Spawn};
+use super::batches::{allow, instantiate, other_answer};
+use super::live::{Allowed, Failure, FailureKind, GuestState, Live, Made, Spawn};
 use super::messages::{self, Layout};
 use super::packed::{self, Entry, Message, What, Writer};
 use super::plan::{Answer, Planned};
@@ -47,12 +47,11 @@ impl Spawn for TransformSpawn {
         let mut instance = instantiate(planned)?;
         let Answer::Transform { ports } = &planned.answer else { return Err(other_answer(planned)) };
         match instance.outputs(at, &planned.config) {
-            Ok(again) if again == *ports => Ok(TransformGuest {
-                instance,
-                planned: Arc::clone(planned),
-                layout: self.layout.clone(),
-                writer: Writer::default(),
-            }),
+            Ok(again) if again == *ports => {
+                allow(&mut instance, planned, Allowed::Deadline);
+                let (layout, writer) = (self.layout.clone(), Writer::default());
+                Ok(TransformGuest { instance, planned: Arc::clone(planned), layout, writer })
+            }
             Ok(_) => Err(other_answer(planned)),
             Err(source) => {
                 Err(OperatorError::Execution { operator: planned.operator.to_string(), source: Box::new(source) })
@@ -88,6 +87,10 @@ impl Live for TransformGuest {
 
     fn on_watermark(&mut self, _: Moment, _: i64, _: &mut Made) -> Result<(), Failure> {
         Ok(())
+    }
+
+    fn allow(&mut self, time: Allowed) {
+        allow(&mut self.instance, &self.planned, time);
     }
 
     fn snapshot(&mut self, _: Moment) -> Result<GuestState, Failure> {

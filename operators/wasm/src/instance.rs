@@ -79,6 +79,11 @@ impl Instance {
         }
     }
 
+    /// From now on calls may take this long, whatever the limits said.
+    pub fn set_deadline(&mut self, deadline: Duration) {
+        self.limits.deadline = deadline;
+    }
+
     /// What an operator reads and puts out. `input` is an Arrow IPC stream without rows that has the input's columns, `config`
     /// the JSON text of the operator's configuration, `null` if it has none. The first call into a new instance.
     pub fn signature(&mut self, at: Moment, input: &[u8], config: &str) -> Result<Signature, CallError> {

@@ -9,6 +9,7 @@ use logmill_connectors::format;
 use logmill_connectors::log::{Log, Membership};
 use logmill_connectors::sink::{Attempt, OpenWriter};
 use logmill_connectors::topic::RecordWriter;
+use logmill_operators::error::OperatorError;
 use logmill_operators::operator::{Clock, OpenContext, StateBuffer, StaticTable};
 use logmill_pipelines::flow::{CheckpointEpoch, Origin, Positions, STATE_SHARDS, SplitId};
 use logmill_pipelines::spec::{OnError, PipelineSpec};
@@ -94,7 +95,6 @@ pub(crate) async fn run(wiring: Wiring<'_>, opened: Opened, sinks: Vec<SinkHandl
             pipeline: wiring.pipeline.as_str().into(),
             feeds: decoders,
             graph,
-            was_finished: wiring.manifest.plan.as_ref().is_some_and(|plan| plan.finished),
             operators: plan.operators.iter().map(|operator| operator.name.clone()).collect(),
             input,
             barriers,
@@ -291,7 +291,12 @@ pub(crate) fn graph(
         operator.open(OpenContext { tables: wanted.collect(), clock })?;
         let state = states.next().unwrap_or_default();
         if !state.is_empty() {
-            let refused = |source| EngineError::StateRefused { operator: planned.name.clone(), source };
+            let refused = |source| match source {
+                OperatorError::StateRefused { .. } => {
+                    EngineError::StateRefused { operator: planned.name.clone(), source }
+                }
+                other => other.into(),
+            };
             operator.restore(state).map_err(refused)?;
         }
         let outputs = body.outputs(&planned.name);

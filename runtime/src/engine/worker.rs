@@ -36,9 +36,6 @@ pub(crate) struct Worker {
     pub(crate) feeds: Vec<FeedDecoder>,
     pub(crate) graph: Graph,
     pub(crate) operators: Vec<String>,
-    /// Whether the input came to its end in an earlier run, and the operators were told. They are told again only if there
-    /// is new input since.
-    pub(crate) was_finished: bool,
     pub(crate) input: Receiver<Input>,
     pub(crate) barriers: mpsc::UnboundedReceiver<Barrier>,
     pub(crate) exit: WorkerExit,
@@ -98,9 +95,10 @@ impl Worker {
         }
     }
 
-    /// Ends an epoch: what comes out at the end of the input is part of it, and so is what the operators remember then.
+    /// Ends an epoch: what comes out at the end of the input is part of it, and so is what the operators remember then,
+    /// by which they know in a later run what they have put out already.
     fn pass(&mut self, barrier: Barrier) -> Result<Vec<OperatorState>, EngineError> {
-        if barrier.last && !self.was_finished {
+        if barrier.last {
             let mut leaving = Leaving { exit: &self.exit, names: &self.operators, pipeline: &self.pipeline };
             self.graph.end(&mut leaving)?;
         }
@@ -113,7 +111,6 @@ impl Worker {
     }
 
     fn process(&mut self, feed: FeedId, split: &SplitId, chunk: Chunk) -> Result<(), EngineError> {
-        self.was_finished = false;
         let Some(decoder) = self.feeds.get_mut(feed.0) else { return Ok(()) };
         let origin = |offset| Origin { source: decoder.provenance.source.clone(), split: split.clone(), offset };
         let batch = match chunk.data {

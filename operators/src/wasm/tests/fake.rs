@@ -10,7 +10,7 @@ use logmill_wasm::Moment;
 
 use crate::error::OperatorError;
 use crate::operator::{Operator, PortSchema};
-use crate::wasm::live::{Failure, FailureKind, GuestState, Live, Made, Spawn};
+use crate::wasm::live::{Allowed, Failure, FailureKind, GuestState, Live, Made, Spawn};
 use crate::wasm::operator::{Parts, WasmOperator};
 use crate::wasm::select::Selector;
 
@@ -23,16 +23,28 @@ pub(super) struct Nature {
     pub(super) fickle: bool,
     /// It runs into its deadline on more rows than this at once.
     pub(super) most_rows: Option<usize>,
+    /// A row takes as long as its number says, and a call no longer than this.
+    pub(super) deadline: Option<i64>,
+    /// Its state, a unit for each row that it has seen, and a number must fit in here.
+    pub(super) memory: Option<i64>,
+    /// Snapshots, restores and calls made again take longer than the deadline of a call.
+    pub(super) slow_state: bool,
+    /// They take longer than that, or more memory.
+    pub(super) stuck_state: Option<FailureKind>,
     /// It refuses states of other versions than this.
     pub(super) state_version: u32,
     /// How many guests were made.
     pub(super) made: Arc<AtomicUsize>,
+    /// How many calls were late.
+    pub(super) late: Arc<AtomicUsize>,
 }
 
 /// Adds numbers up. Negative ones are poison, in different ways.
 pub(super) struct Fake {
     nature: Nature,
     total: i64,
+    rows: i64,
+    allowed: Allowed,
     /// Whether it must not be called any more.
     is_broken: bool,
 }
@@ -46,7 +58,7 @@ impl Spawn for Nature {
 
     fn spawn(&self, _: Moment) -> Result<Fake, OperatorError> {
         self.made.fetch_add(1, Ordering::Relaxed);
-        Ok(Fake { nature: self.clone(), total: 0, is_broken: false })
+        Ok(Fake { nature: self.clone(), total: 0, rows: 0, allowed: Allowed::Deadline, is_broken: false })
     }
 
     fn state_version(&self) -> Option<u32> {
@@ -62,6 +74,7 @@ pub(super) fn is_poison(number: i64) -> bool {
 pub(super) fn poison(number: i64, row: usize) -> Failure {
     let message = format!("{number} is poison");
     match (number % 40, number % 4) {
+        (-6, _) => Failure { kind: FailureKind::Memory, message, row: None },
         // Rare: a guest may run into its deadline only so often.
         (-2, _) => Failure { kind: FailureKind::Deadline, message, row: None },
         (_, 0) => Failure { kind: FailureKind::Refused, message, row: None },
@@ -74,14 +87,34 @@ impl Fake {
     fn called(&self) {
         assert!(!self.is_broken, "a guest that broke is called again");
     }
+
+    fn fails<T>(&mut self, kind: FailureKind, message: &str) -> Result<T, Failure> {
+        self.is_broken = true;
+        self.nature.late.fetch_add(usize::from(kind == FailureKind::Deadline), Ordering::Relaxed);
+        Err(Failure { kind, message: message.to_owned(), row: None })
+    }
+
+    /// What is called on the operator's own account.
+    fn on_own_account(&mut self) -> Result<(), Failure> {
+        self.called();
+        match self.nature.stuck_state {
+            Some(kind) => self.fails(kind, "it is stuck"),
+            None if self.nature.slow_state && self.allowed == Allowed::Deadline => {
+                self.fails(FailureKind::Deadline, "it is slow")
+            }
+            None => Ok(()),
+        }
+    }
 }
 
 impl Live for Fake {
     fn on_batch(&mut self, _: Moment, rows: &RecordBatch, made: &mut Made) -> Result<(), Failure> {
         self.called();
-        if self.nature.most_rows.is_some_and(|most| rows.num_rows() > most) {
-            self.is_broken = true;
-            return Err(Failure { kind: FailureKind::Deadline, message: "it is slow".to_owned(), row: None });
+        let took: i64 = rows.column(0).as_primitive::<Int64Type>().values().iter().sum();
+        if self.nature.most_rows.is_some_and(|most| rows.num_rows() > most)
+            || self.nature.deadline.is_some_and(|deadline| took > deadline)
+        {
+            return self.fails(FailureKind::Deadline, "it is slow");
         }
         let (mut sums, mut odd) = (Vec::new(), Vec::new());
         for (row, number) in rows.column(0).as_primitive::<Int64Type>().values().iter().enumerate() {
@@ -90,7 +123,11 @@ impl Live for Fake {
                 self.is_broken = self.nature.stateful || failure.kind != FailureKind::Refused;
                 return Err(failure);
             }
+            if self.nature.memory.is_some_and(|memory| self.total + self.rows + number > memory) {
+                return self.fails(FailureKind::Memory, "it is full");
+            }
             self.total += number;
+            self.rows += 1;
             if number % 2 == 1 {
                 odd.push(*number);
             }
@@ -112,14 +149,18 @@ impl Live for Fake {
         Ok(())
     }
 
+    fn allow(&mut self, time: Allowed) {
+        self.allowed = time;
+    }
+
     fn snapshot(&mut self, _: Moment) -> Result<GuestState, Failure> {
-        self.called();
+        self.on_own_account()?;
         let bytes = self.total.to_le_bytes().to_vec().into();
         Ok(GuestState { version: self.nature.state_version, bytes })
     }
 
     fn restore(&mut self, _: Moment, state: &GuestState) -> Result<(), Failure> {
-        self.called();
+        self.on_own_account()?;
         if state.version > self.nature.state_version {
             let message = format!("version {} is too new", state.version);
             return Err(Failure { kind: FailureKind::Refused, message, row: None });
@@ -162,5 +203,6 @@ pub(super) fn operator(nature: Nature) -> Box<dyn Operator> {
         outputs: vec![port("sums"), port("sums.odd")],
         stateful,
         watermarks: stateful,
+        number: 0,
     }))
 }

@@ -2,13 +2,17 @@
 
 use std::sync::atomic::Ordering;
 
+use arrow::array::RecordBatch;
 use logmill_pipelines::flow::{CheckpointEpoch, Op, RowBatch, Watermark};
 use proptest::prelude::*;
 
-use super::fake::{Nature, POISONOUS_TIME, batch, is_poison, operator, values};
+use super::fake::{Nature, POISONOUS_TIME, batch, is_poison, numbers, operator, values};
 use crate::conformance::{Case, Event, check, play};
 use crate::error::OperatorError;
 use crate::operator::{OpenContext, Operator, Output, Port, Progress, StateBuffer};
+use crate::wasm::live::{Failure, FailureKind, Made};
+use crate::wasm::narrow::{Ran, Runner, narrow};
+use crate::wasm::patience::Patience;
 
 /// What an operator said, in order.
 #[derive(Default)]
@@ -76,7 +80,7 @@ fn check_stateless(batches: &[Vec<i64>]) {
 fn every_place_of_a_poisonous_row_is_found() {
     for length in 1..18i64 {
         for poison in 0..length {
-            for kind in [-2, -4, -5, -7] {
+            for kind in [-2, -4, -5, -6, -7] {
                 let numbers: Vec<i64> = (0..length).map(|n| if n == poison { kind } else { n }).collect();
                 check_stateless(&[numbers]);
             }
@@ -128,6 +132,91 @@ fn a_slow_guest_gets_batches_that_it_is_done_with_in_time() {
     }
 }
 
+/// Hands batches of rows, each of which takes as long as its number says, to a guest; returns how often it was late.
+fn late_calls(stateful: bool, deadline: i64, batches: &[Vec<i64>]) -> Result<usize, String> {
+    let nature = Nature { stateful, deadline: Some(deadline), ..Nature::default() };
+    let mut operator = opened(nature.clone());
+    let mut heard = Heard::default();
+    for numbers in batches {
+        operator.on_batch(0, batch(0, numbers), &mut heard).map_err(message)?;
+    }
+    let all = batches.concat();
+    let good: Vec<i64> = all.iter().copied().filter(|took| *took <= deadline).collect();
+    assert_eq!(heard.ports[0].len(), good.len(), "rows are lost");
+    let late = all.iter().filter(|took| **took > deadline);
+    assert!(heard.rejected.iter().map(|(took, _)| took).eq(late), "other rows are rejected than those that are late");
+    Ok(nature.late.load(Ordering::Relaxed))
+}
+
+#[test]
+fn a_guest_is_never_stopped_for_being_slow() {
+    for rows in [1, 100, 1000, 8192] {
+        for took in [1, 7, 100, 501, 1000] {
+            let batches = vec![vec![took; rows]; 40_000 / rows];
+            let late = late_calls(false, 1000, &batches).unwrap();
+            let calls = (rows * batches.len()).div_ceil(usize::try_from(1000 / took).unwrap());
+            // The search for its speed, and now and then a trial whether it has become faster.
+            assert!(late <= 14 + calls / 32, "{rows} rows of {took}: {late} of {calls} calls were late");
+        }
+    }
+}
+
+#[test]
+fn a_row_that_hangs_costs_the_search_for_it_and_no_speed() {
+    let mut batches = vec![vec![0; 8192]; 200];
+    batches[20][5000] = 2000;
+    batches[100][0] = 2000;
+    batches[180][8191] = 2000;
+    assert!(late_calls(false, 1000, &batches).unwrap() <= 3 * 15);
+}
+
+#[test]
+fn a_slow_guest_may_hang_on_rows_too() {
+    let numbers: Vec<i64> = (0..500).map(|n| if n % 100 == 7 { 2000 } else { 900 }).collect();
+    late_calls(false, 1000, &vec![numbers; 20]).unwrap();
+}
+
+#[test]
+fn a_row_that_was_late_once_is_tried_again() {
+    /// Late on the first calls, as after the machine stood still.
+    struct Paused(usize, Patience);
+
+    impl Runner for Paused {
+        fn run(&mut self, rows: &RecordBatch) -> Ran {
+            if self.0 > 0 {
+                self.0 -= 1;
+                return Ok(Err(Failure { kind: FailureKind::Deadline, message: "late".to_owned(), row: None }));
+            }
+            Ok(Ok(Made { rows: vec![(0, rows.clone())], rejected: Vec::new() }))
+        }
+
+        fn run_again(&mut self, row: &RecordBatch, _: &Failure) -> Ran {
+            self.run(row)
+        }
+
+        fn patience(&mut self) -> &mut Patience {
+            &mut self.1
+        }
+
+        fn operator(&self) -> &str {
+            "paused"
+        }
+    }
+
+    for (late, rejected) in [(0, 0), (1, 0), (2, 1)] {
+        let made = narrow(&mut Paused(late, Patience::default()), &numbers(&[1])).unwrap();
+        assert_eq!(made.rejected.len(), rejected, "late {late} times");
+    }
+}
+
+#[test]
+fn what_is_known_of_a_guest_outlives_shards_that_are_forgotten() {
+    let nature = Nature { stateful: true, ..Nature::default() };
+    let mut operator = opened(nature.clone());
+    let run = (0..100).try_for_each(|_| operator.on_batch(0, batch(0, &[-2]), &mut Heard::default()).map(drop));
+    assert!(message(run.unwrap_err()).contains("runs into its deadline too often"));
+}
+
 #[test]
 fn what_breaks_the_contract_is_refused() {
     let changes = |op: Op| {
@@ -156,6 +245,18 @@ fn no_row_is_to_blame_for_a_watermark() {
 }
 
 proptest! {
+    #[test]
+    fn a_guest_that_is_done_with_a_row_in_time_gets_through(
+        stateful: bool,
+        batches in proptest::collection::vec((1..1500usize, 0..=1000i64, 1..=1000i64), 1..8),
+    ) {
+        let spread = |(rows, least, step): &(usize, i64, i64)| {
+            (0..*rows).map(|row| (least + step * row as i64) % 1001).collect::<Vec<_>>()
+        };
+        let batches: Vec<Vec<i64>> = batches.iter().map(spread).collect();
+        late_calls(stateful && batches.concat().len() < 2000, 1000, &batches).map_err(TestCaseError::fail)?;
+    }
+
     #[test]
     fn a_stateless_guest_loses_only_poison(batches in proptest::collection::vec(some_numbers(200), 0..5)) {
         check_stateless(&batches);
