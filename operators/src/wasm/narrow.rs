@@ -44,6 +44,7 @@ pub(super) fn narrow(runner: &mut impl Runner, rows: &RecordBatch) -> Result<Mad
         if count == 1
             && let Err(failure) = &ran
             && failure.kind.may_pass()
+            && narrowing.named != Some(offset)
         {
             ran = runner.run_again(&piece, failure)?;
             paid(runner, &ran, count)?;
@@ -86,6 +87,8 @@ struct Narrowing {
     /// What is to be tried, as first row and number of rows; the first rows last.
     ranges: Vec<(usize, usize)>,
     search: Search,
+    /// The row that was last named as the one that was late, in a call of its own: it has had its first try.
+    named: Option<usize>,
     made: Made,
 }
 
@@ -125,8 +128,10 @@ impl Narrowing {
                 self.to_try(after + half, count - row - 1 - half);
                 self.to_try(after, half);
                 match failure.kind.may_pass() {
-                    // By itself it shows whether it is to blame.
-                    true => self.to_try(offset + row, 1),
+                    true => {
+                        self.named = (failure.kind == FailureKind::Deadline).then_some(offset + row);
+                        self.to_try(offset + row, 1);
+                    }
                     false => self.made.reject(offset + row, failure.message),
                 }
                 self.to_try(offset, row);

@@ -76,6 +76,7 @@ pub(super) fn poison(number: i64, row: usize) -> Failure {
     match (number % 40, number % 4) {
         (-6, _) => Failure { kind: FailureKind::Memory, message, row: None },
         // Rare: a guest may run into its deadline only so often.
+        (-10, _) => Failure { kind: FailureKind::Deadline, message, row: Some(row) },
         (-2, _) => Failure { kind: FailureKind::Deadline, message, row: None },
         (_, 0) => Failure { kind: FailureKind::Refused, message, row: None },
         (_, -1) => Failure { kind: FailureKind::Refused, message, row: Some(row) },
@@ -120,6 +121,7 @@ impl Live for Fake {
         for (row, number) in rows.column(0).as_primitive::<Int64Type>().values().iter().enumerate() {
             if is_poison(*number) {
                 let failure = poison(*number, row);
+                self.nature.late.fetch_add(usize::from(failure.kind == FailureKind::Deadline), Ordering::Relaxed);
                 self.is_broken = self.nature.stateful || failure.kind != FailureKind::Refused;
                 return Err(failure);
             }

@@ -6,7 +6,7 @@ use arrow::array::RecordBatch;
 use logmill_pipelines::flow::{CheckpointEpoch, Op, RowBatch, Watermark};
 use proptest::prelude::*;
 
-use super::fake::{Nature, POISONOUS_TIME, batch, is_poison, numbers, operator, values};
+use super::fake::{Nature, POISONOUS_TIME, batch, is_poison, numbers, operator, poison, values};
 use crate::conformance::{Case, Event, check, play};
 use crate::error::OperatorError;
 use crate::operator::{OpenContext, Operator, Output, Port, Progress, StateBuffer};
@@ -48,9 +48,11 @@ pub(super) fn message(error: OperatorError) -> String {
     format!("{error}{}", source.unwrap_or_default())
 }
 
-/// Mostly good numbers.
+/// Mostly good numbers, and few of those that are late, as a guest may be so only so often.
 pub(super) fn some_numbers(most: usize) -> impl Strategy<Value = Vec<i64>> {
-    let number = prop_oneof![12 => 0..1000i64, 1 => -40..0i64];
+    let is_late = |number: &i64| poison(*number, 0).kind == FailureKind::Deadline;
+    let bad = (-40..0i64).prop_filter("late", move |number| !is_late(number));
+    let number = prop_oneof![720 => 0..1000i64, 60 => bad, 1 => Just(-2), 1 => Just(-10)];
     proptest::collection::vec(number, 0..most)
 }
 
@@ -80,7 +82,7 @@ fn check_stateless(batches: &[Vec<i64>]) {
 fn every_place_of_a_poisonous_row_is_found() {
     for length in 1..18i64 {
         for poison in 0..length {
-            for kind in [-2, -4, -5, -6, -7] {
+            for kind in [-2, -4, -5, -6, -7, -10] {
                 let numbers: Vec<i64> = (0..length).map(|n| if n == poison { kind } else { n }).collect();
                 check_stateless(&[numbers]);
             }
@@ -104,6 +106,17 @@ fn a_row_the_guest_blames_is_not_searched_for() {
     numbers[1000] = -1;
     operator.on_batch(0, batch(0, &numbers), &mut Heard::default()).unwrap();
     assert_eq!(nature.made.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn a_late_row_that_is_named_costs_two_deadlines() {
+    let nature = Nature::default();
+    let mut operator = opened(nature.clone());
+    let mut numbers: Vec<i64> = (0..4096).collect();
+    numbers[1000] = -10;
+    let mut heard = Heard::default();
+    operator.on_batch(0, batch(0, &numbers), &mut heard).unwrap();
+    assert_eq!((nature.late.load(Ordering::Relaxed), heard.rejected.len(), heard.ports[0].len()), (2, 1, 4095));
 }
 
 #[test]
