@@ -1,31 +1,27 @@
 //! Scalar functions of guests, for SQL: vectorised, a call for up to 64k rows.
 //!
 //! The instances of a module are pooled: a call takes one out, and puts it back if it is still good. An error becomes an
-//! error of the query; where the query runs as an operator, that narrows it to the rows to blame.
+//! error of the query; where the query runs as an operator, that narrows it to the rows to blame. What becomes of a guest
+//! that is late is the pool's business.
 
 use std::hash::{Hash, Hasher};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, new_empty_array};
-use arrow::compute::concat;
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, new_empty_array};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
-use datafusion::common::{DataFusionError, Result, ScalarValue, exec_err, plan_err};
+use datafusion::common::{Result, ScalarValue, plan_err};
 use datafusion::logical_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 use logmill_pipelines::ColumnType;
-use logmill_wasm::{CallError, FunctionSignature, Guest, GuestLog, Instance, Limits, Role};
+use logmill_wasm::{FunctionSignature, Guest, GuestLog, Limits, Role};
 
+use super::coerce::{Coercion, coercion, exactly};
 use super::columns;
 use super::error::PlanError;
 use super::ipc;
-use super::live::{Failure, Moments};
-use super::patience::{BATCH_ROWS, Patience};
 use super::plan::{config_text, instantiate, moment};
-use crate::operator::system_time_us;
-
-/// How many instances wait for calls at most: as many as workers are likely to call at once.
-const MAX_IDLE_INSTANCES: usize = 16;
+use super::pool::Pool;
 
 /// A function that a module has.
 #[derive(Clone)]
@@ -72,9 +68,7 @@ pub fn functions(
     if described.is_empty() {
         return Err(PlanError::new("the module has no functions"));
     }
-    let moments = Moments::new(Arc::new(system_time_us), &format!("{} {config}", guest.digest()), 0);
-    let idle = Idle { instances: vec![instance], patience: Patience::default(), moments };
-    let pool = Arc::new(Pool { guest: guest.clone(), config, limits, log, signatures, idle: Mutex::new(idle) });
+    let pool = Arc::new(Pool::new(guest.clone(), config, limits, log, (instance, signatures)));
     let function = |(name, arguments, returns, deterministic)| WasmFunction {
         name,
         arguments,
@@ -147,8 +141,8 @@ impl WasmFunction {
     pub fn fingerprint(&self) -> String {
         let arguments = self.arguments.fields().iter().map(|field| field.data_type().to_string());
         let arguments = arguments.collect::<Vec<_>>().join(", ");
-        let Pool { guest, config, .. } = self.pool.as_ref();
-        format!("wasm {} {}({arguments}) {}\nconfig {config}", guest.digest(), self.name, self.returns().data_type())
+        let config = &self.pool.config;
+        format!("wasm {} {}({arguments}) {}\nconfig {config}", self.digest(), self.name, self.returns().data_type())
     }
 
     /// The function as SQL calls it.
@@ -161,109 +155,9 @@ impl WasmFunction {
 
     /// Computes the function over columns of its argument types.
     fn call(&self, arguments: &RecordBatch) -> Result<ArrayRef> {
-        let rows = arguments.num_rows();
-        if rows == 0 {
-            return Ok(new_empty_array(self.returns().data_type()));
-        }
-        let pieces = (0..rows).step_by(BATCH_ROWS).map(|start| arguments.slice(start, BATCH_ROWS.min(rows - start)));
-        let mut results = pieces.map(|piece| self.call_once(&piece)).collect::<Result<Vec<_>>>()?;
-        match (results.pop(), results.is_empty()) {
-            (Some(only), true) => Ok(only),
-            (last, _) => {
-                results.extend(last);
-                Ok(concat(&results.iter().map(AsRef::as_ref).collect::<Vec<&dyn Array>>())?)
-            }
-        }
-    }
-
-    fn call_once(&self, arguments: &RecordBatch) -> Result<ArrayRef> {
-        let stream = ipc::encode_rows(arguments)?;
-        let mut result = None;
-        let mut take = |stream: Vec<u8>| {
-            let batches = ipc::decode_rows(stream, &self.returns)?;
-            let columns: Vec<&dyn Array> =
-                batches.iter().filter_map(|rows| Some(rows.columns().first()?.as_ref())).collect();
-            let given: usize = columns.iter().map(|column| column.len()).sum();
-            if given != arguments.num_rows() {
-                return Err(format!("it gave {given} values for {} rows", arguments.num_rows()));
-            }
-            result = Some(concat(&columns).map_err(|error| error.to_string())?);
-            Ok(())
-        };
-        self.pool.invoke(&self.name, &stream, arguments.num_rows(), &mut take)?;
-        match result {
-            Some(result) => Ok(result),
-            None => exec_err!("the guest gave no result"),
-        }
-    }
-}
-
-/// The instances of a module that no call uses.
-struct Pool {
-    guest: Guest,
-    config: String,
-    limits: Limits,
-    log: Arc<dyn GuestLog>,
-    /// What every instance must say of itself.
-    signatures: Vec<FunctionSignature>,
-    idle: Mutex<Idle>,
-}
-
-struct Idle {
-    instances: Vec<Instance>,
-    patience: Patience,
-    moments: Moments,
-}
-
-impl Pool {
-    fn idle(&self) -> MutexGuard<'_, Idle> {
-        // What it guards is whole between any two lines of ours.
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn invoke(
-        &self,
-        name: &str,
-        arguments: &[u8],
-        rows: usize,
-        take: &mut dyn FnMut(Vec<u8>) -> std::result::Result<(), String>,
-    ) -> Result<()> {
-        let (instance, at) = {
-            let mut idle = self.idle();
-            (idle.instances.pop(), idle.moments.next())
-        };
-        let mut instance = match instance {
-            Some(instance) => instance,
-            None => self.instantiate()?,
-        };
-        let invoked = instance.invoke(at, name, arguments, take);
-        let mut idle = self.idle();
-        if matches!(invoked, Ok(()) | Err(CallError::Refused { .. })) && idle.instances.len() < MAX_IDLE_INSTANCES {
-            idle.instances.push(instance);
-        }
-        match invoked {
-            Ok(()) => {
-                idle.patience.rewarded(rows);
-                Ok(())
-            }
-            Err(error) => {
-                let failure = Failure::from(error);
-                // Not the fault of some rows that could be narrowed further.
-                idle.patience.tried(&failure).map_err(DataFusionError::ResourcesExhausted)?;
-                exec_err!("{}", failure.message)
-            }
-        }
-    }
-
-    fn instantiate(&self) -> Result<Instance> {
-        let internal = |message: String| DataFusionError::ResourcesExhausted(message);
-        let instance = self.guest.instantiate(&self.limits, Arc::clone(&self.log));
-        let mut instance = instance.map_err(|error| internal(error.to_string()))?;
-        let signatures = instance.functions(moment(), &self.config).map_err(|error| internal(error.to_string()))?;
-        if signatures == self.signatures {
-            Ok(instance)
-        } else {
-            Err(internal("an instance of the module has other functions than the one that was asked first".to_owned()))
+        match arguments.num_rows() {
+            0 => Ok(new_empty_array(self.returns().data_type())),
+            _ => self.pool.call(&self.name, &self.returns, arguments),
         }
     }
 }
@@ -297,30 +191,16 @@ impl GuestFunction {
         let types = self.function.arguments.fields().iter().map(|field| type_name(field));
         format!("{}({})", self.sql_name, types.collect::<Vec<_>>().join(", "))
     }
+
+    /// What is said of an argument whose values another type may not keep.
+    fn cast_it<T>(&self, index: usize, given: &DataType) -> Result<T> {
+        let given = type_name(&Field::new("", given.clone(), true));
+        plan_err!("argument {} of `{}` is of type {given}; cast it", index + 1, self.form())
+    }
 }
 
 fn type_name(field: &Field) -> String {
     ColumnType::from_field(field).map_or_else(|_| field.data_type().to_string(), |known| known.to_string())
-}
-
-/// Whether SQL may cast one type to the other for a call: where nothing is lost, or a value that does not fit fails.
-fn casts(from: &DataType, to: &DataType) -> bool {
-    use DataType::{BinaryView, Date32, LargeBinary, LargeList, LargeUtf8, List, Struct, Timestamp, Utf8, Utf8View};
-    match (from, to) {
-        _ if from == to || from.is_null() => true,
-        // A literal is of the widest type.
-        _ if from.is_integer() && to.is_integer() => true,
-        _ if from.is_numeric() && (to.is_floating() || to.is_decimal()) => true,
-        (Timestamp(..) | Date32 | Utf8 | Utf8View, Timestamp(..)) | (Utf8 | Utf8View, Date32) => true,
-        (Utf8 | LargeUtf8 | Utf8View, Utf8 | LargeUtf8 | Utf8View | DataType::Binary | LargeBinary) => true,
-        (BinaryView | LargeBinary | DataType::Binary, DataType::Binary | LargeBinary | BinaryView) => true,
-        (List(from) | LargeList(from), List(to) | LargeList(to)) => casts(from.data_type(), to.data_type()),
-        (Struct(from), Struct(to)) => {
-            let mut pairs = from.iter().zip(to);
-            from.len() == to.len() && pairs.all(|(a, b)| a.name() == b.name() && casts(a.data_type(), b.data_type()))
-        }
-        _ => false,
-    }
 }
 
 impl ScalarUDFImpl for GuestFunction {
@@ -336,7 +216,21 @@ impl ScalarUDFImpl for GuestFunction {
         Ok(self.function.returns().data_type().clone())
     }
 
-    fn return_field_from_args(&self, _: ReturnFieldArgs<'_>) -> Result<FieldRef> {
+    fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> Result<FieldRef> {
+        // What `coerce_types` left as it is: only literals may be that.
+        for (index, (given, wanted)) in args.arg_fields.iter().zip(self.function.arguments.fields()).enumerate() {
+            if given.data_type() == wanted.data_type() {
+                continue;
+            }
+            match args.scalar_arguments.get(index).copied().flatten() {
+                Some(literal) if exactly(literal, wanted.data_type()).is_ok() => {}
+                Some(literal) => {
+                    let (form, number, wanted) = (self.form(), index + 1, type_name(wanted));
+                    return plan_err!("argument {number} of `{form}` is {literal}, which is no {wanted}; cast it");
+                }
+                None => return self.cast_it(index, given.data_type()),
+            }
+        }
         Ok(Arc::new(self.function.returns().clone().with_name(&self.sql_name)))
     }
 
@@ -345,21 +239,28 @@ impl ScalarUDFImpl for GuestFunction {
         if given.len() != wanted.len() {
             return plan_err!("`{}` takes {} arguments, not {}", self.form(), wanted.len(), given.len());
         }
-        for (index, (given, wanted)) in given.iter().zip(wanted).enumerate() {
-            if !casts(given, wanted.data_type()) {
-                let given = type_name(&Field::new("", given.clone(), true));
-                let number = index + 1;
-                return plan_err!("argument {number} of `{}` is of type {given}; cast it", self.form());
-            }
-        }
-        Ok(wanted.iter().map(|field| field.data_type().clone()).collect())
+        let pairs = given.iter().zip(wanted).enumerate();
+        let coerced = pairs.map(|(index, (given, wanted))| match coercion(given, wanted.data_type()) {
+            Coercion::Any => Ok(wanted.data_type().clone()),
+            // Types alone do not tell literals: `return_field_from_args` does.
+            Coercion::Literal => Ok(given.clone()),
+            Coercion::None => self.cast_it(index, given),
+        });
+        coerced.collect()
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let is_constant =
             self.function.deterministic && args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
         let rows = if is_constant { 1 } else { args.number_rows };
-        let columns = args.args.into_iter().map(|arg| arg.into_array(rows)).collect::<Result<Vec<_>>>()?;
+        let wanted = self.function.arguments.fields();
+        let column = |(arg, wanted): (ColumnarValue, &FieldRef)| match arg {
+            ColumnarValue::Scalar(literal) if literal.data_type() != *wanted.data_type() => {
+                exactly(&literal, wanted.data_type())?.to_array_of_size(rows)
+            }
+            arg => arg.into_array(rows),
+        };
+        let columns = args.args.into_iter().zip(wanted).map(column).collect::<Result<Vec<_>>>()?;
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         let arguments = RecordBatch::try_new_with_options(Arc::clone(&self.function.arguments), columns, &options)?;
         let result = self.function.call(&arguments)?;

@@ -11,6 +11,7 @@
 //! gives is checked before it flows on, and a row that it fails on costs that row and no more.
 
 mod batches;
+mod coerce;
 mod columns;
 mod error;
 mod function;
@@ -22,6 +23,7 @@ mod operator;
 mod packed;
 mod patience;
 mod plan;
+mod pool;
 mod select;
 mod shard;
 mod state;

@@ -132,7 +132,7 @@ fn functions_of_guests_are_called_from_sql() {
              operators:\n\
             \x20 computed:\n\
             \x20   sql: |\n\
-            \x20     SELECT flight, multiply_add(distance, 2.0, 1.0) AS twice, turned(carrier || ' ' || origin) AS words,\n\
+            \x20     SELECT flight, multiply_add(CAST(distance AS DOUBLE), 2.0, 1.0) AS twice, turned(carrier || ' ' || origin) AS words,\n\
             \x20       not_negative(distance - 200) AS beyond\n\
             \x20     FROM flights\n\
              sinks:\n\

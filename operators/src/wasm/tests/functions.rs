@@ -61,6 +61,8 @@ fn functions_are_typed_by_their_module() {
 fn queries_call_them_on_columns_and_constants() {
     for (sql, expected) in [
         ("SELECT multiply_add(x, 2, small) FROM rows", vec!["4.0", "7.0", "1.0"]),
+        ("SELECT multiply_add(CAST(n AS DOUBLE), -1, NULL) FROM rows WHERE n > 0", vec!["null"]),
+        ("SELECT multiply_add(small, 2, 0.5) FROM rows", vec!["2.5", "4.5", "6.5"]),
         ("SELECT reverse_words(text) FROM rows", vec!["c b a", "null", "null"]),
         ("SELECT geohash(57.64911, 10.40744, 11)", vec!["u4pruydqqvj"]),
         ("SELECT small FROM rows WHERE multiply_add(x, 1, 0) > 1 ORDER BY small", vec!["1", "2"]),
@@ -79,6 +81,11 @@ fn what_does_not_fit_is_told() {
         ("SELECT multiply_add(x, 1) FROM rows", "`multiply_add(float64, float64, float64)` takes 3 arguments, not 2"),
         ("SELECT not_negative(text) FROM rows", "argument 1 of `not_negative(int64)` is of type string; cast it"),
         ("SELECT not_negative(x) FROM rows", "argument 1 of `not_negative(int64)` is of type float64; cast it"),
+        ("SELECT multiply_add(n, 1, 2) FROM rows", "(float64, float64, float64)` is of type int64; cast it"),
+        (
+            "SELECT multiply_add(x, 1, 9007199254740993) FROM rows",
+            "argument 3 of `multiply_add(float64, float64, float64)`",
+        ),
     ] {
         let error = query(sql).unwrap_err();
         assert!(error.contains(expected), "{error}");
