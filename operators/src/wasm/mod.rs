@@ -28,6 +28,7 @@ mod select;
 mod shard;
 mod state;
 mod stateless;
+mod strict;
 mod transform;
 mod values;
 

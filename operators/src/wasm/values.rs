@@ -18,9 +18,15 @@ use logmill_wasm::Content;
 use serde_json::Value;
 
 use super::packed::Headers;
+use super::strict::Object;
 
 /// How many hidden columns follow those of an output.
 pub(super) const HIDDEN: usize = META_COLUMNS.len();
+
+/// What is said of a value that is no JSON object of its columns.
+const NO_OBJECT: &str = "is no JSON object of its columns";
+/// What is said of one that is not there.
+const NULL: &str = "is null, which means a deletion: rows of columns cannot say that";
 
 /// A value that its output cannot have.
 #[derive(Debug, PartialEq, Eq)]
@@ -51,9 +57,8 @@ pub(super) fn read<'a>(
         Content::Bytes => Ok(vec![binary(values).map_err(ReadError::All)?]),
         Content::Text => text(&values.collect::<Vec<_>>()).map(|column| vec![column]),
         Content::Json(_) => {
-            let values: Vec<&[u8]> = values.map(|value| value.unwrap_or(b"{}")).collect();
             let fields: Fields = schema.fields().iter().take(visible).cloned().collect();
-            json(&Arc::new(Schema::new(fields)), &values)
+            json(&Arc::new(Schema::new(fields)), &values.collect::<Vec<_>>())
         }
     }
 }
@@ -134,10 +139,26 @@ pub(super) fn headers<'a>(messages: impl Iterator<Item = Headers<'a>>) -> Result
 }
 
 /// Columns out of JSON objects; where that fails, the values are halved until the bad ones are alone.
-fn json(schema: &SchemaRef, values: &[&[u8]]) -> Result<Vec<ArrayRef>, ReadError> {
-    if values.is_empty() {
-        return Ok(Vec::new());
+fn json(schema: &SchemaRef, values: &[Option<&[u8]>]) -> Result<Vec<ArrayRef>, ReadError> {
+    let object = Object::new(schema.fields());
+    let mut bad = Vec::new();
+    let mut good = Vec::with_capacity(values.len());
+    for (index, value) in values.iter().enumerate() {
+        match value.map(|value| object.check(value).map(|()| value)) {
+            Some(Ok(value)) => good.push(value),
+            Some(Err(why)) => bad.push(BadValue { index, reason: format!("{NO_OBJECT}: {why}") }),
+            None => bad.push(BadValue { index, reason: NULL.to_owned() }),
+        }
     }
+    match (bad.is_empty(), good.is_empty()) {
+        (false, _) => Err(ReadError::Values(bad)),
+        (true, true) => Ok(Vec::new()),
+        (true, false) => halved(schema, &good),
+    }
+}
+
+/// Columns out of JSON objects that fit as far as can be seen: of what texts mean, such as times, Arrow's reader decides.
+fn halved(schema: &SchemaRef, values: &[&[u8]]) -> Result<Vec<ArrayRef>, ReadError> {
     let error = match objects(schema, values) {
         Ok(columns) => return Ok(columns),
         Err(error) => error,
@@ -146,7 +167,7 @@ fn json(schema: &SchemaRef, values: &[&[u8]]) -> Result<Vec<ArrayRef>, ReadError
     let mut ranges = vec![(0, values.len(), error.clone())];
     while let Some((start, count, error)) = ranges.pop() {
         if count == 1 {
-            bad.push(BadValue { index: start, reason: format!("is no JSON object of its columns: {error}") });
+            bad.push(BadValue { index: start, reason: format!("{NO_OBJECT}: {error}") });
             continue;
         }
         let half = count / 2;

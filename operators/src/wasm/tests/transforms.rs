@@ -143,9 +143,9 @@ fn bytes() -> (Content, SchemaRef) {
 fn messages_become_typed_columns() {
     let outputs = [json(&[("n", "int32"), ("at", "timestamp"), ("tags", "list<string>")]), text(), bytes()];
     let result = Results::default()
-        .message(0, 0, Some(br#" {"n": 5, "at": "2013-01-01T05:00:00Z", "tags": ["a", "b"], "more": {"x": [1]}} "#))
+        .message(0, 0, Some(br#" {"n": 5, "at": "2013-01-01T05:00:00Z", "tags": ["a", "b"]} "#))
         .message(0, 1, Some("ä".as_bytes()))
-        .message(2, 0, None)
+        .message(2, 0, Some(br#"{"n": null}"#))
         .message(2, 2, Some(b"\xff"))
         .message(2, 1, None)
         .message(3, 0, Some(b"{}"));
@@ -184,16 +184,22 @@ fn a_row_is_rejected_with_all_that_was_made_of_it() {
         .message(5, 1, Some(b"\xff\xfe"))
         .message(6, 0, Some(b"7"))
         .message(7, 0, Some(br#"{"n": 7}"#))
-        .message(8, 0, Some(br#"{"n": "#));
-    let came = taken(&result.finish(), 9, &outputs).unwrap();
+        .message(8, 0, Some(br#"{"n": "#))
+        .message(9, 0, Some(br#"{"n": 1.5}"#))
+        .message(10, 0, Some(br#"{"m": 1}"#))
+        .message(11, 0, None);
+    let came = taken(&result.finish(), 12, &outputs).unwrap();
     assert_eq!((came.text(0), came.text(1)), (vec!["1".to_owned(), "7".to_owned()], vec!["fine".to_owned()]));
     let rows: Vec<usize> = came.rejected.iter().map(|(row, _)| *row).collect();
-    assert_eq!(rows, [1, 2, 3, 4, 5, 6, 8]);
+    assert_eq!(rows, [1, 2, 3, 4, 5, 6, 8, 9, 10, 11]);
     let reason = |row: usize| came.rejected.iter().find(|(of, _)| *of == row).unwrap().1.clone();
     assert!(reason(1).starts_with("what it made for the output `first` is no JSON object of its columns: "));
     assert_eq!((reason(2).as_str(), reason(3).as_str()), ("it says no", "the guest gives no reason"));
     assert!(reason(4).contains("not exactly one object"), "{}", reason(4));
     assert_eq!(reason(5), "what it made for the output `second` is no UTF-8");
+    assert!(reason(9).ends_with("columns: column `n`: expected int8, found 1.5"), "{}", reason(9));
+    assert!(reason(10).ends_with("it has a field `m`, which is no column; did it mean `n`?"), "{}", reason(10));
+    assert!(reason(11).contains("is null, which means a deletion"), "{}", reason(11));
 }
 
 #[test]
