@@ -2,12 +2,13 @@
 //!
 //! A batch runs through its port's chains as a whole. Where that fails, it is halved until the failing rows are
 //! alone: those are rejected with their reasons, all others flow on, in their order. An input row is one unit: if one
-//! of the rows it is joined or unnested into fails, none of them comes out.
+//! of the rows it is joined or unnested into fails, or one of the branches of a UNION ALL that it goes through, none of
+//! them comes out, and it is rejected once.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, Int8Array, RecordBatch};
+use arrow::array::{Array, ArrayRef, BooleanArray, Int8Array, RecordBatch};
 use arrow::compute::{cast, concat, concat_batches};
 use arrow::datatypes::{FieldRef, SchemaRef};
 use datafusion::common::{DataFusionError, Result as DataFusionResult, exec_err};
@@ -118,34 +119,77 @@ impl SqlOperator {
         }
     }
 
-    /// Runs rows through the chains of their port.
+    /// Runs rows through the chains of their port. A row that fails in one of them is left out of all: those that ran
+    /// before it was known run again without it.
     fn process(&mut self, port: Port, flow: &Flow, origin: Option<&Origin>) -> Result<(), OperatorError> {
-        let plan = Arc::clone(&self.plan);
+        let chains = self.ports.get(port).map_or(0, Vec::len);
         let Some(tables) = self.tables.clone() else { return Err(self.failed("it is not open")) };
-        for index in 0..self.ports.get(port).map_or(0, Vec::len) {
-            let Some(port_chain) = self.ports.get_mut(port).and_then(|chains| chains.get_mut(index)) else { break };
-            let Some(chain) = plan.chains.get(port_chain.chain) else { break };
-            let selected = port_chain.select(flow).map_err(|e| self.execution(e))?;
-            let mut found = Vec::new();
-            narrow(chain, &selected, &tables, &mut found).map_err(|e| self.execution(e))?;
-            for outcome in found {
-                let put = match outcome {
-                    Outcome::Rows(flow) => {
-                        let rows = flow.rows.columns().to_vec();
-                        let rows = batch(&plan.output_schema, rows, flow.rows.num_rows());
-                        let rows = rows.map_err(|e| self.execution(e))?;
-                        Put::Emit(RowBatch { rows, ops: flow.ops, origin: origin.cloned() })
-                    }
-                    Outcome::Failed { offset, rows, reason } => {
-                        let Flow { rows, ops } = flow.slice(offset, rows);
-                        let origin = origin.map(|origin| exact_origin(origin, &rows));
-                        Put::Reject(RowBatch { rows, ops, origin }, reason)
-                    }
-                };
-                self.pending.push_back(put);
+        let mut failed = BTreeMap::new();
+        // What each chain made, and how many rows were left out then.
+        let mut made: Vec<Option<(Vec<Flow>, usize)>> = (0..chains).map(|_| None).collect();
+        loop {
+            let is_done =
+                |made: &Option<(Vec<Flow>, usize)>| made.as_ref().is_some_and(|(_, out)| *out == failed.len());
+            let Some(index) = made.iter().position(|made| !is_done(made)) else { break };
+            let flows = self.run_chain((port, index), flow, &tables, &mut failed).map_err(|e| self.execution(e))?;
+            if let Some(made) = made.get_mut(index) {
+                *made = Some((flows, failed.len()));
             }
         }
+        for made in made.into_iter().flatten().flat_map(|(flows, _)| flows) {
+            let rows = batch(&self.plan.output_schema, made.rows.columns().to_vec(), made.rows.num_rows());
+            let rows = rows.map_err(|e| self.execution(e))?;
+            self.pending.push_back(Put::Emit(RowBatch { rows, ops: made.ops, origin: origin.cloned() }));
+        }
+        let mut failed = failed.into_iter().peekable();
+        while let Some((first, reason)) = failed.next() {
+            let mut rows = 1;
+            while failed.next_if(|(row, why)| *row == first + rows && *why == reason).is_some() {
+                rows += 1;
+            }
+            let Flow { rows, ops } = flow.slice(first, rows);
+            let origin = origin.map(|origin| exact_origin(origin, &rows));
+            self.pending.push_back(Put::Reject(RowBatch { rows, ops, origin }, reason));
+        }
         Ok(())
+    }
+
+    /// Runs the rows that have not failed through one chain of their port; those that fail there are added.
+    fn run_chain(
+        &mut self,
+        (port, index): (Port, usize),
+        flow: &Flow,
+        tables: &Tables,
+        failed: &mut BTreeMap<usize, String>,
+    ) -> DataFusionResult<Vec<Flow>> {
+        let plan = Arc::clone(&self.plan);
+        let port_chain = self.ports.get_mut(port).and_then(|chains| chains.get_mut(index));
+        let Some(port_chain) = port_chain else { return Ok(Vec::new()) };
+        let Some(chain) = plan.chains.get(port_chain.chain) else { return Ok(Vec::new()) };
+        // The places of the rows that are left, if not all are.
+        let left = (!failed.is_empty())
+            .then(|| (0..flow.rows.num_rows()).filter(|row| !failed.contains_key(row)).collect::<Vec<_>>());
+        let selected = match &left {
+            None => port_chain.select(flow)?,
+            Some(_) => {
+                let mask: BooleanArray =
+                    (0..flow.rows.num_rows()).map(|row| Some(!failed.contains_key(&row))).collect();
+                port_chain.select(&flow.filter(&mask, None, flow.rows.schema_ref())?)?
+            }
+        };
+        let mut found = Vec::new();
+        narrow(chain, &selected, tables, &mut found)?;
+        let mut flows = Vec::with_capacity(found.len());
+        for outcome in found {
+            match outcome {
+                Outcome::Rows(flow) => flows.push(flow),
+                Outcome::Failed { row, reason } => {
+                    let place = left.as_ref().map_or(Some(row), |left| left.get(row).copied());
+                    failed.extend(place.map(|place| (place, reason)));
+                }
+            }
+        }
+        Ok(flows)
     }
 }
 
@@ -167,10 +211,9 @@ impl PortChain {
 /// What became of some rows.
 enum Outcome {
     Rows(Flow),
-    /// Rows of the input, by their place in it.
+    /// A row of the input, by its place in it.
     Failed {
-        offset: usize,
-        rows: usize,
+        row: usize,
         reason: String,
     },
 }
@@ -183,7 +226,7 @@ fn narrow(chain: &Chain, flow: &Flow, tables: &Tables, found: &mut Vec<Outcome>)
         match run(&chain.steps, flow.slice(offset, rows), tables, &mut out) {
             Ok(()) => found.extend(out.into_iter().map(Outcome::Rows)),
             Err(error) if !is_about_rows(&error) => return Err(error),
-            Err(error) if rows == 1 => reject(found, offset, reason(&error)),
+            Err(error) if rows == 1 => found.push(Outcome::Failed { row: offset, reason: reason(&error) }),
             Err(_) => {
                 let half = rows / 2;
                 ranges.push((offset + half, rows - half));
@@ -213,14 +256,6 @@ fn mend(found: &mut Vec<Outcome>) -> DataFusionResult<()> {
     }
     found.append(&mut failed);
     Ok(())
-}
-
-/// Notes a failing row, together with the one before it if that failed for the same reason.
-fn reject(found: &mut Vec<Outcome>, row: usize, why: String) {
-    match found.last_mut() {
-        Some(Outcome::Failed { offset, rows, reason }) if *offset + *rows == row && *reason == why => *rows += 1,
-        _ => found.push(Outcome::Failed { offset: row, rows: 1, reason: why }),
-    }
 }
 
 /// Whether an error may be the fault of some rows, and not of the plan or the machine.

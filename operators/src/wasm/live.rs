@@ -99,14 +99,6 @@ impl FailureKind {
     }
 }
 
-/// The longest text of a guest that is handed on.
-const MAX_TEXT_BYTES: usize = 4 * 1024;
-
-/// A text of a guest, no longer than anyone wants to read.
-pub(super) fn bounded(text: &str) -> &str {
-    text.get(..text.floor_char_boundary(MAX_TEXT_BYTES)).unwrap_or(text)
-}
-
 /// What came of rows.
 #[derive(Debug, Default)]
 pub(super) struct Made {

@@ -1,7 +1,7 @@
 //! Records in one run of bytes, as `wit/transform/PACKED.md` describes them.
 //!
-//! Writing: rows become messages, one after the other, in one buffer that is used again. Reading: entries are borrowed from
-//! the guest's bytes, and nothing is believed that is not checked.
+//! Writing: rows become messages, one after the other, in one buffer that is used again. Reading: nothing is believed that is
+//! not checked, and of an entry no more is kept than where it is, as a guest may give as many as its memory holds.
 
 /// Stands for null where a length is expected.
 const NULL: u32 = u32::MAX;
@@ -72,23 +72,56 @@ impl Writer {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct TooLarge;
 
-/// What a guest made of one message.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Entry<'a> {
-    /// The number of the message among those it was given.
-    pub(super) message: usize,
-    pub(super) what: What<'a>,
+/// What a guest made of messages: its bytes, which were checked, and where the entries are in them.
+#[derive(Debug)]
+pub(super) struct Entries<'a> {
+    result: &'a [u8],
+    found: Vec<Entry>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum What<'a> {
-    /// A message for an output.
-    Message { port: usize, message: Message<'a> },
-    /// Why there is none.
-    Failed(&'a str),
+/// An entry, in few bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entry {
+    /// The number of the message it comes from.
+    message: u32,
+    /// What it is for; an error is for none.
+    port: Option<u16>,
+    /// Where its message or text begins.
+    at: usize,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+impl Entry {
+    /// The number of the message that it comes from among those that the guest was given.
+    pub(super) fn message(self) -> usize {
+        usize::try_from(self.message).unwrap_or(usize::MAX)
+    }
+}
+
+impl<'a> Entries<'a> {
+    fn at(&self, entry: Entry) -> Cursor<'a> {
+        Cursor { rest: self.result.get(entry.at..).unwrap_or_default() }
+    }
+
+    /// The messages for which there is an error, with its text.
+    pub(super) fn failed(&self) -> impl Iterator<Item = (usize, &'a str)> {
+        let failed = self.found.iter().filter(|entry| entry.port.is_none());
+        failed.filter_map(|entry| Some((entry.message(), self.at(*entry).text().ok()?)))
+    }
+
+    /// The entries for an output.
+    pub(super) fn of_port(&self, port: usize) -> impl Iterator<Item = Entry> {
+        self.found.iter().copied().filter(move |entry| entry.port.is_some_and(|of| usize::from(of) == port))
+    }
+
+    /// The message of an entry that is for an output.
+    pub(super) fn read(&self, entry: Entry) -> Message<'a> {
+        // It was read once, so it can be read again.
+        self.at(entry).message().unwrap_or_default()
+    }
+}
+
+/// A message for an output.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Message<'a> {
     pub(super) timestamp_us: Option<i64>,
     pub(super) key: Option<&'a [u8]>,
@@ -97,7 +130,7 @@ pub(super) struct Message<'a> {
 }
 
 /// Headers that were checked and are read again where they are needed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Headers<'a> {
     pub(super) count: usize,
     bytes: &'a [u8],
@@ -112,10 +145,10 @@ impl<'a> Headers<'a> {
 }
 
 /// Reads a result: `messages` and `ports` say what its entries may name. The error says what is wrong with it.
-pub(super) fn read<'a>(result: &'a [u8], messages: usize, ports: usize) -> Result<Vec<Entry<'a>>, String> {
+pub(super) fn read(result: &[u8], messages: usize, ports: usize) -> Result<Entries<'_>, String> {
     let mut cursor = Cursor { rest: result };
     let count = cursor.count(MIN_ENTRY_BYTES)?;
-    let mut entries = Vec::with_capacity(count);
+    let mut found = Vec::with_capacity(count);
     let mut last = 0;
     for _ in 0..count {
         let message = cursor.number()?;
@@ -126,20 +159,26 @@ pub(super) fn read<'a>(result: &'a [u8], messages: usize, ports: usize) -> Resul
             return Err("its entries are not in the order of the messages they come from".to_owned());
         }
         last = message;
-        let what = match cursor.take::<1>()? {
+        let port = match cursor.take::<1>()? {
             [0] => {
-                let port = usize::from(u16::from_le_bytes(cursor.take()?));
-                if port >= ports {
+                let port = u16::from_le_bytes(cursor.take()?);
+                if usize::from(port) >= ports {
                     return Err(format!("an entry is for output number {port}, but there are {ports}"));
                 }
-                What::Message { port, message: cursor.message()? }
+                Some(port)
             }
-            [1] => What::Failed(cursor.text()?),
+            [1] => None,
             [kind] => return Err(format!("an entry has the unknown kind {kind}")),
         };
-        entries.push(Entry { message, what });
+        let at = result.len() - cursor.rest.len();
+        match port {
+            Some(_) => drop(cursor.message()?),
+            None => drop(cursor.text()?),
+        }
+        let message = u32::try_from(message).map_err(|_| cut_off())?;
+        found.push(Entry { message, port, at });
     }
-    if cursor.rest.is_empty() { Ok(entries) } else { Err("bytes follow its last entry".to_owned()) }
+    if cursor.rest.is_empty() { Ok(Entries { result, found }) } else { Err("bytes follow its last entry".to_owned()) }
 }
 
 struct Cursor<'a> {

@@ -9,7 +9,7 @@ use logmill_wasm::{Content, Instance, Moment, readable};
 use super::batches::{allow, instantiate, other_answer};
 use super::live::{Allowed, Failure, FailureKind, GuestState, Live, Made, Spawn};
 use super::messages::{self, Layout};
-use super::packed::{self, Entry, Message, What, Writer};
+use super::packed::{self, Entries, Entry, Writer};
 use super::plan::{Answer, Planned};
 use super::values::{self, BadValue};
 use crate::error::OperatorError;
@@ -117,7 +117,7 @@ pub(super) struct Output<'a> {
 /// Makes rows of what a guest gave. An input row is one unit: if it failed, or any value that was made of it cannot be
 /// read, the row is rejected and nothing comes of it.
 pub(super) fn take(
-    entries: &[Entry<'_>],
+    entries: &Entries<'_>,
     rows: &RecordBatch,
     layout: &Layout,
     outputs: &[Output<'_>],
@@ -131,25 +131,24 @@ pub(super) fn take(
             made.reject(row, reason);
         }
     };
-    for entry in entries {
-        if let What::Failed(reason) = entry.what {
-            let reason = readable(reason);
-            let reason = if reason.is_empty() { "the guest gives no reason".to_owned() } else { reason };
-            reject(entry.message, reason, &mut rejected);
-        }
+    for (row, reason) in entries.failed() {
+        let reason = readable(reason);
+        let reason = if reason.is_empty() { "the guest gives no reason".to_owned() } else { reason };
+        reject(row, reason, &mut rejected);
     }
     let mut port_values = Vec::with_capacity(outputs.len());
     while port_values.len() < outputs.len() {
         port_values.clear();
         for (port, output) in outputs.iter().enumerate() {
-            let of_port = messages_of(entries, port, &rejected);
+            let of_port: Vec<Entry> = entries.of_port(port).filter(|of| is_left(&rejected, *of)).collect();
             let visible = output.schema.fields().len().saturating_sub(values::HIDDEN);
-            match values::read(output.content, output.schema, visible, of_port.iter().map(|(_, m)| m.value)) {
+            let of_values = of_port.iter().map(|of| entries.read(*of).value);
+            match values::read(output.content, output.schema, visible, of_values) {
                 Ok(columns) => port_values.push((of_port, columns)),
                 Err(values::ReadError::Values(bad)) => {
                     for BadValue { index, reason } in bad {
-                        let Some((row, _)) = of_port.get(index) else { continue };
-                        reject(*row, format!("what it made for the output `{}` {reason}", output.name), &mut rejected);
+                        let Some(row) = of_port.get(index).map(|of| of.message()) else { continue };
+                        reject(row, format!("what it made for the output `{}` {reason}", output.name), &mut rejected);
                     }
                     break;
                 }
@@ -162,23 +161,20 @@ pub(super) fn take(
         if of_port.is_empty() {
             continue;
         }
-        columns.push(values::binary(of_port.iter().map(|(_, message)| message.key))?);
-        columns.push(values::timestamps(of_port.iter().map(|(_, message)| message.timestamp_us)));
-        let rows_of = || of_port.iter().map(|(row, _)| *row);
+        let messages = || of_port.iter().map(|of| entries.read(*of));
+        columns.push(values::binary(messages().map(|message| message.key))?);
+        columns.push(values::timestamps(messages().map(|message| message.timestamp_us)));
+        let rows_of = || of_port.iter().map(|of| of.message());
         columns.push(values::numbers::<Int32Type>(partitions.as_ref(), rows_of()));
         columns.push(values::numbers::<Int64Type>(offsets.as_ref(), rows_of()));
-        columns.push(values::headers(of_port.iter().map(|(_, message)| message.headers))?);
+        columns.push(values::headers(messages().map(|message| message.headers))?);
         let made_rows = RecordBatch::try_new(Arc::clone(output.schema), columns).map_err(|error| error.to_string())?;
         made.rows.push((port, made_rows));
     }
     Ok(())
 }
 
-/// The messages for an output of the rows that are not rejected, with the row that each is made of.
-fn messages_of<'e, 'a>(entries: &'e [Entry<'a>], port: usize, rejected: &[bool]) -> Vec<(usize, &'e Message<'a>)> {
-    let of_port = entries.iter().filter_map(|entry| match &entry.what {
-        What::Message { port: of, message } if *of == port => Some((entry.message, message)),
-        _ => None,
-    });
-    of_port.filter(|(row, _)| rejected.get(*row) == Some(&false)).collect()
+/// Whether the row that an entry comes from is not rejected.
+fn is_left(rejected: &[bool], entry: Entry) -> bool {
+    rejected.get(entry.message()) == Some(&false)
 }

@@ -159,6 +159,33 @@ fn origins_are_kept_and_those_of_rejected_rows_are_exact_if_offsets_are_read() {
 }
 
 #[test]
+fn a_row_that_fails_in_a_branch_of_a_union_is_put_aside_once_and_as_a_whole() {
+    // Flight 2 has no seats, and those of flight 5 are not known.
+    let (fine, no_seats, fourth) = ("1000 / flight", "1000 / seats", "1000 / (flight - 4)");
+    for (first, second, rejected) in [
+        (fine, fine, vec![]),
+        (fine, no_seats, vec![101]),
+        (no_seats, fine, vec![101]),
+        (no_seats, no_seats, vec![101]),
+        (no_seats, fourth, vec![101, 103]),
+        (fourth, no_seats, vec![101, 103]),
+    ] {
+        let union = format!("SELECT {first} AS n, _offset AS o FROM flights UNION ALL");
+        let plan = planned(&format!("{union} SELECT {second} AS n, _offset AS o FROM flights"));
+        let mut operator = plan.operator();
+        operator.open(OpenContext::default()).unwrap();
+        let mut out = Kept::default();
+        let batch = RowBatch { origin: Some(origin(100)), ..RowBatch::inserts(rows_with_meta(&relations()[0])) };
+        let good = batch.num_rows() - rejected.len();
+        assert_eq!(operator.on_batch(0, batch, &mut out).unwrap(), Progress::Done);
+        let emitted: Vec<usize> = out.emitted.iter().map(RowBatch::num_rows).collect();
+        assert_eq!(emitted, [good, good], "{first}, {second}");
+        let places = out.rejected.iter().map(|(batch, _)| batch.origin.as_ref().unwrap().offset);
+        assert_eq!(places.collect::<Vec<_>>(), rejected, "{first}, {second}");
+    }
+}
+
+#[test]
 fn a_full_output_is_not_given_more() {
     let plan = planned("SELECT flight FROM flights");
     let mut operator = plan.operator();

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 
 /// An entry as a guest owns it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 enum Owned {
     Message { port: u16, timestamp: Option<i64>, key: Option<Vec<u8>>, value: Option<Vec<u8>>, headers: Vec<Header> },
     Failed(String),
@@ -56,20 +56,32 @@ fn result(entries: &[(usize, Owned)]) -> Vec<u8> {
     writer.finish().to_vec()
 }
 
-fn same(owned: &Owned, what: &What<'_>) -> bool {
-    match (owned, what) {
-        (Owned::Failed(owned), What::Failed(text)) => owned == text,
-        (Owned::Message { port, timestamp, key, value, headers }, What::Message { port: of, message }) => {
-            let found: Vec<Header> =
-                message.headers.iter().map(|(n, v)| (n.to_owned(), v.map(<[u8]>::to_vec))).collect();
-            usize::from(*port) == *of
-                && *timestamp == message.timestamp_us
-                && key.as_deref() == message.key
-                && value.as_deref() == message.value
-                && *headers == found
+/// An entry that was read, in the form that it was written from.
+fn owned_again(read: &Entries<'_>, entry: Entry) -> Owned {
+    match entry.port {
+        None => {
+            let text = read.at(entry).text().unwrap();
+            assert!(read.failed().any(|failed| failed == (entry.message(), text)));
+            Owned::Failed(text.to_owned())
         }
-        _ => false,
+        Some(port) => {
+            let message = read.read(entry);
+            let bytes = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);
+            let headers = message.headers.iter().map(|(name, value)| (name.to_owned(), bytes(value)));
+            Owned::Message {
+                port,
+                timestamp: message.timestamp_us,
+                key: bytes(message.key),
+                value: bytes(message.value),
+                headers: headers.collect(),
+            }
+        }
     }
+}
+
+#[test]
+fn an_entry_is_kept_in_about_as_many_bytes_as_it_takes() {
+    assert!(size_of::<Entry>() < 2 * MIN_ENTRY_BYTES);
 }
 
 #[test]
@@ -111,10 +123,14 @@ proptest! {
         entries.sort_by_key(|(message, _)| *message);
         let bytes = result(&entries);
         let read = read(&bytes, 4, 3).unwrap();
-        prop_assert_eq!(read.len(), entries.len());
-        for (read, (message, owned)) in read.iter().zip(&entries) {
-            prop_assert_eq!(read.message, *message);
-            prop_assert!(same(owned, &read.what), "{:?} {:?}", owned, read);
+        let again: Vec<_> =
+            read.found.iter().map(|entry| (entry.message(), owned_again(&read, *entry))).collect();
+        prop_assert_eq!(&again, &entries);
+        for port in 0..3u16 {
+            let of_port = read.of_port(port.into()).map(|entry| (entry.message(), owned_again(&read, entry)));
+            let is_of_port = |owned: &Owned| matches!(owned, Owned::Message { port: of, .. } if *of == port);
+            let expected: Vec<_> = entries.iter().filter(|(_, owned)| is_of_port(owned)).cloned().collect();
+            prop_assert_eq!(of_port.collect::<Vec<_>>(), expected);
         }
         for length in 0..bytes.len() {
             super::read(&bytes[..length], 4, 3).unwrap_err();

@@ -203,6 +203,13 @@ fn a_row_is_rejected_with_all_that_was_made_of_it() {
 }
 
 #[test]
+fn what_a_guest_says_of_a_row_is_cut() {
+    let result = Results::default().failed(0, &"ä".repeat(100_000)).finish();
+    let came = taken(&result, 1, &[text()]).unwrap();
+    assert_eq!(came.rejected[0].1, "ä".repeat(2048));
+}
+
+#[test]
 fn columns_of_any_json_hold_it_as_text() {
     let outputs = [json(&[("any", "json"), ("in", "struct{any: json}"), ("list", "list<json>")])];
     let result = Results::default()
@@ -276,10 +283,9 @@ fn rows_become_messages() {
 /// Headers as a guest's result holds them.
 fn packed_headers(headers: &[Header]) -> packed::Headers<'static> {
     let bytes: &'static [u8] = Results::default().whole(0, 0, 0, None, None, headers).finish().leak();
-    match &packed::read(bytes, 1, 1).unwrap()[0].what {
-        packed::What::Message { message, .. } => message.headers,
-        packed::What::Failed(_) => panic!("it is a message"),
-    }
+    let entries = packed::read(bytes, 1, 1).unwrap();
+    let entry = entries.of_port(0).next().unwrap();
+    entries.read(entry).headers
 }
 
 /// What a guest makes of one row in the property test: good and bad JSON.
