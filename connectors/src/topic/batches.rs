@@ -20,6 +20,8 @@ pub(super) struct Batches {
     batch_bytes: usize,
     /// Where records without a key go until that partition's batch is full: fewer, larger batches (KIP-480).
     sticky: usize,
+    /// Where records without a key go instead, if that is said.
+    unkeyed: Option<usize>,
 }
 
 /// A batch, and the partition it is for.
@@ -30,7 +32,7 @@ impl Batches {
     pub(super) fn new(partitions: i32, compression: Compression, batch_bytes: usize) -> Self {
         let options = BatchOptions { compression, ..BatchOptions::default() };
         let builders = (0..partitions.max(1)).map(|_| BatchBuilder::new(options)).collect();
-        Self { builders, batch_bytes, sticky: 0 }
+        Self { builders, batch_bytes, sticky: 0, unkeyed: None }
     }
 
     /// Adds a record; returns the partition's batch if it is full now.
@@ -43,7 +45,7 @@ impl Batches {
     ) -> Result<Option<FullBatch>, BatchError> {
         let index = match key {
             Some(key) => partition_for_key(key, self.partitions()) as usize,
-            None => self.sticky,
+            None => self.unkeyed.unwrap_or(self.sticky),
         };
         let Some(builder) = self.builders.get_mut(index) else { return Ok(None) };
         builder.append(timestamp, key, value, headers)?;
@@ -125,8 +127,15 @@ impl RecordWriter {
         }
     }
 
-    /// Writes a record: to the partition of its key as Kafka's clients choose it, else to any. Without a timestamp it
-    /// gets the present time, as Kafka's clients do it.
+    /// From now on, records without a key go to the partition that `number` falls on: always the same one, so that they
+    /// keep their order, and where they lie does not depend on when they were written.
+    pub fn send_unkeyed_to(&mut self, number: u32) {
+        let partitions = self.batches.builders.len().max(1);
+        self.batches.unkeyed = Some(number as usize % partitions);
+    }
+
+    /// Writes a record: to the partition of its key as Kafka's clients choose it, else to any, unless one was said. Without
+    /// a timestamp it gets the present time, as Kafka's clients do it.
     ///
     /// # Errors
     /// Where the transaction takes no more, or the record is too large for a batch.
