@@ -102,6 +102,7 @@ pub(crate) async fn run(wiring: Wiring<'_>, opened: Opened, sinks: Vec<SinkHandl
                 writers: writer_queues.iter_mut().filter_map(Vec::pop).collect(),
                 letters,
                 runtime: Handle::current(),
+                metrics: wiring.metrics.clone(),
             },
             events: tasks.events.clone(),
             metrics: wiring.metrics.clone(),

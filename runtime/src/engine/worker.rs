@@ -48,6 +48,8 @@ pub(crate) struct WorkerExit {
     pub(crate) writers: Vec<Sender<Item>>,
     pub(crate) letters: Option<WriterId>,
     pub(crate) runtime: Handle,
+    /// Told what is put aside.
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 enum Step {
@@ -122,7 +124,7 @@ impl Worker {
             ChunkData::Records(records) => {
                 self.metrics.read(records.len() as u64, chunk.bytes_read);
                 let origin = origin(records.offsets.first().copied().unwrap_or(-1));
-                let rows = decode(decoder, &records, &self.exit, &self.metrics)?;
+                let rows = decode(decoder, &records, &self.exit)?;
                 RowBatch { rows, ops: None, origin: Some(origin) }
             }
         };
@@ -135,7 +137,6 @@ fn decode(
     feed: &mut FeedDecoder,
     records: &Records,
     exit: &WorkerExit,
-    metrics: &Metrics,
 ) -> Result<arrow::array::RecordBatch, EngineError> {
     let source = feed.provenance.source.clone();
     let Some(decoder) = &mut feed.decoder else { return Err(EngineError::Defect("a source of rows")) };
@@ -144,7 +145,6 @@ fn decode(
         if exit.on_error() == OnError::Stop {
             return Err(feed.provenance.stop(records, first));
         }
-        metrics.dead_letters(decoded.errors.len() as u64);
         let letters = decoded.errors.iter().map(|error| feed.provenance.undecoded(records, error)).collect();
         exit.put_aside(letters)?;
     }
@@ -164,11 +164,10 @@ impl WorkerExit {
     }
 
     fn put_aside(&self, letters: Vec<DeadLetter>) -> Result<(), EngineError> {
+        let Some(writer) = self.letters else { return Ok(()) };
+        self.metrics.dead_letters(letters.len() as u64);
         let bytes = letters.iter().map(DeadLetter::size_bytes).sum();
-        match self.letters {
-            Some(writer) => self.send(writer, Item::Letters(letters), bytes),
-            None => Ok(()),
-        }
+        self.send(writer, Item::Letters(letters), bytes)
     }
 
     fn send(&self, writer: WriterId, item: Item, bytes: usize) -> Result<(), EngineError> {
@@ -200,6 +199,36 @@ impl Exit for Leaving<'_> {
             OnError::DeadLetter => {
                 self.exit.put_aside(dead_letter::of_rows(self.pipeline, name, rows, origin, &rejected.reason)?)
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use arrow::array::{ArrayRef, Int32Array, RecordBatch};
+
+    /// An exit with one writer, of dead letters if they are wanted, and the way to it.
+    fn exit(runtime: &Handle, letters: bool) -> (WorkerExit, Receiver<Item>) {
+        let (sender, receiver) = super::super::queue::channel(1 << 20);
+        let letters = letters.then_some(WriterId(0));
+        let metrics = Arc::new(Metrics::new());
+        (WorkerExit { writers: vec![sender], letters, runtime: runtime.clone(), metrics }, receiver)
+    }
+
+    #[test]
+    fn rows_that_an_operator_rejects_count_as_put_aside() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let numbers: ArrayRef = Arc::new(Int32Array::from(vec![1, 2, 3]));
+        let rows = RecordBatch::try_from_iter([("n", numbers)]).unwrap();
+        for (letters, expected) in [(true, 3), (false, 0)] {
+            let (exit, _receiver) = exit(runtime.handle(), letters);
+            let mut leaving = Leaving { exit: &exit, names: &["scored".to_owned()], pipeline: "p" };
+            let batch = RowBatch::inserts(rows.clone());
+            let result = leaving.reject(Rejected { operator: 0, batch, reason: "too late".to_owned() });
+            assert_eq!(result.is_ok(), letters);
+            assert_eq!(exit.metrics.snapshot().dead_letters, expected);
         }
     }
 }
