@@ -93,8 +93,8 @@ struct SavedPosition {
     offset: i64,
 }
 
-/// The position of an offset.
-pub(super) fn position(offset: Offset) -> Position {
+/// The position of a partition from which this offset is read next.
+pub fn position(offset: Offset) -> Position {
     Position(serde_json::json!({ "offset": offset.0 }))
 }
 

@@ -16,19 +16,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::future::try_join_all;
 use logmill_connectors::log::{Isolation, Log, Membership, OffsetAt, TopicPartition};
-use logmill_connectors::sink::{Committed, Prepared, Sink};
+use logmill_connectors::sink::{Committed, Prepared, Sink, Token};
 use logmill_connectors::source::Source;
-use logmill_connectors::topic::RecordWriter;
 use logmill_pipelines::flow::{CheckpointEpoch, Positions};
-use logmill_protocol::{Offset, Timestamp};
+use logmill_protocol::Offset;
 use tokio::sync::{mpsc, watch};
 
 use super::error::EngineError;
 use super::event::{Barrier, Event, FeedId, Reached, WriterId};
-use super::manifest::{self, Changes, MAX_RECORD_BYTES, Manifest, Stage, StateRef};
+use super::journal::Journal;
+use super::manifest::{Changes, Manifest, Stage, StateRef};
 use super::retry;
 use super::state::{self, OperatorState};
 use super::store::CheckpointStore;
@@ -39,8 +38,6 @@ use crate::metrics::Metrics;
 const FIRST_EPOCH: Duration = Duration::from_millis(100);
 /// A sink's carried state is merged into one object once it lies in this many.
 const MAX_CARRIED_OBJECTS: usize = 64;
-/// The manifest is written whole and its topic trimmed at the first commit of a run, and again after this many.
-pub(crate) const MANIFEST_REWRITE_COMMITS: u64 = 5_000;
 
 /// A feed as the coordinator sees it.
 pub(crate) struct FeedState {
@@ -85,14 +82,13 @@ pub enum Ending {
 
 /// The coordinator of one run.
 pub(crate) struct Coordinator {
-    pub(crate) pipeline: String,
     pub(crate) log: Arc<dyn Log>,
     pub(crate) transaction: Arc<EpochTransaction>,
     pub(crate) membership: Membership,
     pub(crate) store: CheckpointStore,
     pub(crate) attempt: String,
     pub(crate) manifest: Manifest,
-    pub(crate) manifest_writer: RecordWriter,
+    pub(crate) journal: Journal,
     pub(crate) feeds: Vec<FeedState>,
     pub(crate) sinks: Vec<SinkHandle>,
     /// How many writers there are: one a sink, and one for dead letters if they are wanted.
@@ -110,7 +106,6 @@ pub(crate) struct Coordinator {
     pub(crate) confirmed: BTreeSet<String>,
     /// Rows read by earlier runs of the incarnation.
     pub(crate) rows_before: u64,
-    pub(crate) commits_since_rewrite: u64,
     pub(crate) metrics: Arc<Metrics>,
 }
 
@@ -164,7 +159,7 @@ impl Coordinator {
             self.note(event, &mut gathered)?;
         }
         let read_on = self.take_positions(gathered.reached);
-        let stale = self.take_state(gathered.states, gathered.prepared).await?;
+        let mut stale = self.take_state(gathered.states, gathered.prepared).await?;
         if let Some(plan) = &mut self.manifest.plan
             && plan.finished != last
             && (last || !self.changes.is_empty() || self.transaction.has_output())
@@ -175,7 +170,7 @@ impl Coordinator {
         if self.changes.is_empty() && !self.transaction.has_output() {
             self.transaction.pass(self.epoch);
         } else {
-            self.commit(&read_on).await?;
+            stale.extend(self.commit(&read_on).await?);
             self.commit_tokens().await?;
             for (feed, positions) in &read_on {
                 if let Some(feed) = self.feeds.get(feed.0) {
@@ -271,53 +266,18 @@ impl Coordinator {
         try_join_all(puts).await.map(drop)
     }
 
-    /// The epoch's log transaction.
-    async fn commit(&mut self, read_on: &BTreeMap<FeedId, Positions>) -> Result<(), EngineError> {
-        let rewrite = self.commits_since_rewrite >= MANIFEST_REWRITE_COMMITS;
-        if rewrite {
-            self.changes = self.manifest.all_shards();
-        }
+    /// The epoch's log transaction. Returns the objects that nothing refers to any more.
+    async fn commit(&mut self, read_on: &BTreeMap<FeedId, Positions>) -> Result<Vec<String>, EngineError> {
         if let Some(plan) = &mut self.manifest.plan {
             plan.epoch = self.epoch;
             plan.rows_read = self.rows_before + self.metrics.rows_read();
         }
         self.changes.insert((Stage::Plan, 0));
         self.changes.extend(std::mem::take(&mut self.confirmed).into_iter().map(|name| (Stage::Sink(name), 0)));
-        let topic = TopicPartition { topic: manifest::topic_of(&self.pipeline), partition: 0 };
-        let boundary = self.log.offset(&topic, OffsetAt::Latest(Isolation::ReadUncommitted)).await?;
-        let changes = std::mem::take(&mut self.changes);
-        for mut record in self.manifest.records(&self.pipeline, &changes)? {
-            self.manifest.objects.remove(&record.key);
-            if record.value.len() > MAX_RECORD_BYTES {
-                record.value = self.store_elsewhere(&record.key, record.value).await?;
-            }
-            let appended = self.manifest_writer.append(
-                Some(record.key.as_bytes()),
-                Some(&record.value),
-                &[],
-                Timestamp(chrono::Utc::now().timestamp_millis()),
-            );
-            appended.await.map_err(|error| EngineError::sink("manifest", error))?;
-        }
-        let flushed = self.manifest_writer.prepare(self.epoch).await;
-        flushed.map_err(|error| EngineError::sink("manifest", error))?;
-        let offsets = self.group_offsets(read_on);
-        self.transaction.commit(self.epoch, &self.membership, &offsets).await?;
-        self.commits_since_rewrite += 1;
-        if rewrite {
-            self.log.delete_records(&topic, boundary).await?;
-            self.commits_since_rewrite = 0;
-        }
+        let (changes, offsets) = (std::mem::take(&mut self.changes), self.group_offsets(read_on));
+        let replaced = self.journal.commit(&mut self.manifest, changes, self.epoch, &offsets).await?;
         self.metrics.committed(self.epoch.0);
-        Ok(())
-    }
-
-    async fn store_elsewhere(&mut self, key: &str, value: Bytes) -> Result<Bytes, EngineError> {
-        let object = StateRef(format!("{}-{}-{}", self.epoch, self.attempt, key.replace(['/', ':'], "_")));
-        self.store.put(object.0.clone(), vec![value]).await?;
-        let stored = manifest::elsewhere(&object);
-        self.manifest.objects.insert(key.to_owned(), object);
-        Ok(stored)
+        Ok(replaced)
     }
 
     fn group_offsets(&self, read_on: &BTreeMap<FeedId, Positions>) -> Vec<(TopicPartition, Offset)> {
@@ -395,18 +355,22 @@ pub(crate) async fn commit_tokens(manifest: &mut Manifest, sinks: &[SinkHandle])
             continue;
         }
         for token in &state.tokens {
-            let committed = retry::transient(|| handle.sink.commit(token)).await;
-            match committed.map_err(|error| EngineError::sink(&handle.name, error))? {
-                Committed::Lost(what) => return Err(EngineError::Lost { sink: handle.name.clone(), what }),
-                Committed::Done { rejected } => {
-                    if let Some((batch, reason)) = rejected.into_iter().next() {
-                        return Err(super::dead_letter::stop_at_rows(&handle.name, &batch.rows, None, &reason)?);
-                    }
-                }
-            }
+            commit_token(handle, token).await?;
         }
         state.tokens.clear();
         confirmed.push(handle.name.clone());
     }
     Ok(confirmed)
+}
+
+/// Makes visible what a token names.
+pub(crate) async fn commit_token(handle: &SinkHandle, token: &Token) -> Result<(), EngineError> {
+    let committed = retry::transient(|| handle.sink.commit(token)).await;
+    match committed.map_err(|error| EngineError::sink(&handle.name, error))? {
+        Committed::Lost(what) => Err(EngineError::Lost { sink: handle.name.clone(), what }),
+        Committed::Done { rejected } => match rejected.into_iter().next() {
+            Some((batch, reason)) => Err(super::dead_letter::stop_at_rows(&handle.name, &batch.rows, None, &reason)?),
+            None => Ok(()),
+        },
+    }
 }

@@ -83,6 +83,16 @@ pub(crate) struct PlanRecord {
     pub(crate) plan: PlanFingerprint,
     /// Rows read from the sources in all runs of the incarnation.
     pub(crate) rows_read: u64,
+    /// Said while this is all there is of the incarnation: a fresh start has committed it, and nothing has followed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) fresh: Option<Fresh>,
+}
+
+/// What a fresh start has yet to clear away.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Fresh {
+    /// The topics that the sources of the last incarnation were played through.
+    pub(crate) played: BTreeSet<String>,
 }
 
 /// The state of a sink's shard.
@@ -112,14 +122,14 @@ struct PositionsBody {
     positions: Positions,
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(untagged)]
-enum Stored {
-    /// The value is an object of the checkpoint store.
-    Elsewhere {
-        object: StateRef,
-    },
-    Here(serde_json::Value),
+/// What a record holds whose value is an object of the checkpoint store.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Elsewhere {
+    /// The object.
+    pub(crate) object: StateRef,
+    /// The incarnation that wrote it, so that those of earlier ones need not be loaded.
+    #[serde(default)]
+    pub(crate) incarnation: Option<u64>,
 }
 
 /// A record to be written: key, value, and the stage and shard it belongs to.
@@ -150,6 +160,17 @@ pub(crate) type Changes = BTreeSet<(Stage, u64)>;
 /// The shard a split's position is kept in.
 pub(crate) fn shard_of(split: &SplitId) -> u64 {
     xxh3_64(split.as_str().as_bytes()) % POSITION_SHARDS
+}
+
+/// The key of the record of the pipeline as a whole.
+pub(crate) fn plan_key(pipeline: &str) -> String {
+    format!("{pipeline}/{}/0", Stage::Plan)
+}
+
+/// Whether a record's key is of a sink.
+pub(crate) fn is_of_sink(pipeline: &str, key: &str) -> bool {
+    let stage = key.strip_prefix(pipeline).and_then(|rest| rest.strip_prefix('/'));
+    stage.is_some_and(|stage| stage.starts_with("sink:"))
 }
 
 /// The name of the topic that holds a pipeline's manifest.
@@ -260,13 +281,22 @@ impl ManifestReader {
         };
     }
 
-    /// The objects that hold values of records, by key: to be loaded and put back with `resolve`.
-    pub(crate) fn objects(&self) -> BTreeMap<String, StateRef> {
-        let stored = |value: &Bytes| match serde_json::from_slice::<Stored>(value) {
-            Ok(Stored::Elsewhere { object }) => Some(object),
-            _ => None,
-        };
+    /// The records whose values lie in the checkpoint store, by key: each is to be loaded and put back with `resolve`, or
+    /// left out with `forget`.
+    pub(crate) fn elsewhere(&self) -> BTreeMap<String, Elsewhere> {
+        let stored = |value: &Bytes| serde_json::from_slice::<Elsewhere>(value).ok();
         self.latest.iter().filter_map(|(key, value)| Some((key.clone(), stored(value)?))).collect()
+    }
+
+    /// The incarnation that the plan's record tells, which has been resolved; `None` before the first commit.
+    pub(crate) fn incarnation(&self, pipeline: &str) -> Result<Option<u64>, EngineError> {
+        let Some(value) = self.latest.get(&plan_key(pipeline)) else { return Ok(None) };
+        Ok(Some(parse::<OwnedPlanBody>(pipeline, "plan", value)?.body.plan.incarnation))
+    }
+
+    /// Leaves a record out.
+    pub(crate) fn forget(&mut self, key: &str) {
+        self.latest.remove(key);
     }
 
     /// Puts the value of a record that was stored elsewhere in its place.
@@ -278,7 +308,7 @@ impl ManifestReader {
     pub(crate) fn finish(self, pipeline: &str) -> Result<Manifest, EngineError> {
         let prefix = format!("{pipeline}/");
         let mut manifest = Manifest::default();
-        if let Some(value) = self.latest.get(&format!("{prefix}plan/0")) {
+        if let Some(value) = self.latest.get(&plan_key(pipeline)) {
             manifest.plan = Some(parse::<OwnedPlanBody>(pipeline, "plan", value)?.body.plan);
         }
         let Some(incarnation) = manifest.plan.as_ref().map(|plan| plan.incarnation) else { return Ok(manifest) };
@@ -318,8 +348,8 @@ impl ManifestReader {
 }
 
 /// What a record holds whose value lies in the checkpoint store.
-pub(crate) fn elsewhere(object: &StateRef) -> Bytes {
-    Bytes::from(serde_json::json!({ "object": object.0 }).to_string())
+pub(crate) fn elsewhere(object: &StateRef, incarnation: u64) -> Bytes {
+    Bytes::from(serde_json::json!({ "object": object.0, "incarnation": incarnation }).to_string())
 }
 
 fn parse<T: for<'a> Deserialize<'a>>(pipeline: &str, key: &str, value: &Bytes) -> Result<Envelope<T>, EngineError> {
@@ -353,6 +383,7 @@ mod tests {
                 finished: false,
                 plan: PlanFingerprint::default(),
                 rows_read: 5,
+                fresh: None,
             }),
             ..Manifest::default()
         };

@@ -10,6 +10,7 @@
 //! their own. The [`coordinator`] sends barriers and commits what they bring back; what a run consists of, and how it
 //! goes on from the last commit, is put together in [`start`].
 
+mod begin;
 mod coordinator;
 mod dead_letter;
 mod error;
@@ -17,6 +18,7 @@ mod event;
 mod feed;
 mod graph;
 mod intake;
+mod journal;
 mod manifest;
 mod picker;
 mod queue;
@@ -30,6 +32,9 @@ mod transaction;
 mod wire;
 mod worker;
 mod writer;
+
+#[cfg(test)]
+mod tests;
 
 pub use coordinator::Ending;
 pub use error::EngineError;

@@ -15,10 +15,12 @@ use logmill_pipelines::{Diagnostics, Pipeline};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::coordinator::{Ending, SinkHandle, commit_tokens};
+use super::begin::Begun;
+use super::coordinator::{Ending, SinkHandle};
 use super::error::EngineError;
 use super::graph::Graph;
-use super::manifest::{Manifest, PlanRecord};
+use super::journal::{Journal, JournalParts};
+use super::manifest::Manifest;
 use super::restore;
 use super::state;
 use super::store::CheckpointStore;
@@ -128,61 +130,59 @@ impl Run {
         let session = self.log.init_producer(&id, timeout.as_millis() as u64).await.map_err(EngineError::from)?;
         let membership = self.log.join_group(&id, "worker-0").await.map_err(EngineError::from)?;
         let store = CheckpointStore::open(self.data_dir.join("checkpoints").join(&name)).await?;
-        let mut manifest = restore::read_manifest(&self.log, &store, &name).await?;
-        let incarnation = manifest.plan.as_ref().map_or(1, |plan| plan.incarnation);
-        let epoch = manifest.plan.as_ref().map_or(CheckpointEpoch(1), |plan| plan.epoch.next());
+        let found = restore::read_manifest(&self.log, &store, &name, self.fresh).await?;
+        // A fresh start that did not get further than its own commit is made again.
+        let fresh = self.fresh || found.plan.as_ref().is_some_and(|plan| plan.fresh.is_some());
+        let epoch = found.plan.as_ref().map_or(CheckpointEpoch(1), |plan| plan.epoch.next());
         let transaction = Arc::new(EpochTransaction::new(self.log.clone(), session, epoch));
         let context = self.context(transaction.clone());
 
-        // A fresh start still owes the last one its commits: what a manifest names is committed, come what may.
-        let pinned = restore::pinned_schemas(&manifest);
-        let pinned = if self.fresh { BTreeMap::new() } else { pinned };
+        let pinned = if fresh { BTreeMap::new() } else { restore::pinned_schemas(&found) };
         let mut opened = self.open(&registry, &context, &pinned).await?;
         let fingerprint = opened.plan.fingerprint();
-        let takeover = take_over(&manifest, &fingerprint, self.fresh)?;
+        let takeover = take_over(&found, &fingerprint, fresh)?;
         // A module that refuses the state of an earlier build does so before anything is done.
         let nothing = Manifest::default();
-        let left = if self.fresh { &nothing } else { &manifest };
+        let left = if fresh { &nothing } else { &found };
         opened.graphs = wire::graphs(&opened.plan, &opened.tables, left, &store).await?;
         let sinks = open_sinks(&opened.plan, &registry, &context).await?;
-        commit_tokens(&mut manifest, &sinks).await?;
-        if self.fresh {
-            topics::clear_intakes(&*self.log, &self.pipeline.spec).await?;
-            manifest = Manifest::default();
-        }
-        let rows_read = takeover.rows_before;
-        let incarnation = incarnation + u64::from(self.fresh);
-        manifest.plan = Some(PlanRecord {
-            incarnation,
-            epoch: CheckpointEpoch(epoch.0 - 1),
-            finished: takeover.was_finished,
-            plan: fingerprint,
-            rows_read,
-        });
 
         let attempt = Attempt(Uuid::new_v4().simple().to_string());
+        let parts = JournalParts {
+            pipeline: name.clone(),
+            log: self.log.clone(),
+            store: store.clone(),
+            transaction: transaction.clone(),
+            membership: membership.clone(),
+            attempt: attempt.0.clone(),
+        };
+        let mut journal = Journal::new(parts, epoch);
+        let begun = Begun { log: &*self.log, spec: &self.pipeline.spec, plan: fingerprint, sinks: &sinks, epoch };
+        let beginning = match fresh {
+            true => begun.anew(found, &mut journal).await,
+            false => begun.go_on(found).await,
+        };
+        let beginning = or_give_up(&transaction, beginning).await?;
         sweep_sinks(&sinks, &attempt).await?;
-        store.sweep(manifest.references()).await?;
+        store.sweep(beginning.manifest.references()).await?;
         (self.on_start)(&takeover);
         let wiring = Wiring {
-            pipeline: name.clone(),
+            pipeline: name,
             spec: &self.pipeline.spec,
             log: self.log.clone(),
             transaction: transaction.clone(),
-            membership: membership.clone(),
+            membership,
             store,
             attempt,
-            manifest,
-            epoch,
+            journal,
+            beginning,
             every,
             metrics: self.metrics.clone(),
             stop: self.stop.clone(),
-            rows_before: rows_read,
+            rows_before: takeover.rows_before,
         };
-        match wire::run(wiring, opened, sinks).await {
-            Ok(ending) => Ok(Outcome { ending, takeover }),
-            Err(error) => Err(give_up(&transaction, error).await),
-        }
+        let ending = or_give_up(&transaction, wire::run(wiring, opened, sinks).await).await?;
+        Ok(Outcome { ending, takeover })
     }
 
     fn context(&self, transaction: Arc<EpochTransaction>) -> ConnectorContext {
@@ -253,11 +253,13 @@ async fn sweep_sinks(sinks: &[SinkHandle], attempt: &Attempt) -> Result<(), Engi
 }
 
 /// Aborts the epoch that failed. The next run's first act does the same; this lets readers of the topics go on at once.
-async fn give_up(transaction: &EpochTransaction, error: EngineError) -> RunError {
-    if let Err(second) = transaction.abort().await {
+async fn or_give_up<T>(transaction: &EpochTransaction, result: Result<T, EngineError>) -> Result<T, RunError> {
+    if result.is_err()
+        && let Err(second) = transaction.abort().await
+    {
         tracing::debug!("could not abort the transaction of the failed epoch: {second}");
     }
-    error.into()
+    result.map_err(RunError::from)
 }
 
 /// Whether the pipeline fits the state that earlier runs left, and what it takes over.

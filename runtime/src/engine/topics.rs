@@ -3,6 +3,7 @@
 use logmill_connectors::error::LogError;
 use logmill_connectors::log::{Isolation, Log, NewTopic, OffsetAt, TopicPartition};
 use logmill_pipelines::{Compression, OnError, PipelineSpec, Retention, SourceSpec, TopicSpec};
+use logmill_protocol::Offset;
 
 use super::error::EngineError;
 use super::manifest;
@@ -32,17 +33,26 @@ pub(crate) async fn create(log: &dyn Log, spec: &PipelineSpec) -> Result<(), Eng
     create_missing(log, NewTopic { name: manifest::topic_of(&spec.pipeline), partitions: 1, configs }).await
 }
 
-/// Empties the topics that sources are played through: a new incarnation plays all of them again.
-pub(crate) async fn clear_intakes(log: &dyn Log, spec: &PipelineSpec) -> Result<(), EngineError> {
-    for topic in spec.sources.values().filter_map(|source| source.through.as_ref()) {
-        let Some(info) = log.topic(topic.as_str()).await? else { continue };
-        for partition in 0..info.partitions {
-            let place = TopicPartition { topic: info.name.clone(), partition };
-            let end = log.offset(&place, OffsetAt::Latest(Isolation::ReadUncommitted)).await?;
-            log.delete_records(&place, end).await?;
-        }
+/// Empties a topic, if it is there.
+pub(crate) async fn clear(log: &dyn Log, topic: &str) -> Result<(), EngineError> {
+    for (partition, end) in ends(log, topic).await? {
+        log.delete_records(&TopicPartition { topic: topic.to_owned(), partition }, end).await?;
     }
     Ok(())
+}
+
+/// Where the partitions of a topic end, of those that hold something: partition and offset.
+pub(crate) async fn ends(log: &dyn Log, topic: &str) -> Result<Vec<(i32, Offset)>, EngineError> {
+    let Some(info) = log.topic(topic).await? else { return Ok(Vec::new()) };
+    let mut ends = Vec::new();
+    for partition in 0..info.partitions {
+        let place = TopicPartition { topic: info.name.clone(), partition };
+        let end = log.offset(&place, OffsetAt::Latest(Isolation::ReadUncommitted)).await?;
+        if log.offset(&place, OffsetAt::Earliest).await? < end {
+            ends.push((partition, end));
+        }
+    }
+    Ok(ends)
 }
 
 /// The topic a source reads without an intake, if it reads one.

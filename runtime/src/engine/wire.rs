@@ -11,20 +11,22 @@ use logmill_connectors::sink::{Attempt, OpenWriter};
 use logmill_connectors::topic::RecordWriter;
 use logmill_operators::error::OperatorError;
 use logmill_operators::operator::{Clock, OpenContext, StateBuffer, StaticTable};
-use logmill_pipelines::flow::{CheckpointEpoch, Origin, Positions, STATE_SHARDS, SplitId};
+use logmill_pipelines::flow::{Origin, Positions, STATE_SHARDS, SplitId};
 use logmill_pipelines::spec::{OnError, PipelineSpec};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::coordinator::{Coordinator, Ending, Ends, FeedState, MANIFEST_REWRITE_COMMITS, SinkHandle};
+use super::begin::Beginning;
+use super::coordinator::{Coordinator, Ending, Ends, FeedState, SinkHandle};
 use super::dead_letter::Provenance;
 use super::error::EngineError;
 use super::event::{Barrier, Event, FeedId, WriterId};
 use super::feed::{Feed, Input};
 use super::graph::{Graph, GraphParts, Route, RoutedOperator};
 use super::intake::Intake;
-use super::manifest::{Manifest, Stage, topic_of};
+use super::journal::Journal;
+use super::manifest::{Manifest, Stage};
 use super::queue::{self, Receiver, Sender};
 use super::restore;
 use super::start::{Opened, OpenedIntake};
@@ -50,8 +52,8 @@ pub(crate) struct Wiring<'a> {
     pub(crate) membership: Membership,
     pub(crate) store: CheckpointStore,
     pub(crate) attempt: Attempt,
-    pub(crate) manifest: Manifest,
-    pub(crate) epoch: CheckpointEpoch,
+    pub(crate) journal: Journal,
+    pub(crate) beginning: Beginning,
     pub(crate) every: Duration,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) stop: watch::Receiver<bool>,
@@ -117,7 +119,7 @@ pub(crate) async fn run(wiring: Wiring<'_>, opened: Opened, sinks: Vec<SinkHandl
     for (number, source) in sources.into_iter().enumerate() {
         let stage = Stage::Source(source.name.clone());
         let id = FeedId(number);
-        let positions = positions(&wiring.manifest, &stage);
+        let positions = positions(&wiring.beginning.manifest, &stage);
         let from = source.read.source.clone();
         let (name, outlets, by_shard) = (source.name.clone(), inputs.clone(), plan.is_stateful());
         let feed = Feed { id, name, source: from.clone(), positions, outlets, by_shard };
@@ -131,17 +133,15 @@ pub(crate) async fn run(wiring: Wiring<'_>, opened: Opened, sinks: Vec<SinkHandl
     }
     drop(inputs);
 
-    let manifest_topic = topic_of(&wiring.pipeline);
-    let manifest_writer = RecordWriter::new(wiring.transaction.clone(), &manifest_topic, 1, wiring.epoch);
+    let Beginning { manifest, changes, confirmed, epoch } = wiring.beginning;
     let coordinator = Coordinator {
-        pipeline: wiring.pipeline,
         log: wiring.log,
         transaction: wiring.transaction,
         membership: wiring.membership,
         store: wiring.store,
         attempt: wiring.attempt.0,
-        manifest: wiring.manifest,
-        manifest_writer,
+        manifest,
+        journal: wiring.journal,
         feeds,
         sinks,
         writers,
@@ -149,11 +149,10 @@ pub(crate) async fn run(wiring: Wiring<'_>, opened: Opened, sinks: Vec<SinkHandl
         events: told,
         stop: wiring.stop,
         every: wiring.every,
-        epoch: wiring.epoch,
-        changes: Default::default(),
-        confirmed: Default::default(),
+        epoch,
+        changes,
+        confirmed,
         rows_before: wiring.rows_before,
-        commits_since_rewrite: MANIFEST_REWRITE_COMMITS,
         metrics: wiring.metrics,
     };
     let ending = coordinator.run().await;
@@ -176,15 +175,19 @@ async fn open_writers(
 ) -> Result<Vec<Vec<Sender<Item>>>, EngineError> {
     let mut targets = Vec::with_capacity(sinks.len() + 1);
     for handle in sinks {
-        let carried = restore::carried(&wiring.manifest, &wiring.store, &handle.name).await?;
-        let open = OpenWriter { shard: 0, attempt: wiring.attempt.clone(), epoch: wiring.epoch, carried };
+        let carried = restore::carried(&wiring.beginning.manifest, &wiring.store, &handle.name).await?;
+        let open = OpenWriter { shard: 0, attempt: wiring.attempt.clone(), epoch: wiring.beginning.epoch, carried };
         let writer = handle.sink.open(open).await.map_err(|error| EngineError::sink(&handle.name, error))?;
         targets.push((handle.name.clone(), Target::Sink(writer)));
     }
     if let OnError::DeadLetter(topic) = &wiring.spec.on_error {
         let topic = topic.as_str();
-        let records =
-            RecordWriter::new(wiring.transaction.clone(), topic, partitions(wiring, topic).await?, wiring.epoch);
+        let records = RecordWriter::new(
+            wiring.transaction.clone(),
+            topic,
+            partitions(wiring, topic).await?,
+            wiring.beginning.epoch,
+        );
         targets.push((topic.to_owned(), Target::Letters(records)));
     }
     let mut queues = Vec::with_capacity(targets.len());
@@ -208,7 +211,7 @@ async fn start_intake(
     let OpenedIntake { source, topic, ends } = opened;
     let partitions = partitions(wiring, &topic).await?;
     let stage = Stage::Intake(name.clone());
-    let positions = positions(&wiring.manifest, &stage);
+    let positions = positions(&wiring.beginning.manifest, &stage);
     let encoder: Option<Box<dyn Encoder>> = match source.reads_rows() {
         true => Some(format::json_encoder(&source.schema).map_err(|error| EngineError::source(&name, error))?),
         false => None,
@@ -216,7 +219,7 @@ async fn start_intake(
     let (outlet, input) = queue::channel(INPUT_QUEUE_BYTES);
     let (barrier, barriers) = mpsc::unbounded_channel();
     tasks.barriers.push(barrier);
-    let records = RecordWriter::new(wiring.transaction.clone(), &topic, partitions, wiring.epoch);
+    let records = RecordWriter::new(wiring.transaction.clone(), &topic, partitions, wiring.beginning.epoch);
     let (events, metrics) = (tasks.events.clone(), wiring.metrics.clone());
     tasks.spawned.spawn(Intake { name: name.clone(), records, encoder, input, barriers, events, metrics }.run());
     let feed = Feed { id, name, source: source.source.clone(), positions, outlets: vec![outlet], by_shard: false };

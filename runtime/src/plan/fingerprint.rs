@@ -31,6 +31,9 @@ pub struct SourcePrint {
     pub identity: String,
     /// The columns, declared or inferred: a later run reads with the same.
     pub schema: IndexMap<String, ColumnType>,
+    /// The topic that it is played through, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub through: Option<String>,
 }
 
 /// An operator as it is kept in the manifest.
@@ -93,11 +96,17 @@ const TUNING_KEYS: [&str; 5] = ["rate", "roll", "follow", "compression", "option
 const SHORT_DIGEST: usize = 12;
 
 impl PlanFingerprint {
+    /// The topics that sources are played through.
+    pub fn played_through(&self) -> impl Iterator<Item = &String> {
+        self.sources.values().filter_map(|source| source.through.as_ref())
+    }
+
     pub(super) fn of(plan: &Plan, digests: &BTreeMap<String, String>) -> Self {
         let sources = plan.sources.iter().map(|source| {
             let spec = &source.spec;
             let identity = hash(&serde_json::json!([spec.r#type, spec.format, spec.through, essential(&spec.rest)]));
-            (source.name.clone(), SourcePrint { identity, schema: columns(source.schema.as_ref()) })
+            let through = spec.through.as_ref().map(ToString::to_string);
+            (source.name.clone(), SourcePrint { identity, schema: columns(source.schema.as_ref()), through })
         });
         let operators = plan.operators.iter().map(|operator| {
             let text = |text| hash(&Value::String(text));
@@ -254,7 +263,10 @@ mod tests {
     fn sample() -> PlanFingerprint {
         let schema = IndexMap::from([("a".to_owned(), ColumnType::Int64)]);
         PlanFingerprint {
-            sources: BTreeMap::from([("s".into(), SourcePrint { identity: "1".into(), schema: schema.clone() })]),
+            sources: BTreeMap::from([(
+                "s".into(),
+                SourcePrint { identity: "1".into(), schema: schema.clone(), through: None },
+            )]),
             tables: BTreeMap::from([("t".into(), "d".into())]),
             operators: BTreeMap::from([("o".into(), OperatorPrint::Query("p".into()))]),
             sinks: BTreeMap::from([("k".into(), SinkPrint { identity: "1".into(), input: "o".into(), schema })]),

@@ -27,7 +27,7 @@ use logmill_pipelines::{Diagnostic, Diagnostics, Graph, OperatorSpec, Pipeline, 
 
 pub use body::{BodyInput, OperatorBody, WasmBody};
 use builder::{Builder, at_place};
-pub use fingerprint::{PlanFingerprint, Verdict, compare};
+pub use fingerprint::{PlanFingerprint, SinkPrint, Verdict, compare};
 pub(crate) use sample::NoTransaction;
 pub use sample::{Sample, sample};
 

@@ -1,0 +1,222 @@
+//! Where a run begins: after what the last one committed, or anew.
+//!
+//! ```text
+//!   anew:   what sinks are owed ─▶ commit: a new incarnation, and nothing else of it ─▶ intakes emptied, store swept
+//! ```
+//!
+//! Nothing that the last incarnation left is cleared away before the log says that there is a new one. A run that dies in
+//! between is made good by the next, which finds the new incarnation `fresh` and begins it again.
+
+use std::collections::BTreeSet;
+
+use logmill_connectors::log::Log;
+use logmill_connectors::topic;
+use logmill_pipelines::PipelineSpec;
+use logmill_pipelines::flow::{CheckpointEpoch, SplitId};
+
+use super::coordinator::{SinkHandle, commit_token, commit_tokens};
+use super::error::EngineError;
+use super::journal::Journal;
+use super::manifest::{Changes, Fresh, Manifest, PlanRecord, Stage};
+use super::restore;
+use super::topics;
+use crate::plan::PlanFingerprint;
+
+/// What a run starts from.
+pub(crate) struct Beginning {
+    /// What was committed.
+    pub(crate) manifest: Manifest,
+    /// Shards of it that are to be written with the first commit.
+    pub(crate) changes: Changes,
+    /// Sinks whose tokens are visible by now, which what was committed does not say.
+    pub(crate) confirmed: BTreeSet<String>,
+    /// The first epoch.
+    pub(crate) epoch: CheckpointEpoch,
+}
+
+/// What begins.
+pub(crate) struct Begun<'a> {
+    pub(crate) log: &'a dyn Log,
+    pub(crate) spec: &'a PipelineSpec,
+    pub(crate) plan: PlanFingerprint,
+    pub(crate) sinks: &'a [SinkHandle],
+    pub(crate) epoch: CheckpointEpoch,
+}
+
+impl Begun<'_> {
+    /// Goes on after the last commit: makes visible what it names, and forgets sources that are gone.
+    pub(crate) async fn go_on(self, mut manifest: Manifest) -> Result<Beginning, EngineError> {
+        let confirmed = commit_tokens(&mut manifest, self.sinks).await?.into_iter().collect();
+        let mut changes = restore::forget_positions(&mut manifest, &self.plan);
+        let before = manifest.plan.take();
+        self.begin_intakes(before.as_ref().map(|before| &before.plan), &mut manifest, &mut changes).await?;
+        let first = PlanRecord {
+            incarnation: 1,
+            epoch: CheckpointEpoch(0),
+            finished: false,
+            plan: PlanFingerprint::default(),
+            rows_read: 0,
+            fresh: None,
+        };
+        manifest.plan = Some(PlanRecord { plan: self.plan, ..before.unwrap_or(first) });
+        Ok(Beginning { manifest, changes, confirmed, epoch: self.epoch })
+    }
+
+    /// Begins a new incarnation, of which nothing is read and nothing written yet.
+    pub(crate) async fn anew(self, last: Manifest, journal: &mut Journal) -> Result<Beginning, EngineError> {
+        // What a manifest names is committed, come what may.
+        settle(&last, &self.plan, self.sinks).await?;
+        let fresh = Fresh { played: last.plan.as_ref().map(played).unwrap_or_default() };
+        let plan = PlanRecord {
+            incarnation: last.plan.as_ref().map_or(1, |plan| plan.incarnation) + 1,
+            epoch: self.epoch,
+            finished: false,
+            plan: self.plan.clone(),
+            rows_read: 0,
+            fresh: Some(fresh.clone()),
+        };
+        let mut manifest = Manifest { plan: Some(plan), ..Manifest::default() };
+        fail::fail_point!("engine::before_new_incarnation");
+        journal.commit(&mut manifest, Changes::new(), self.epoch, &[]).await?;
+        fail::fail_point!("engine::after_new_incarnation");
+        // A topic that only this plan plays through may hold what belongs to others.
+        for topic in self.plan.played_through().filter(|topic| fresh.played.contains(*topic)) {
+            topics::clear(self.log, topic).await?;
+        }
+        if let Some(plan) = &mut manifest.plan {
+            plan.fresh = None;
+        }
+        let mut changes = Changes::new();
+        self.begin_intakes(None, &mut manifest, &mut changes).await?;
+        Ok(Beginning { manifest, changes, confirmed: BTreeSet::new(), epoch: self.epoch.next() })
+    }
+
+    /// A source that is new reads of the topic that it is played through what is played from now on. What lies there already
+    /// was played by another, or by one of its name that is gone, and will be played again.
+    async fn begin_intakes(
+        &self,
+        before: Option<&PlanFingerprint>,
+        manifest: &mut Manifest,
+        changes: &mut Changes,
+    ) -> Result<(), EngineError> {
+        for (name, source) in &self.spec.sources {
+            let Some(through) = &source.through else { continue };
+            if before.is_some_and(|before| before.sources.contains_key(name)) {
+                continue;
+            }
+            let stage = Stage::Source(name.clone());
+            for (partition, end) in topics::ends(self.log, through.as_str()).await? {
+                let split = SplitId::new(partition.to_string());
+                manifest.set_position(&stage, split, topic::position(end), changes);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The topics that an incarnation played into.
+fn played(plan: &PlanRecord) -> BTreeSet<String> {
+    match &plan.fresh {
+        Some(fresh) => fresh.played.clone(),
+        None => plan.plan.played_through().cloned().collect(),
+    }
+}
+
+/// Makes visible what the last incarnation committed, where its sinks are still there. What cannot be made visible any more
+/// is told and left, since all of it is read again.
+async fn settle(last: &Manifest, now: &PlanFingerprint, sinks: &[SinkHandle]) -> Result<(), EngineError> {
+    for (name, state) in last.sinks.iter().filter(|(_, state)| !state.tokens.is_empty()) {
+        let was = last.plan.as_ref().and_then(|plan| plan.plan.sinks.get(name)).map(|sink| &sink.identity);
+        let is = now.sinks.get(name).map(|sink| &sink.identity);
+        let Some(handle) = sinks.iter().find(|handle| handle.name == *name).filter(|_| was == is) else {
+            tracing::warn!(
+                "sink `{name}` is gone, or writes elsewhere now: what an earlier run had staged for it never becomes visible"
+            );
+            continue;
+        };
+        for token in &state.tokens {
+            match commit_token(handle, token).await {
+                Err(error @ EngineError::Lost { .. }) => tracing::warn!("{error}"),
+                result => result?,
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::engine::manifest::SinkState;
+    use crate::plan::SinkPrint;
+    use logmill_connectors::error::ConnectorError;
+    use logmill_connectors::sink::{Accepts, Attempt, Committed, OpenWriter, Sink, Token, Writer};
+    use parking_lot::Mutex;
+    use serde_json::json;
+
+    /// Commits what it is asked to, and has lost `0`.
+    #[derive(Default)]
+    struct Forgetful(Mutex<Vec<Token>>);
+
+    #[async_trait::async_trait]
+    impl Sink for Forgetful {
+        fn accepts(&self) -> Accepts {
+            Accepts::Append
+        }
+
+        async fn open(&self, _: OpenWriter) -> Result<Box<dyn Writer>, ConnectorError> {
+            Err(ConnectorError::Data { place: "here".into(), message: "nobody writes".into() })
+        }
+
+        async fn commit(&self, token: &Token) -> Result<Committed, ConnectorError> {
+            if token.0 == json!(0) {
+                return Ok(Committed::Lost("a file".into()));
+            }
+            self.0.lock().push(token.clone());
+            Ok(Committed::Done { rejected: Vec::new() })
+        }
+
+        async fn collect(&self, _: &[Token], _: &Attempt) -> Result<(), ConnectorError> {
+            Ok(())
+        }
+    }
+
+    fn plan(sinks: &[(&str, &str)]) -> PlanFingerprint {
+        let print = |identity: &str| SinkPrint {
+            identity: identity.to_owned(),
+            input: "s".to_owned(),
+            schema: Default::default(),
+        };
+        let sinks = sinks.iter().map(|(name, identity)| ((*name).to_owned(), print(identity)));
+        PlanFingerprint { sinks: sinks.collect(), ..PlanFingerprint::default() }
+    }
+
+    #[tokio::test]
+    async fn a_fresh_start_commits_what_its_sinks_are_owed_and_can_still_commit() {
+        let state = |tokens: &[u32]| SinkState {
+            tokens: tokens.iter().map(|token| Token(json!(token))).collect(),
+            carried: Vec::new(),
+        };
+        let last = Manifest {
+            plan: Some(PlanRecord {
+                incarnation: 1,
+                epoch: CheckpointEpoch(1),
+                finished: false,
+                plan: plan(&[("same", "1"), ("moved", "1"), ("gone", "1")]),
+                rows_read: 0,
+                fresh: None,
+            }),
+            sinks: [("same", state(&[0, 1, 2])), ("moved", state(&[3])), ("gone", state(&[4]))]
+                .map(|(name, state)| (name.to_owned(), state))
+                .into(),
+            ..Manifest::default()
+        };
+        let sink = Arc::new(Forgetful::default());
+        let handle = |name: &str| SinkHandle { name: name.to_owned(), sink: sink.clone() };
+        settle(&last, &plan(&[("same", "1"), ("moved", "2")]), &[handle("same"), handle("moved")]).await.unwrap();
+        assert_eq!(*sink.0.lock(), [Token(json!(1)), Token(json!(2))]);
+    }
+}
