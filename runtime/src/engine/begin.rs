@@ -136,7 +136,9 @@ async fn settle(last: &Manifest, now: &PlanFingerprint, sinks: &[SinkHandle]) ->
         };
         for token in &state.tokens {
             match commit_token(handle, token).await {
-                Err(error @ EngineError::Lost { .. }) => tracing::warn!("{error}"),
+                Err(EngineError::Lost { sink, what }) => {
+                    tracing::warn!("sink `{sink}`: {what} is lost, which an earlier run had staged and committed");
+                }
                 result => result?,
             }
         }
