@@ -134,8 +134,8 @@ impl RecordWriter {
         self.batches.unkeyed = Some(number as usize % partitions);
     }
 
-    /// Writes a record: to the partition of its key as Kafka's clients choose it, else to any, unless one was said. Without
-    /// a timestamp it gets the present time, as Kafka's clients do it.
+    /// Writes a record: to the partition of its key as Kafka's clients choose it, else to any, unless one was said.
+    /// Without a timestamp it gets the present time, as Kafka's clients do it.
     ///
     /// # Errors
     /// Where the transaction takes no more, or the record is too large for a batch.

@@ -4,8 +4,8 @@
 //!   anew:   what sinks are owed ─▶ commit: a new incarnation, and nothing else of it ─▶ intakes emptied, store swept
 //! ```
 //!
-//! Nothing that the last incarnation left is cleared away before the log says that there is a new one. A run that dies in
-//! between is made good by the next, which finds the new incarnation `fresh` and begins it again.
+//! Nothing that the last incarnation left is cleared away before the log says that there is a new one. A run that dies
+//! in between is made good by the next, which finds the new incarnation `fresh` and begins it again.
 
 use std::collections::BTreeSet;
 
@@ -91,8 +91,8 @@ impl Begun<'_> {
         Ok(Beginning { manifest, changes, confirmed: BTreeSet::new(), epoch: self.epoch.next() })
     }
 
-    /// A source that is new reads of the topic that it is played through what is played from now on. What lies there already
-    /// was played by another, or by one of its name that is gone, and will be played again.
+    /// A source that is new reads of the topic that it is played through what is played from now on. What lies there
+    /// already was played by another, or by one of its name that is gone, and will be played again.
     async fn begin_intakes(
         &self,
         before: Option<&PlanFingerprint>,
@@ -122,15 +122,16 @@ fn played(plan: &PlanRecord) -> BTreeSet<String> {
     }
 }
 
-/// Makes visible what the last incarnation committed, where its sinks are still there. What cannot be made visible any more
-/// is told and left, since all of it is read again.
+/// Makes visible what the last incarnation committed, where its sinks are still there. What cannot be made visible any
+/// more is told and left, since all of it is read again.
 async fn settle(last: &Manifest, now: &PlanFingerprint, sinks: &[SinkHandle]) -> Result<(), EngineError> {
     for (name, state) in last.sinks.iter().filter(|(_, state)| !state.tokens.is_empty()) {
         let was = last.plan.as_ref().and_then(|plan| plan.plan.sinks.get(name)).map(|sink| &sink.identity);
         let is = now.sinks.get(name).map(|sink| &sink.identity);
         let Some(handle) = sinks.iter().find(|handle| handle.name == *name).filter(|_| was == is) else {
             tracing::warn!(
-                "sink `{name}` is gone, or writes elsewhere now: what an earlier run had staged for it never becomes visible"
+                "sink `{name}` is gone, or writes elsewhere now: what an earlier run had staged for it never becomes \
+                 visible"
             );
             continue;
         };

@@ -66,8 +66,8 @@ pub enum EngineError {
     },
     /// What was staged under a committed manifest is gone, and so is the result.
     #[error(
-        "sink `{sink}`: {what} is lost: it was staged and committed by the manifest, and neither it nor the result is there any \
-         more\n  hint: bring one of them back, or start anew from the beginning of the sources with --fresh"
+        "sink `{sink}`: {what} is lost: it was staged and committed by the manifest, and neither it nor the result is \
+         there any more\n  hint: bring one of them back, or start anew from the beginning of the sources with --fresh"
     )]
     Lost {
         /// The sink.

@@ -1,8 +1,8 @@
 //! The intake of a source that is played `through:` a topic: its records are appended to the topic in the epoch's
 //! transaction, together with the positions they were read up to, and the operators read the topic.
 //!
-//! Records without a key go to the partition that their split falls on. So a split keeps its order, and which rows meet in a
-//! shard of an operator's state is the same in every run.
+//! Records without a key go to the partition that their split falls on. So a split keeps its order, and which rows meet
+//! in a shard of an operator's state is the same in every run.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -142,7 +142,7 @@ mod tests {
         ChunkData::Records(records)
     }
 
-    /// What each of three partitions holds after the chunks were taken in, with the end of an epoch after `cut` of them.
+    /// What each of three partitions holds after the chunks were taken in, an epoch having ended after `cut` of them.
     async fn taken_in(chunks: &[(&str, ChunkData)], cut: usize) -> Vec<Vec<Seen>> {
         let log = Arc::new(MemoryLog::default());
         log.create_topic(NewTopic { name: TOPIC.into(), partitions: 3, configs: Vec::new() }).await.unwrap();

@@ -281,8 +281,8 @@ impl ManifestReader {
         };
     }
 
-    /// The records whose values lie in the checkpoint store, by key: each is to be loaded and put back with `resolve`, or
-    /// left out with `forget`.
+    /// The records whose values lie in the checkpoint store, by key: each is to be loaded and put back with `resolve`,
+    /// or left out with `forget`.
     pub(crate) fn elsewhere(&self) -> BTreeMap<String, Elsewhere> {
         let stored = |value: &Bytes| serde_json::from_slice::<Elsewhere>(value).ok();
         self.latest.iter().filter_map(|(key, value)| Some((key.clone(), stored(value)?))).collect()
