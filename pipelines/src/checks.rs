@@ -1,6 +1,7 @@
 //! What a schema can't say: names that are used twice, columns that aren't there, parts that don't exist yet.
 
 use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
 
 use crate::column::ColumnType;
 use crate::diagnostics::Diagnostic;
@@ -12,6 +13,10 @@ use crate::units::{ByteSize, DurationSpec};
 
 /// The least memory of a module's instance: a page of WebAssembly.
 const LEAST_MEMORY: ByteSize = ByteSize(64 << 10);
+/// The most: all that 32-bit WebAssembly can address.
+const MOST_MEMORY: ByteSize = ByteSize(4 << 30);
+/// How long a call may take at most: a call that never ends would hold every commit until then, and a stop as well.
+const MOST_DEADLINE: DurationSpec = DurationSpec(Duration::from_secs(3600));
 
 /// The maps whose keys share one namespace, and what their entries are called.
 pub(crate) const MAPS: [(&str, &str); 4] =
@@ -102,16 +107,28 @@ fn limits(
     deadline: Option<DurationSpec>,
     found: &mut Vec<Diagnostic>,
 ) {
-    if memory.is_some_and(|memory| memory.bytes() < LEAST_MEMORY.bytes()) {
-        let message = format!("`memory` must be at least {LEAST_MEMORY}");
-        found.push(
-            Diagnostic::error(spans.of(&[path, &["memory"]].concat()), message).with_hint("128MiB is the default"),
-        );
+    for (key, problem, hint) in limit_problems(memory, deadline) {
+        found.push(Diagnostic::error(spans.of(&[path, &[key]].concat()), format!("`{key}` {problem}")).with_hint(hint));
     }
-    if deadline.is_some_and(|deadline| deadline.0.is_zero()) {
-        let span = spans.of(&[path, &["deadline"]].concat());
-        found.push(Diagnostic::error(span, "`deadline` must be longer than 0s").with_hint("1s is the default"));
-    }
+}
+
+/// What is wrong with the limits of a module: `memory` or `deadline`, the rule that it breaks, and a hint.
+pub fn limit_problems(
+    memory: Option<ByteSize>,
+    deadline: Option<DurationSpec>,
+) -> impl Iterator<Item = (&'static str, String, &'static str)> {
+    let memory = memory.and_then(|memory| match memory.bytes() {
+        bytes if bytes < LEAST_MEMORY.bytes() => Some(format!("must be at least {LEAST_MEMORY}")),
+        bytes if bytes > MOST_MEMORY.bytes() => Some(format!("must be at most {MOST_MEMORY}")),
+        _ => None,
+    });
+    let deadline = deadline.and_then(|deadline| match deadline.0 {
+        Duration::ZERO => Some("must be longer than 0s".to_owned()),
+        longer if longer > MOST_DEADLINE.0 => Some(format!("must be at most {MOST_DEADLINE}")),
+        _ => None,
+    });
+    let memory = memory.map(|problem| ("memory", problem, "128MiB is the default"));
+    memory.into_iter().chain(deadline.map(|problem| ("deadline", problem, "1s is the default")))
 }
 
 /// Two sources that wrote to the same topic would read each other's records.
@@ -151,8 +168,11 @@ fn tests(spec: &PipelineSpec, spans: &Spans, broken: &BTreeSet<String>, found: &
         };
         for name in test.expect.keys().filter(|name| !known(name) && !broken.contains(*name)) {
             let span = spans.key(&["tests", &index, "expect", name]);
-            let near = nearest(name, relations()).map(|near| format!("did you mean `{near}`?"));
-            found.push(Diagnostic::error(span, format!("there is no operator `{name}`")).with_hint_opt(near));
+            let hint = match nearest(name, relations()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("there are {}", relations().collect::<Vec<_>>().join(", ")),
+            };
+            found.push(Diagnostic::error(span, format!("there is no operator `{name}`")).with_hint(hint));
         }
     }
 }

@@ -33,6 +33,7 @@ mod validate;
 mod yaml;
 
 pub use catalog::{Catalog, ConnectorKind, FormatKind, Role};
+pub use checks::limit_problems;
 pub use column::{ColumnType, ColumnTypeError};
 pub use diagnostics::{Diagnostic, Diagnostics, Severity, SourceText, Span};
 pub use document::read_document;

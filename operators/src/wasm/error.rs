@@ -19,3 +19,11 @@ impl PlanError {
         Self { message: message.into(), hint: Some(hint.into()) }
     }
 }
+
+/// What a guest's complaints about its configuration begin with: those of the Rust SDK, and of who follows it.
+const ABOUT_CONFIG: &str = "config: ";
+
+/// Whether a module complains about its configuration.
+pub fn is_about_config(error: &PlanError) -> bool {
+    error.message.starts_with(ABOUT_CONFIG)
+}

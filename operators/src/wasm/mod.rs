@@ -32,7 +32,7 @@ mod strict;
 mod transform;
 mod values;
 
-pub use error::PlanError;
+pub use error::{PlanError, is_about_config};
 pub use function::{WasmFunction, functions};
 pub use plan::{WasmPlan, WasmRequest, plan};
 

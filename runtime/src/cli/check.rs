@@ -7,7 +7,7 @@ use logmill_connectors::registry::registry;
 use logmill_pipelines::Diagnostics;
 
 use super::connect::connect;
-use super::{Told, colours, pipeline_file, print, runtime};
+use super::{Told, colours, patiently, pipeline_file, print, runtime};
 use crate::modules::{self, Modules};
 use crate::plan::{self, Plan};
 
@@ -43,6 +43,7 @@ pub(super) fn execute(arguments: &Arguments, data_dir: &Path) -> anyhow::Result<
             print(&format!("{}: ok\n{inferred}", file.display()))?;
         } else {
             text.push_str(&found.render(colours()));
+            text.push('\n');
         }
     }
     match (errors, arguments.json) {
@@ -53,7 +54,7 @@ pub(super) fn execute(arguments: &Arguments, data_dir: &Path) -> anyhow::Result<
         (_, true) => Err(Told(String::new()).into()),
         (count, false) => {
             let s = if count == 1 { "" } else { "s" };
-            Err(Told(format!("{text}\n{count} mistake{s}\n")).into())
+            Err(Told(format!("{text}{count} mistake{s}\n")).into())
         }
     }
 }
@@ -81,7 +82,8 @@ pub(super) fn examine(file: &Path, cache_dir: Option<&Path>) -> anyhow::Result<(
     let reading = pipeline_file::read(file, &registry)?;
     let mut found = reading.diagnostics;
     let Some(pipeline) = reading.pipeline else { return Ok((None, found)) };
-    let modules = Modules::load(&pipeline.spec, &pipeline_file::base_dir(file), cache_dir);
+    let load = || Modules::load(&pipeline.spec, &pipeline_file::base_dir(file), cache_dir);
+    let modules = patiently(&format!("compiling the modules of `{}`", file.display()), load);
     match plan::plan(pipeline, &registry, &plan::Schemas::new(), &modules) {
         Ok(plan) => {
             found.extend(plan.warnings.iter().cloned());

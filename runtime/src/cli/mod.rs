@@ -21,6 +21,8 @@ mod wasm;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
@@ -81,6 +83,9 @@ enum Command {
     Bench(bench::Arguments),
 }
 
+/// How long a command may be silent about what it waits for.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// Something was wrong, and it was told in full already.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -95,10 +100,12 @@ pub fn main(cli: Cli) -> ExitCode {
     };
     let filter = tracing_subscriber::EnvFilter::try_from_env("LOGMILL_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
-    let done = execute(cli);
-    crate::guest_log::flush();
-    match done {
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours());
+    log.with_writer(std::io::stderr).without_time().init();
+    let result = execute(cli);
+    // What guests said comes before what became of it.
+    guest_log::flush();
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
@@ -120,7 +127,7 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
             print(&format!("{}\n", serde_json::to_string_pretty(&schema)?))
         }
         Command::Check(arguments) => check::execute(&arguments, &said.own_data_dir("check")?),
-        Command::Test(arguments) => runtime()?.block_on(test::execute(&arguments)),
+        Command::Test(arguments) => runtime()?.block_on(test::execute(&arguments, &said.own_data_dir("test")?)),
         Command::Explain(arguments) => explain::execute(&arguments, &said.own_data_dir("explain")?),
         Command::Run(arguments) => runtime()?.block_on(run::execute(arguments, said.own_data_dir("run")?)),
         Command::Serve(arguments) => runtime()?.block_on(serve::execute(arguments, &said)),
@@ -150,7 +157,22 @@ fn colours() -> bool {
 }
 
 fn told(diagnostics: &Diagnostics) -> anyhow::Error {
-    Told(diagnostics.render(colours())).into()
+    Told(format!("{}\n", diagnostics.render(colours()))).into()
+}
+
+/// Does what may take long, and says so on stderr if it does. For terminals and logs of machines alike.
+fn patiently<T>(what: &str, work: impl FnOnce() -> T) -> T {
+    std::thread::scope(|scope| {
+        let (done, waited) = mpsc::channel::<()>();
+        scope.spawn(move || {
+            if waited.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+                let _ = writeln!(std::io::stderr(), "{what}, this once…");
+            }
+        });
+        let result = work();
+        drop(done);
+        result
+    })
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use logmill_broker::BrokerConfig;
 use logmill_connectors::log::Log;
 use logmill_pipelines::Pipeline;
+use logmill_pipelines::spec::OnError;
 use tokio::sync::watch;
 
 use super::address::with_broker;
@@ -143,6 +144,9 @@ fn summary(outcome: &Outcome, metrics: &Metrics, pipeline: &Pipeline, path: &Pat
     };
     let mut text = format!("{name}: {verb}\n{}", progress::totals(&done));
     text.push_str("try next:\n");
+    if let (OnError::DeadLetter(topic), 1..) = (&pipeline.spec.on_error, done.dead_letters) {
+        text.push_str(&format!("  logmill consume {topic} --format json    # what was put aside, and why\n"));
+    }
     for sink in pipeline.spec.sinks.values() {
         let key = |key: &str| sink.rest.get(key).and_then(|value| value.as_str());
         match (sink.r#type.as_str(), key("topic"), key("url")) {

@@ -100,7 +100,7 @@ pub(crate) fn of_rows(
         ];
         if let Some(origin) = origin {
             headers.push(("logmill.source", origin.source.to_string()));
-            headers.push(("logmill.place", format!("{} from offset {}", origin.split, origin.offset)));
+            headers.push(("logmill.place", near(origin)));
         }
         letters.push(DeadLetter { key: None, value: Some(row), timestamp_ms: -1, headers });
     }
@@ -115,8 +115,7 @@ pub(crate) fn stop_at_rows(
     reason: &str,
 ) -> Result<EngineError, EngineError> {
     let first = json_rows(operator, &rows.slice(0, rows.num_rows().min(1)))?.into_iter().next().unwrap_or_default();
-    let from =
-        origin.map(|origin| format!(", source `{}`: {} from offset {}", origin.source, origin.split, origin.offset));
+    let from = origin.map(|origin| format!(", source `{}`: {}", origin.source, near(origin)));
     Ok(EngineError::Record {
         place: format!("operator `{operator}`{}", from.unwrap_or_default()),
         reason: reason.to_owned(),
@@ -144,8 +143,28 @@ fn place(records: &Records, index: usize) -> String {
     }
 }
 
+/// Where the batch began that rows were in; `split` is a file or the number of a partition.
+fn near(origin: &Origin) -> String {
+    let Origin { split, offset, .. } = origin;
+    let split = match split.as_str().parse::<u32>() {
+        Ok(partition) => format!("partition {partition}"),
+        Err(_) => split.to_string(),
+    };
+    format!("{split}, in the batch from offset {offset} on")
+}
+
+/// The beginning of a record as it is, so that it can be tried again; only what would not print is written otherwise.
 fn shown(bytes: &[u8]) -> String {
     let head = bytes.get(..SHOWN_BYTES).unwrap_or(bytes);
-    let more = if head.len() < bytes.len() { "…" } else { "" };
-    format!("{}{more}", String::from_utf8_lossy(head).escape_debug())
+    let mut text = String::with_capacity(head.len());
+    for c in String::from_utf8_lossy(head).chars() {
+        match c.is_control() {
+            true => text.extend(c.escape_debug()),
+            false => text.push(c),
+        }
+    }
+    if head.len() < bytes.len() {
+        text.push('…');
+    }
+    text
 }

@@ -24,7 +24,7 @@ pub enum EngineError {
     Log(#[from] LogError),
     /// A record could not be processed, and `on_error` says to stop.
     #[error(
-        "{place}: {reason}\n  record: {record}\n  hint: mend the record and run again, or set `on_error: {{ dead_letter: <topic> }}` to put such records aside"
+        "{place}: {reason}\n  record: {record}\n  hint: mend the record, or what fails on it, and run again; or set `on_error: {{ dead_letter: <topic> }}` to put such records aside"
     )]
     Record {
         /// The source and the place of the record in it.

@@ -12,6 +12,7 @@ use logmill_pipelines::{
     Diagnostic, Diagnostics, FunctionSpec, Graph, GraphNode, NodeKind, OperatorSpec, Pipeline, Span, TableRef,
     WasmSpec, nearest, relation_parts,
 };
+use serde_json::Value;
 
 use super::body::{OperatorBody, WasmBody};
 use super::{PlannedFunction, PlannedOperator, PlannedSink, Schemas};
@@ -104,7 +105,7 @@ impl Builder<'_> {
         let limits = modules::limits(spec.memory, spec.deadline);
         let log = guest_log(&self.pipeline.spec.pipeline, name);
         let found = wasm::functions(guest, spec.config.as_ref(), limits, log);
-        let found = found.map_err(|error| self.refused(&["functions", name, "wasm"], &error))?;
+        let found = found.map_err(|error| self.refused(&["functions", name], "wasm", spec.config.as_ref(), &error))?;
         let wanted = spec.function.as_deref().unwrap_or(name);
         let Some(function) = found.iter().find(|function| function.name() == wanted) else {
             let names: Vec<&str> = found.iter().map(|function| function.name()).collect();
@@ -123,10 +124,15 @@ impl Builder<'_> {
         Ok(PlannedFunction { name: name.to_owned(), module: spec.wasm.clone(), function: function.clone(), limits })
     }
 
-    /// A module that does not fit, at its place.
-    fn refused(&self, path: &[&str], error: &PlanError) -> Diagnostic {
+    /// A module that does not fit, at its place: that of its configuration if the module speaks of it.
+    fn refused(&self, path: &[&str], key: &str, config: Option<&Value>, error: &PlanError) -> Diagnostic {
         let hint = error.hint.as_ref().map(|hint| self.pipeline.redact(hint));
-        self.pipeline.error_at(path, &error.message).with_hint_opt(hint)
+        let (key, hint) = match (wasm::is_about_config(error), config) {
+            (true, Some(_)) => ("config", hint),
+            (true, None) => (key, hint.or_else(|| Some("it is configured with `config:`".to_owned()))),
+            (false, _) => (key, hint),
+        };
+        self.pipeline.error_at(&[path, &[key]].concat(), &error.message).with_hint_opt(hint)
     }
 
     pub(super) fn operators(&mut self, graph: &Graph, functions: &Functions) -> Vec<PlannedOperator> {
@@ -202,7 +208,8 @@ impl Builder<'_> {
         match planned {
             Ok(plan) => Some(OperatorBody::Wasm(WasmBody { input: wasm.input.clone(), plan, limits })),
             Err(error) => {
-                self.found.push(self.refused(&path, &error));
+                let (path, config) = (["operators", name, "wasm"], wasm.config.as_ref());
+                self.found.push(self.refused(&path, "module", config, &error));
                 None
             }
         }
@@ -255,6 +262,16 @@ impl Builder<'_> {
             planned.push(PlannedSink { name: name.clone(), input: sink.input.clone(), spec, schema });
         }
         planned
+    }
+
+    /// What tests expect of an output that is not there would never come, and so be fulfilled by nothing.
+    pub(super) fn tests(&mut self) {
+        for (index, test) in self.pipeline.spec.tests.iter().enumerate() {
+            for name in test.expect.keys() {
+                let span = self.pipeline.spans.key(&["tests", &index.to_string(), "expect", name]);
+                self.has_output(name, span);
+            }
+        }
     }
 }
 

@@ -130,6 +130,7 @@ pub fn plan(
     let (functions, planned_functions) = builder.functions();
     let operators = builder.operators(&graph, &functions);
     let sinks = builder.sinks();
+    builder.tests();
     let Builder { known, mut found, .. } = builder;
     if found.has_errors() {
         found.extend(graph.warnings);

@@ -48,7 +48,8 @@ fn modules_that_cannot_be_used_are_told_with_their_place() {
     let with = |config: &str| format!("module: {splitter}, input: rows, config: {config}");
     refuses(&with("{ column: c, from: 1 }"), "", &["p.yaml:5:27", "the input has no column `c`"]);
     refuses(&with("{ column: b, from: 1 }"), "", &["p.yaml:5:27", "not a number"]);
-    refuses(&with("{ colum: a, from: 1 }"), "", &["p.yaml:5:27", "colum"]);
+    refuses(&with("{ colum: a, from: 1 }"), "", &["p.yaml:5:", "error: config: ", "colum"]);
+    refuses(&at(&splitter), "", &["p.yaml:5:27", "config: ", "it is configured with `config:`"]);
     let hostile = guest("hostile");
     let mode = |mode: &str, limits: &str| {
         format!("module: {hostile}, input: rows, config: {{ mode: {mode}, where: signature }}, {limits}")
@@ -73,6 +74,12 @@ fn names_that_lead_nowhere_get_a_hint() {
     refuses(&split, &sink("made.main"), &["p.yaml:8:41", "has no output `main`", "`made`, `made.rejects`"]);
     let identity = format!("module: {}, input: rows", guest("identity"));
     refuses(&identity, &sink("made.main"), &["p.yaml:8:41", "has no output `main`", "it has one output: `made`"]);
+    let expects = |output: &str| {
+        format!("tests:\n  - name: t\n    input: {{ rows: [{{ a: 1, b: x }}] }}\n    expect: {{ {output}: [] }}\n")
+    };
+    refuses(&split, &expects("made.reject"), &["p.yaml:12:15", "no output `reject`", "did you mean `made.rejects`?"]);
+    refuses(&split, &expects("made.main"), &["p.yaml:12:15", "has no output `main`", "`made`, `made.rejects`"]);
+    refuses(&split, &expects("zz"), &["p.yaml:12:15", "there is no operator `zz`", "there are rows, made"]);
     let functions = guest("functions");
     let function = |function: &str| format!("functions:\n  {function}\n");
     let named = |name: &str| function(&format!("{name}: {{ wasm: {functions} }}"));

@@ -1,5 +1,6 @@
 //! `logmill new wasm`: a guest that builds with its language's ordinary tools, and a pipeline with tests that runs it.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -19,6 +20,12 @@ pub(in crate::cli) struct Arguments {
     #[arg(long, value_enum, default_value_t = Kind::Transform)]
     kind: Kind,
 }
+
+/// How a guest in Rust is built.
+const RUST_BUILD: &str =
+    "rustup target add wasm32-unknown-unknown\n  cargo build --release --target wasm32-unknown-unknown";
+/// Names of crates that a guest in Rust depends on, which it cannot have itself.
+const TAKEN: [&str; 3] = ["logmill-guest", "serde", "serde_json"];
 
 /// A language of guests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -46,11 +53,17 @@ enum Kind {
 
 pub(super) fn execute(arguments: &Arguments) -> anyhow::Result<()> {
     let path = &arguments.path;
-    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    // Of `.` and `..` the name is that of the folder meant.
+    let whole = || path.canonicalize().ok()?.file_name().map(OsStr::to_owned);
+    let name = path.file_name().map(OsStr::to_owned).or_else(whole).unwrap_or_default();
+    let name = name.to_string_lossy().into_owned();
     if !is_name(&name) {
         bail!(
             "`{name}` cannot be the name of a guest; write lower-case letters, digits, `_` and `-`, beginning with a letter"
         );
+    }
+    if TAKEN.contains(&name.as_str()) {
+        bail!("`{name}` is the name of a library that the guest is made with; call it otherwise");
     }
     let (folders, build) = template(arguments.lang, arguments.kind)?;
     if path.exists() && path.read_dir().map_or(true, |mut entries| entries.next().is_some()) {
@@ -63,6 +76,9 @@ pub(super) fn execute(arguments: &Arguments) -> anyhow::Result<()> {
         if !file.starts_with("vendor/") && !file.starts_with("wit/") {
             written.push_str(&format!("  {}\n", path.join(&file).display()));
         }
+    }
+    for folder in ["vendor", "wit"].map(|folder| path.join(folder)).iter().filter(|folder| folder.is_dir()) {
+        written.push_str(&format!("  {}/\n", folder.display()));
     }
     let folder = path.display();
     print(&format!(
@@ -80,7 +96,7 @@ fn template(lang: Language, kind: Kind) -> anyhow::Result<(Vec<Folder>, &'static
                 Kind::Operator => &[("templates/rust/operator", ""), ("templates/rust/common", "")],
                 Kind::Function => &[("templates/rust/function", ""), ("templates/rust/common", "")],
             };
-            (own, &template::SDK, "cargo build --release --target wasm32-unknown-unknown")
+            (own, &template::SDK, RUST_BUILD)
         }
         (_, Kind::Operator | Kind::Function) => {
             bail!(
@@ -188,5 +204,6 @@ mod tests {
         };
         check("a", Language::Python, Kind::Function, "--lang rust");
         check("Bad Name", Language::Js, Kind::Transform, "lower-case");
+        check("serde", Language::Rust, Kind::Transform, "name of a library");
     }
 }

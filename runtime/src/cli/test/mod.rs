@@ -45,10 +45,10 @@ struct Count {
     left_out: usize,
 }
 
-pub(super) async fn execute(arguments: &Arguments) -> anyhow::Result<()> {
-    let mut count = Count::default();
+pub(super) async fn execute(arguments: &Arguments, data_dir: &Path) -> anyhow::Result<()> {
+    let (mut count, cache_dir) = (Count::default(), modules::cache_dir(data_dir));
     for file in pipeline_files(&arguments.paths)? {
-        test_file(&file, arguments.filter.as_deref(), &mut count).await?;
+        test_file(&file, arguments.filter.as_deref(), cache_dir.as_deref(), &mut count).await?;
     }
     let Count { passed, failed, left_out } = count;
     let mut total = format!("{passed} passed");
@@ -61,8 +61,13 @@ pub(super) async fn execute(arguments: &Arguments) -> anyhow::Result<()> {
     }
 }
 
-async fn test_file(file: &Path, filter: Option<&str>, count: &mut Count) -> anyhow::Result<()> {
-    let (plan, found) = examine(file, modules::user_cache_dir().as_deref())?;
+async fn test_file(
+    file: &Path,
+    filter: Option<&str>,
+    cache_dir: Option<&Path>,
+    count: &mut Count,
+) -> anyhow::Result<()> {
+    let (plan, found) = examine(file, cache_dir)?;
     let shown = file.display();
     let Some(Plan { pipeline, modules, .. }) = plan else {
         count.failed += 1;

@@ -127,7 +127,12 @@ impl<'a> Stage<'a> {
         let planned = plan::plan(self.pipeline.clone(), &registry(), &schemas, self.modules);
         planned.map_err(|found| {
             let errors = found.items().iter().filter(|item| item.severity == Severity::Error);
-            errors.map(|error| error.message.clone()).collect()
+            errors
+                .map(|error| match &error.hint {
+                    Some(hint) => format!("{}; {hint}", error.message),
+                    None => error.message.clone(),
+                })
+                .collect()
         })
     }
 

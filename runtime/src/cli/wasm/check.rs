@@ -9,7 +9,7 @@ use logmill_operators::wasm;
 use logmill_pipelines::{ByteSize, DurationSpec};
 use logmill_wasm::Role;
 
-use super::{Loaded, Module, file_name, log, parse_schema, shown, told};
+use super::{Loaded, Module, file_name, log, parse_schema, shown};
 use crate::cli::print;
 
 /// Say what a module is, what it puts out, and whether it can be used.
@@ -33,7 +33,7 @@ pub(super) fn execute(arguments: &Arguments, data_dir: &Path) -> anyhow::Result<
     let (memory, deadline) = (ByteSize(loaded.limits.memory_bytes), DurationSpec(loaded.limits.deadline));
     let _ = writeln!(text, "  limits   {memory} of memory, {deadline} a call");
     match loaded.guest.role() {
-        Role::Function => functions(&loaded, &mut text)?,
+        Role::Function => functions(&loaded, module, &mut text)?,
         role => outputs(&loaded, role, arguments, &mut text)?,
     }
     print(&text)
@@ -66,7 +66,11 @@ fn outputs(loaded: &Loaded, role: Role, arguments: &Arguments, text: &mut String
     let plan = match loaded.plan(&arguments.module.name(), schema) {
         Ok(plan) => plan,
         // Without columns many operators can say nothing; that is no mistake of theirs.
-        Err(error) if arguments.schema.is_none() && matches!(role, Role::Operator { .. }) => {
+        Err(error)
+            if arguments.schema.is_none()
+                && matches!(role, Role::Operator { .. })
+                && !wasm::is_about_config(&error) =>
+        {
             let _ = writeln!(
                 text,
                 "  outputs  depend on the input; name its columns with --schema\n           ({})",
@@ -74,7 +78,7 @@ fn outputs(loaded: &Loaded, role: Role, arguments: &Arguments, text: &mut String
             );
             return Ok(());
         }
-        Err(error) => return Err(told(&error)),
+        Err(error) => return Err(arguments.module.told(&error)),
     };
     if matches!(role, Role::Operator { .. }) {
         let _ = writeln!(text, "  reads    {}", plan.reads().join(", "));
@@ -88,9 +92,9 @@ fn outputs(loaded: &Loaded, role: Role, arguments: &Arguments, text: &mut String
     Ok(())
 }
 
-fn functions(loaded: &Loaded, text: &mut String) -> anyhow::Result<()> {
+fn functions(loaded: &Loaded, module: &Module, text: &mut String) -> anyhow::Result<()> {
     let functions = wasm::functions(&loaded.guest, loaded.config.as_ref(), loaded.limits, log());
-    for function in functions.map_err(|error| told(&error))? {
+    for function in functions.map_err(|error| module.told(&error))? {
         let kind = if function.is_deterministic() { "" } else { ", not deterministic: for batch queries only" };
         let returns = Schema::new(vec![function.returns().clone().with_name("")]);
         let returns = shown(&returns);

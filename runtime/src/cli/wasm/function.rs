@@ -15,16 +15,21 @@ use logmill_connectors::source::Records;
 use logmill_operators::wasm::{self, WasmFunction};
 use logmill_pipelines::nearest;
 use logmill_pipelines::spec::UnknownFields;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::lines::Lines;
 use super::run::{complain, write_rows};
-use super::{Loaded, log, told};
+use super::{Loaded, Module, log};
 
 /// Calls a function for each line. Gives the number of lines that failed.
-pub(super) fn run(loaded: &Loaded, name: Option<&str>, lines: &mut Lines<impl Read>) -> anyhow::Result<usize> {
+pub(super) fn run(
+    loaded: &Loaded,
+    module: &Module,
+    name: Option<&str>,
+    lines: &mut Lines<impl Read>,
+) -> anyhow::Result<usize> {
     let functions = wasm::functions(&loaded.guest, loaded.config.as_ref(), loaded.limits, log());
-    let function = choose(functions.map_err(|error| told(&error))?, name)?;
+    let function = choose(functions.map_err(|error| module.told(&error))?, name)?;
     let columns: Vec<String> = function.arguments().fields().iter().map(|field| field.name().clone()).collect();
     let mut call = Call {
         decoder: Format::Json.decoder(function.arguments(), &columns, UnknownFields::Error)?,
@@ -64,19 +69,18 @@ struct Call {
 impl Call {
     /// Calls the function for each of some lines and prints the results. Gives the number of lines that failed.
     fn lines(&mut self, records: &Records) -> anyhow::Result<usize> {
-        let records = self.by_name(records);
+        let (records, mut failed) = self.calls(records);
         let decoded = self.decoder.decode(&records)?;
         let line = |index: usize| records.offsets.get(index).copied().unwrap_or(-1);
+        failed += decoded.errors.len();
         for error in &decoded.errors {
-            // That no argument may be unknown is a rule of this command.
-            let message = error.message.split(", and `unknown: error`").next().unwrap_or_default();
-            complain(line(error.index), message);
+            // Places are those in a text that nobody has seen.
+            complain(line(error.index), error.message.split(" (byte ").next().unwrap_or_default());
         }
         let good: Vec<i64> = (0..records.len())
             .filter(|index| !decoded.errors.iter().any(|error| error.index == *index))
             .map(line)
             .collect();
-        let mut failed = decoded.errors.len();
         let mut text = Vec::new();
         match self.invoke(&decoded.rows) {
             Ok(results) => write_rows(&results, None, &mut text)?,
@@ -112,23 +116,48 @@ impl Call {
         Ok(RecordBatch::try_new(Arc::new(Schema::new(vec![self.returns.clone()])), vec![result])?)
     }
 
-    /// Lines that are arrays become objects with the arguments' names.
-    fn by_name(&self, records: &Records) -> Records {
+    /// The lines that are calls, as objects with the arguments' names; how many are none, which is told of each.
+    fn calls(&self, records: &Records) -> (Records, usize) {
         let mut buffer = Vec::new();
-        let mut named = Records { buffer: Bytes::new(), values: Vec::new(), ..records.clone() };
+        let (mut values, mut offsets) = (Vec::new(), Vec::new());
         for index in 0..records.len() {
-            let line = records.value(index).unwrap_or_default();
-            let start = buffer.len() as u32;
-            match serde_json::from_slice(line) {
-                Ok(Value::Array(values)) if values.len() == self.columns.len() => {
-                    let object: serde_json::Map<_, _> = self.columns.iter().cloned().zip(values).collect();
-                    buffer.extend_from_slice(Value::Object(object).to_string().as_bytes());
+            let line = records.offsets.get(index).copied().unwrap_or(-1);
+            match self.call(records.value(index).unwrap_or_default()) {
+                Ok(arguments) => {
+                    let start = buffer.len() as u32;
+                    buffer.extend_from_slice(Value::Object(arguments).to_string().as_bytes());
+                    values.push(Some(start..buffer.len() as u32));
+                    offsets.push(line);
                 }
-                _ => buffer.extend_from_slice(line),
+                Err(why) => complain(line, &why),
             }
-            named.values.push(Some(start..buffer.len() as u32));
         }
-        named.buffer = Bytes::from(buffer);
-        named
+        let failed = records.len() - values.len();
+        (Records { buffer: Bytes::from(buffer), values, offsets, ..Records::default() }, failed)
+    }
+
+    /// The arguments of a line, by name: of an array as many as the function has, of an object each by its name.
+    fn call(&self, line: &[u8]) -> Result<Map<String, Value>, String> {
+        let count = |n: usize| format!("{n} argument{}", if n == 1 { "" } else { "s" });
+        let known = || self.columns.join(", ");
+        match serde_json::from_slice(line) {
+            Ok(Value::Array(values)) if values.len() == self.columns.len() => {
+                Ok(self.columns.iter().cloned().zip(values).collect())
+            }
+            Ok(Value::Array(values)) => {
+                Err(format!("the function has {}, not {}: {}", count(self.columns.len()), values.len(), known()))
+            }
+            Ok(Value::Object(arguments)) => {
+                if let Some(name) = arguments.keys().find(|name| !self.columns.contains(name)) {
+                    return Err(format!("the function has no argument `{name}`; there are {}", known()));
+                }
+                match self.columns.iter().find(|name| !arguments.contains_key(*name)) {
+                    Some(name) => Err(format!("there is no argument `{name}`; write null if it has no value")),
+                    None => Ok(arguments),
+                }
+            }
+            Ok(_) => Err("a call is an array of arguments, or an object with them by name".to_owned()),
+            Err(error) => Err(format!("no JSON: {error}")),
+        }
     }
 }

@@ -9,14 +9,15 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use arrow::datatypes::{Schema, SchemaRef};
 use logmill_operators::sql::{Relation, RelationKind};
 use logmill_operators::wasm::{self, PlanError, WasmPlan, WasmRequest};
-use logmill_pipelines::{ByteSize, ColumnType, DurationSpec};
+use logmill_pipelines::{ByteSize, ColumnType, DurationSpec, limit_problems};
 use logmill_wasm::{Guest, GuestLog, Level, Limits};
 use serde_json::Value;
 
+use super::patiently;
 use crate::modules;
 
 /// Look into WebAssembly modules, and try them alone.
@@ -63,8 +64,12 @@ impl Module {
         let shown = self.path.display();
         let config = self.config.as_deref().map(serde_json::from_str).transpose().context("--config is no JSON")?;
         let bytes = std::fs::read(&self.path).with_context(|| format!("could not read `{shown}`"))?;
+        if let Some((key, problem, _)) = limit_problems(Some(self.memory), Some(self.deadline)).next() {
+            bail!("--{key} {problem}");
+        }
         let host = modules::host(modules::cache_dir(data_dir).as_deref()).map_err(anyhow::Error::msg)?;
-        let guest = host.load(&bytes).map_err(|error| anyhow!("`{shown}`: {error}"))?;
+        let compiled = patiently(&format!("compiling `{shown}`"), || host.load(&bytes));
+        let guest = compiled.map_err(|error| anyhow!("`{shown}`: {error}"))?;
         let limits = Limits { memory_bytes: self.memory.0, deadline: self.deadline.0 };
         Ok(Loaded { guest, bytes: bytes.len(), config, limits })
     }
@@ -90,11 +95,13 @@ impl Loaded {
     }
 }
 
-/// An error with its hint.
-fn told(error: &PlanError) -> anyhow::Error {
-    match &error.hint {
-        Some(hint) => anyhow!("{}; {hint}", error.message),
-        None => anyhow!("{}", error.message),
+impl Module {
+    /// An error with its hint, and the module it is about.
+    fn told(&self, error: &PlanError) -> anyhow::Error {
+        let no_config = wasm::is_about_config(error) && self.config.is_none();
+        let hint = error.hint.as_deref().or_else(|| no_config.then_some("give it a configuration with --config"));
+        let hint = hint.map(|hint| format!("; {hint}")).unwrap_or_default();
+        anyhow!("`{}`: {}{hint}", self.path.display(), error.message)
     }
 }
 

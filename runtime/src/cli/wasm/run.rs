@@ -15,7 +15,7 @@ use logmill_pipelines::spec::UnknownFields;
 use logmill_wasm::Role;
 
 use super::lines::Lines;
-use super::{Loaded, Module, function, invite, parse_schema, told};
+use super::{Loaded, Module, function, invite, parse_schema};
 use crate::cli::Told;
 
 /// Run lines of stdin through a module, and print what it makes of them as lines of JSON.
@@ -43,7 +43,7 @@ pub(super) fn execute(arguments: &Arguments, data_dir: &Path) -> anyhow::Result<
     invite("lines");
     let mut lines = Lines::new(std::io::stdin());
     let failed = match (loaded.guest.role(), &arguments.function) {
-        (Role::Function, name) => function::run(&loaded, name.as_deref(), &mut lines)?,
+        (Role::Function, name) => function::run(&loaded, &arguments.module, name.as_deref(), &mut lines)?,
         (_, Some(_)) => bail!("--function is for modules with functions, and this one has none"),
         (role, None) => {
             let declared = arguments.schema.clone().map(Arc::new);
@@ -57,10 +57,13 @@ pub(super) fn execute(arguments: &Arguments, data_dir: &Path) -> anyhow::Result<
                 (None, false, None) => return Ok(()),
                 (None, false, Some(records)) => {
                     let inferred = format::infer(&Format::Json, records, None);
-                    (Format::Json, inferred.context("no columns can be inferred from the first lines")?)
+                    (
+                        Format::Json,
+                        inferred.context("no columns can be inferred from the first lines; name them with --schema")?,
+                    )
                 }
             };
-            let mut trial = Trial::open(&loaded, &arguments.module.name(), format, schema)?;
+            let mut trial = Trial::open(&loaded, &arguments.module, format, schema)?;
             let mut batch = first;
             while let Some(records) = batch {
                 trial.push(&records)?;
@@ -89,8 +92,8 @@ struct Trial {
 }
 
 impl Trial {
-    fn open(loaded: &Loaded, name: &str, format: Format, schema: SchemaRef) -> anyhow::Result<Self> {
-        let plan = loaded.plan(name, schema.clone()).map_err(|error| told(&error))?;
+    fn open(loaded: &Loaded, module: &Module, format: Format, schema: SchemaRef) -> anyhow::Result<Self> {
+        let plan = loaded.plan(&module.name(), schema.clone()).map_err(|error| module.told(&error))?;
         // Every column, so that rows that fail can be found by their offset, which is the line's number.
         let hidden = META_COLUMNS.iter().filter(|name| schema.index_of(name).is_err());
         let columns: Vec<String> = schema

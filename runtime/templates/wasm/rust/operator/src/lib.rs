@@ -1,7 +1,8 @@
 //! What this guest does: it counts the messages of each author, and the characters they wrote.
 //!
 //! The counts are its state: Logmill commits it together with what was read and written, and gives it back after a
-//! restart, to a newer build of this module as well.
+//! restart, to a newer build of this module as well. It is kept in shards, and all of a file, or of a partition of a topic,
+//! meets in one of them: what must be counted together has to come from one, as records with the same key do.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
