@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   row batches   NDJSON is decoded, then filtered by the sql operator; with and without an identity in between
-//!   records       the rows of a batch through a transform that copies them, and through one that reads them with serde
+//!   records       the rows of a batch through a transform that copies them; texts of JSON through one that reads and writes them
+//!                 with serde, beside the same in Rust
 //!   functions     a function of a module beside the same in Rust, over the same columns
 //! ```
 //!
@@ -24,6 +25,7 @@ use logmill_operators::sql::{Functions, Relation, RelationKind};
 use logmill_operators::wasm::{WasmPlan, WasmRequest, functions, plan};
 use logmill_pipelines::flow::RowBatch;
 use logmill_wasm::{Guest, GuestLog, Host, Level, Limits};
+use serde::{Deserialize, Serialize};
 
 const BATCH_ROWS: usize = 8 * 1024;
 /// Rounds of each side.
@@ -197,17 +199,66 @@ fn records(host: &Host, batches: usize) {
     });
     let texts: Vec<RecordBatch> = texts.collect();
     let rows = batches * BATCH_ROWS;
-    for (what, name, input) in [
-        ("record at a time, copied as text", "copy", &texts),
-        ("record at a time, copied as JSON", "copy", &all),
-        ("record at a time, JSON read with serde", "records", &all),
-    ] {
-        let plan = planned(host, name, input[0].schema());
-        let mut guest = opened(plan.operator().expect("an operator"));
+    for (what, name, input) in
+        [("record at a time, copied as text", "copy", &texts), ("record at a time, copied as JSON", "copy", &all)]
+    {
+        let mut guest = guest_of(host, name, input);
         let count = || input.iter().map(RecordBatch::num_rows).sum();
-        let through = || input.iter().map(|rows| run(guest.as_mut(), RowBatch::inserts(rows.clone()), None)).sum();
-        report(what, rows, side_by_side(count, through));
+        report(what, rows, side_by_side(count, || through(guest.as_mut(), input)));
     }
+    let mut guest = guest_of(host, "records", &texts);
+    let native = || texts.iter().map(|texts| rated(texts).num_rows()).sum();
+    report("record at a time, JSON with serde", rows, side_by_side(native, || through(guest.as_mut(), &texts)));
+}
+
+fn guest_of(host: &Host, name: &str, input: &[RecordBatch]) -> Box<dyn Operator> {
+    opened(planned(host, name, input[0].schema()).operator().expect("an operator"))
+}
+
+fn through(guest: &mut dyn Operator, input: &[RecordBatch]) -> usize {
+    input.iter().map(|rows| run(guest, RowBatch::inserts(rows.clone()), None)).sum()
+}
+
+#[derive(Deserialize)]
+struct Flight<'a> {
+    carrier: &'a str,
+    flight: i32,
+    tailnum: Option<&'a str>,
+    dep_delay: Option<f64>,
+    distance: i64,
+}
+
+#[derive(Serialize)]
+struct Rated {
+    carrier: String,
+    flight: i32,
+    tailnum: Option<String>,
+    minutes_per_mile: Option<f64>,
+}
+
+/// What the guest `records` does, and what becomes of it: texts of JSON to structs, to texts of JSON, to columns.
+fn rated(texts: &RecordBatch) -> RecordBatch {
+    let mut out = Vec::new();
+    for text in texts.column(0).as_string::<i32>().iter().flatten() {
+        let flight: Flight<'_> = serde_json::from_str(text).expect("a flight");
+        let rated = Rated {
+            carrier: flight.carrier.to_owned(),
+            flight: flight.flight,
+            tailnum: flight.tailnum.map(str::to_owned),
+            minutes_per_mile: flight.dep_delay.map(|delay| delay / flight.distance as f64),
+        };
+        serde_json::to_writer(&mut out, &rated).expect("a struct as JSON");
+        out.push(b'\n');
+    }
+    let field = |name, kind| Field::new(name, kind, true);
+    let schema = Schema::new(vec![
+        field("carrier", DataType::Utf8),
+        field("flight", DataType::Int32),
+        field("tailnum", DataType::Utf8),
+        field("minutes_per_mile", DataType::Float64),
+    ]);
+    let reader = ReaderBuilder::new(Arc::new(schema)).with_batch_size(BATCH_ROWS).build(out.as_slice());
+    reader.expect("a reader").next().expect("a batch").expect("JSON")
 }
 
 fn haversine_km(args: &[&Float64Array], row: usize) -> f64 {

@@ -177,6 +177,7 @@ macro_rules! numbers {
                 column.as_primitive_opt()
             }
 
+            #[inline(always)]
             fn value(column: &Self::Column, row: usize) -> Option<Self> {
                 column.is_valid(row).then(|| column.value(row))
             }
@@ -193,6 +194,8 @@ macro_rules! numbers {
                 PrimitiveBuilder::with_capacity(rows)
             }
 
+            // Called for every row: as a call of its own it would take as long as the arithmetic of many functions.
+            #[inline(always)]
             fn append(builder: &mut Self::Builder, value: Option<Self>) {
                 builder.append_option(value);
             }
