@@ -35,7 +35,7 @@ pub(super) trait Runner {
 /// Runs rows; what fails is narrowed to single rows, which are rejected.
 pub(super) fn narrow(runner: &mut impl Runner, rows: &RecordBatch) -> Result<Made, OperatorError> {
     let mut narrowing = Narrowing::default();
-    narrowing.to_try(0, rows.num_rows());
+    narrowing.push(0, rows.num_rows());
     let mut pieces = 0;
     while let Some((offset, count)) = narrowing.next(runner.patience().rows_at_once()) {
         let piece = rows.slice(offset, count);
@@ -97,11 +97,11 @@ impl Narrowing {
     fn next(&mut self, at_once: usize) -> Option<(usize, usize)> {
         let (offset, count) = self.ranges.pop()?;
         let now = count.min(at_once.max(1));
-        self.to_try(offset + now, count - now);
+        self.push(offset + now, count - now);
         Some((offset, now))
     }
 
-    fn to_try(&mut self, offset: usize, count: usize) {
+    fn push(&mut self, offset: usize, count: usize) {
         if count > 0 {
             self.ranges.push((offset, count));
         }
@@ -125,21 +125,21 @@ impl Narrowing {
             Some(row) => {
                 let after = offset + row + 1;
                 let half = (count - row - 1) / 2;
-                self.to_try(after + half, count - row - 1 - half);
-                self.to_try(after, half);
+                self.push(after + half, count - row - 1 - half);
+                self.push(after, half);
                 match failure.kind.may_pass() {
                     true => {
                         self.named = (failure.kind == FailureKind::Deadline).then_some(offset + row);
-                        self.to_try(offset + row, 1);
+                        self.push(offset + row, 1);
                     }
                     false => self.made.reject(offset + row, failure.message),
                 }
-                self.to_try(offset, row);
+                self.push(offset, row);
             }
             None => {
                 let half = count / 2;
-                self.to_try(offset + half, count - half);
-                self.to_try(offset, half);
+                self.push(offset + half, count - half);
+                self.push(offset, half);
             }
         }
     }

@@ -172,8 +172,8 @@ pub(super) fn read(result: &[u8], messages: usize, ports: usize) -> Result<Entri
         };
         let at = result.len() - cursor.rest.len();
         match port {
-            Some(_) => drop(cursor.message()?),
-            None => drop(cursor.text()?),
+            Some(_) => cursor.message().map(|_| ())?,
+            None => cursor.text().map(|_| ())?,
         }
         let message = u32::try_from(message).map_err(|_| cut_off())?;
         found.push(Entry { message, port, at });

@@ -142,11 +142,7 @@ impl<'a> Cursor<'a> {
                     depth = depth.saturating_sub(1);
                     self.at += 1;
                 }
-                b'"' => {
-                    if self.string().is_none() {
-                        self.at = self.text.len();
-                    }
-                }
+                b'"' => self.at = self.string().map_or(self.text.len(), |_| self.at),
                 _ if self.word().is_empty() => self.at += 1,
                 _ => {}
             }
