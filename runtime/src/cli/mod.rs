@@ -30,6 +30,7 @@ use logmill_connectors::registry::registry;
 use logmill_pipelines::Diagnostics;
 
 use self::address::{Said, with_log};
+use crate::guest_log;
 
 /// A Kafka-compatible log and the engine that runs pipelines on it.
 #[derive(Debug, Parser)]
