@@ -93,6 +93,15 @@ impl EngineError {
         Self::Connector { kind: "table", name: name.to_owned(), source }
     }
 
+    /// An operator could not take over what it remembered. Another module or a fresh start are what helps only where the
+    /// module itself said no: one that had too little time or memory for it may well do it with more.
+    pub(crate) fn not_restored(operator: &str, source: OperatorError) -> Self {
+        match source {
+            OperatorError::StateRefused { .. } => Self::StateRefused { operator: operator.to_owned(), source },
+            source => Self::Operator(source),
+        }
+    }
+
     /// Whether it is for want of space: nothing is lost, and running again with room goes on.
     pub fn is_disk_full(&self) -> bool {
         match self {
@@ -103,5 +112,19 @@ impl EngineError {
             Self::Io { source, .. } => matches!(source.kind(), std::io::ErrorKind::StorageFull),
             _ => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fresh_start_is_suggested_only_where_the_module_itself_said_no() {
+        let (operator, message) = ("op".to_owned(), "no".to_owned());
+        let refused = OperatorError::StateRefused { operator: operator.clone(), message: message.clone() };
+        assert!(EngineError::not_restored("op", refused).to_string().contains("--fresh"));
+        let late = OperatorError::Failed { operator, message };
+        assert_eq!(EngineError::not_restored("op", late).to_string(), "operator `op`: no");
     }
 }

@@ -9,7 +9,6 @@ use logmill_connectors::format;
 use logmill_connectors::log::{Log, Membership};
 use logmill_connectors::sink::{Attempt, OpenWriter};
 use logmill_connectors::topic::RecordWriter;
-use logmill_operators::error::OperatorError;
 use logmill_operators::operator::{Clock, OpenContext, StateBuffer, StaticTable};
 use logmill_pipelines::flow::{Origin, Positions, STATE_SHARDS, SplitId};
 use logmill_pipelines::spec::{OnError, PipelineSpec};
@@ -295,13 +294,7 @@ pub(crate) fn graph(
         operator.open(OpenContext { tables: wanted.collect(), clock })?;
         let state = states.next().unwrap_or_default();
         if !state.is_empty() {
-            let refused = |source| match source {
-                OperatorError::StateRefused { .. } => {
-                    EngineError::StateRefused { operator: planned.name.clone(), source }
-                }
-                other => other.into(),
-            };
-            operator.restore(state).map_err(refused)?;
+            operator.restore(state).map_err(|source| EngineError::not_restored(&planned.name, source))?;
         }
         let outputs = body.outputs(&planned.name);
         operators.push((operator, outputs.iter().map(|output| routes(plan, &output.name)).collect()));
