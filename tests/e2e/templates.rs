@@ -110,10 +110,16 @@ fn rust_function() {
     sql(&format!("upper={module}#mask"), query).fails_with(&["upper", "another name"]);
     sql(&format!("stars={module}#mask"), "SELECT stras('a')")
         .fails_with(&["unknown function `stras`", "did you mean `stars`?"]);
+    sql(&format!("stars={module}#mask"), "SELECT stars(1)")
+        .fails_with(&["error: argument 1 of `stars(string)` is of type int64; cast it\n"]);
     let lines = "[\"room 101\"]\n{\"text\":\"noon\"}\n[\"room service\"]\n{\"txt\":1}\n";
     let called = feed(&site, &["wasm", "run", &module, "--function", "room"], lines);
     let printed = called.stdout.clone();
-    called.fails_with(&["line 3: no room has the number `service`", "line 4:", "2 lines failed"]);
+    called.fails_with(&[
+        "line 3: `room`: no room has the number `service`",
+        "line 4: the function has no argument `txt`; there are text",
+        "2 lines failed",
+    ]);
     assert_eq!(printed, "{\"room\":101}\n{\"room\":null}\n");
 }
 

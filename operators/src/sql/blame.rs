@@ -249,7 +249,7 @@ impl VisitorMut for NameBlanks {
 }
 
 /// An error of DataFusion in our words, with a hint.
-fn describe(error: &DataFusionError) -> (String, Option<String>) {
+pub fn describe(error: &DataFusionError) -> (String, Option<String>) {
     match error {
         DataFusionError::SchemaError(schema_error, _) => describe_schema_error(schema_error),
         other => {
@@ -258,7 +258,9 @@ fn describe(error: &DataFusionError) -> (String, Option<String>) {
             let first = without_wrapping(lines.next().unwrap_or_default());
             let mut candidates = lines.skip_while(|line| !line.contains("Candidate functions"));
             let hint = candidates.next().and_then(|_| {
-                let forms: Vec<&str> = candidates.map(str::trim).filter(|line| !line.is_empty()).take(4).collect();
+                // What a function of a module takes is said by its own message.
+                let is_form = |line: &&str| !line.is_empty() && !line.contains("UserDefined");
+                let forms: Vec<&str> = candidates.map(str::trim).filter(is_form).take(4).collect();
                 (!forms.is_empty()).then(|| format!("it takes {}", forms.join(" or ")))
             });
             (lowercase_first(first), hint)

@@ -30,6 +30,7 @@ mod unnest;
 mod wildcard;
 
 pub use arrows::bind_arrows;
+pub use blame::describe;
 pub use context::register_functions;
 pub use error::SqlError;
 pub use functions::{FunctionNameError, Functions};

@@ -75,7 +75,7 @@ impl Pool {
     /// Computes a function over columns of its argument types, of which there is at least one row.
     pub(super) fn call(&self, name: &str, returns: &SchemaRef, arguments: &RecordBatch) -> Result<ArrayRef> {
         if let Some(message) = self.hangs_on(name, arguments) {
-            return exec_err!("{message}");
+            return exec_err!("`{name}`: {message}");
         }
         let invoke = |offset: usize, rows: usize| self.invoke(name, returns, &arguments.slice(offset, rows));
         let results = match in_pieces(arguments.num_rows(), &self.patience, invoke)? {
@@ -85,7 +85,7 @@ impl Pool {
                 if let (Some(row), FailureKind::Deadline) = (row, failure.kind) {
                     self.remember(name, &arguments.slice(row, 1), &failure.message);
                 }
-                return exec_err!("{}", failure.message);
+                return exec_err!("`{name}`: {}", failure.message);
             }
         };
         match results.as_slice() {

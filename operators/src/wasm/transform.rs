@@ -14,9 +14,6 @@ use super::plan::{Answer, Planned};
 use super::values::{self, BadValue};
 use crate::error::OperatorError;
 
-/// How much is shown of what a guest says.
-const MAX_REASON_BYTES: usize = 4 * 1024;
-
 /// Makes instances that have said what they put out.
 pub(super) struct TransformSpawn {
     planned: Arc<Planned>,
@@ -180,11 +177,4 @@ pub(super) fn take(
 /// Whether the row that an entry comes from is not rejected.
 fn is_left(rejected: &[bool], entry: Entry) -> bool {
     rejected.get(entry.message()) == Some(&false)
-}
-
-/// What a guest says of a row, no longer than anyone wants to read.
-fn readable(message: &str) -> String {
-    let shown = message.get(..message.floor_char_boundary(MAX_REASON_BYTES)).unwrap_or_default();
-    let more = if shown.len() < message.len() { "..." } else { "" };
-    format!("{shown}{more}")
 }

@@ -7,6 +7,7 @@ use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::ParserError;
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, Tokenizer};
 use logmill_connectors::error::{ConnectorError, LogError};
+use logmill_operators::sql::describe;
 use logmill_pipelines::nearest;
 
 /// Why a query has no answer.
@@ -71,11 +72,14 @@ impl QueryError {
                 let (message, hint) = of_columns(schema);
                 Self::Sql(Mistake { message, place, hint })
             }
-            DataFusionError::Plan(message) | DataFusionError::NotImplemented(message) if !sql.is_empty() => {
-                let unknown = unknown_function(error).map(|name| format!("unknown function `{name}`"));
-                let message = unknown.unwrap_or_else(|| first_line(message).to_owned());
-                Self::Sql(Mistake { message, place, hint: None })
+            root if !sql.is_empty() && is_of_text(root) => {
+                let (message, hint) = match unknown_function(error) {
+                    Some(name) => (format!("unknown function `{name}`"), None),
+                    None => describe(root),
+                };
+                Self::Sql(Mistake { message, place, hint })
             }
+            DataFusionError::Execution(message) => Self::Failed(first_line(message).to_owned()),
             other => Self::Failed(first_line(&other.strip_backtrace()).to_owned()),
         }
     }
@@ -91,6 +95,15 @@ impl QueryError {
             Self::Sql(mistake) => Self::Sql(Mistake { hint: hint.or(mistake.hint), ..mistake }),
             other => other,
         }
+    }
+}
+
+/// Whether an error that planning ended in is one of the text: of arguments, it may be of the kind that running ends in.
+fn is_of_text(root: &DataFusionError) -> bool {
+    match root {
+        DataFusionError::Plan(_) | DataFusionError::NotImplemented(_) => true,
+        DataFusionError::Execution(message) => message.contains("coercion failed"),
+        _ => false,
     }
 }
 
