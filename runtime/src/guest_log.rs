@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,8 @@ use logmill_wasm::{GuestLog, Level};
 const WAITING_LINES: usize = 1024;
 /// How long the end of the process waits for lines to be written.
 const FLUSH: Duration = Duration::from_secs(1);
+/// How long repeated lines are counted before that is written.
+const REPEATS: Duration = Duration::from_secs(1);
 
 /// The lines that a guest logs become events of this process's log, with the names of the pipeline and of the part.
 pub(crate) fn guest_log(pipeline: &str, part: &str) -> Arc<dyn GuestLog> {
@@ -42,6 +44,7 @@ fn queue() -> Option<&'static Queue> {
 }
 
 /// Who logs.
+#[derive(PartialEq, Eq)]
 struct Place {
     pipeline: String,
     part: String,
@@ -64,6 +67,7 @@ impl GuestLog for Lines {
     }
 }
 
+#[derive(PartialEq, Eq)]
 struct Line {
     level: Level,
     place: Arc<Place>,
@@ -109,7 +113,16 @@ impl Queue {
 }
 
 fn write_all(items: &Receiver<Item>, left_out: &AtomicU64) {
-    for item in items {
+    let mut last = Last::default();
+    loop {
+        let item = match items.recv_timeout(if last.repeated > 0 { REPEATS } else { Duration::MAX }) {
+            Ok(item) => item,
+            Err(RecvTimeoutError::Timeout) => {
+                last.tell();
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) => return last.tell(),
+        };
         match left_out.swap(0, Ordering::Relaxed) {
             0 => {}
             lines => {
@@ -117,9 +130,39 @@ fn write_all(items: &Receiver<Item>, left_out: &AtomicU64) {
             }
         }
         match item {
-            Item::Line(Line { level, place, message }) => write(level, &place, &message),
-            Item::Flush(done) => drop(done.try_send(())),
+            Item::Line(line) => last.write(line),
+            Item::Flush(done) => {
+                last.tell();
+                let _ = done.try_send(());
+            }
         }
+    }
+}
+
+/// The line that was written last. A guest that fails says the same at each step of the search for the row: once is enough.
+#[derive(Default)]
+struct Last {
+    line: Option<Line>,
+    repeated: u64,
+}
+
+impl Last {
+    fn write(&mut self, line: Line) {
+        if self.line.as_ref() == Some(&line) {
+            self.repeated += 1;
+            return;
+        }
+        self.tell();
+        write(line.level, &line.place, &line.message);
+        self.line = Some(line);
+    }
+
+    fn tell(&mut self) {
+        if let (Some(line), 1..) = (&self.line, self.repeated) {
+            let times = if self.repeated == 1 { "once".to_owned() } else { format!("{} times", self.repeated) };
+            write(line.level, &line.place, &format!("the same {times} more"));
+        }
+        self.repeated = 0;
     }
 }
 
@@ -167,6 +210,20 @@ mod tests {
             })
             .collect();
         assert_eq!(waiting, ["a", "b"]);
+    }
+
+    #[test]
+    fn what_is_said_again_is_counted() {
+        let mut last = Last::default();
+        for message in ["a", "a", "a", "b"] {
+            last.write(line(message));
+        }
+        assert_eq!((last.line.as_ref().map(|line| line.message.as_str()), last.repeated), (Some("b"), 0));
+        last.write(line("b"));
+        assert_eq!(last.repeated, 1);
+        last.tell();
+        assert_eq!(last.repeated, 0);
+        assert!(last.line.is_some(), "what is said once more is still the same");
     }
 
     #[test]

@@ -20,9 +20,10 @@ enum Kind {
     Boolean,
     /// From the least to the largest.
     Integer(i128, i128),
-    Float,
-    /// A number, or a text that holds one.
-    Decimal,
+    /// Finite, up to this.
+    Float(f64),
+    /// A number, or a text that holds one, with at most so many digits after the point.
+    Decimal(i64),
     Text,
     /// Anything.
     Json,
@@ -65,8 +66,9 @@ impl Shape {
             DataType::UInt16 => Kind::Integer(0, u16::MAX.into()),
             DataType::UInt32 => Kind::Integer(0, u32::MAX.into()),
             DataType::UInt64 => Kind::Integer(0, u64::MAX.into()),
-            other if other.is_floating() => Kind::Float,
-            other if other.is_decimal() => Kind::Decimal,
+            DataType::Float32 => Kind::Float(f32::MAX.into()),
+            other if other.is_floating() => Kind::Float(f64::MAX),
+            DataType::Decimal128(_, scale) | DataType::Decimal256(_, scale) => Kind::Decimal((*scale).into()),
             DataType::List(item) => Kind::List(Box::new(Self::new(item))),
             DataType::Struct(fields) => Kind::Object(Object::new(fields)),
             _ => Kind::Text,
@@ -183,9 +185,14 @@ impl<'a> Cursor<'a> {
             (_, b'n') => self.word() == b"null",
             (Kind::Object(object), b'{') => return self.object(object, "field"),
             (Kind::List(item), b'[') => return self.list(item),
-            (Kind::Text | Kind::Decimal, b'"') => self.string().is_some(),
+            (Kind::Text, b'"') => self.string().is_some(),
+            (Kind::Decimal(scale), b'"') => {
+                let text = self.string().and_then(|text| text.strip_prefix(b"\"")?.strip_suffix(b"\""));
+                text.is_some_and(|text| decimals(text).is_some_and(|digits| digits <= *scale))
+            }
             (Kind::Boolean, b't' | b'f') => matches!(self.word(), b"true" | b"false"),
-            (Kind::Float | Kind::Decimal, b'-' | b'0'..=b'9') => !self.word().is_empty(),
+            (Kind::Float(most), b'-' | b'0'..=b'9') => is_within(self.word(), *most),
+            (Kind::Decimal(scale), b'-' | b'0'..=b'9') => decimals(self.word()).is_some_and(|digits| digits <= *scale),
             (Kind::Integer(least, largest), b'-' | b'0'..=b'9') => {
                 let number = std::str::from_utf8(self.word()).ok().and_then(|digits| digits.parse::<i128>().ok());
                 number.is_some_and(|number| (*least..=*largest).contains(&number))
@@ -262,6 +269,23 @@ impl Object {
     }
 }
 
+/// Whether a number is at most this, and none of its digits before the point become infinity. Only one with an exponent, or
+/// with very many digits, can be too large.
+fn is_within(number: &[u8], most: f64) -> bool {
+    let may_exceed = number.len() > 30 || number.iter().any(|byte| matches!(byte, b'e' | b'E'));
+    let parse = || std::str::from_utf8(number).ok()?.parse::<f64>().ok();
+    !number.is_empty() && (!may_exceed || parse().is_some_and(|number| number.abs() <= most))
+}
+
+/// How many digits a number has after the point, but for zeros at its end; negative for hundreds and thousands.
+fn decimals(number: &[u8]) -> Option<i64> {
+    let text = std::str::from_utf8(number).ok()?;
+    let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+    let fraction = mantissa.split_once('.').map_or("", |(_, fraction)| fraction);
+    let digits = i64::try_from(fraction.trim_end_matches('0').len()).ok()?;
+    digits.checked_sub(exponent.parse().ok()?)
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -297,6 +321,13 @@ mod tests {
             ("string", "{\"a\": 1}", "column `c`: expected string, found an object"),
             ("decimal(10,2)", "\"1.50\"", ""),
             ("decimal(10,2)", "1.50", ""),
+            ("decimal(10,2)", "1.239", "column `c`: expected decimal(10,2), found 1.239"),
+            ("decimal(10,2)", "\"1.239\"", "column `c`: expected decimal(10,2), found \"1.239\""),
+            ("decimal(10,2)", "12.39e-1", "column `c`: expected decimal(10,2), found 12.39e-1"),
+            ("decimal(10,2)", "1.239e1", ""),
+            ("float64", "1e400", "column `c`: expected float64, found 1e400"),
+            ("float64", "-1e308", ""),
+            ("float32", "1e39", "column `c`: expected float32, found 1e39"),
             ("timestamp", "\"2013-01-01T05:00:00Z\"", ""),
             ("timestamp", "1357016400", "column `c`: expected timestamp, found 1357016400"),
             ("json", "[{\"any\": [1, \"}\", null]}]", ""),

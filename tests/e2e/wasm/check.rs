@@ -77,9 +77,9 @@ fn names_that_lead_nowhere_get_a_hint() {
     let expects = |output: &str| {
         format!("tests:\n  - name: t\n    input: {{ rows: [{{ a: 1, b: x }}] }}\n    expect: {{ {output}: [] }}\n")
     };
-    refuses(&split, &expects("made.reject"), &["p.yaml:12:15", "no output `reject`", "did you mean `made.rejects`?"]);
-    refuses(&split, &expects("made.main"), &["p.yaml:12:15", "has no output `main`", "`made`, `made.rejects`"]);
-    refuses(&split, &expects("zz"), &["p.yaml:12:15", "there is no operator `zz`", "there are rows, made"]);
+    refuses(&split, &expects("made.reject"), &["p.yaml:11:15", "no output `reject`", "did you mean `made.rejects`?"]);
+    refuses(&split, &expects("made.main"), &["p.yaml:11:15", "has no output `main`", "`made`, `made.rejects`"]);
+    refuses(&split, &expects("zz"), &["p.yaml:11:15", "there is no operator `zz`", "there are rows, made"]);
     let functions = guest("functions");
     let function = |function: &str| format!("functions:\n  {function}\n");
     let named = |name: &str| function(&format!("{name}: {{ wasm: {functions} }}"));

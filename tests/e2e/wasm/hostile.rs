@@ -155,7 +155,7 @@ fn without_a_topic_for_dead_letters_the_first_misdeed_stops_the_run_with_the_row
             let site = site();
             let config = format!("{{ mode: {mode}, when: {{ column: flight, equals: {POISON} }} }}");
             site.write("p.yaml", pipeline(module, &config, "100ms", ""));
-            let row = "\\\"flight\\\":1545";
+            let row = "\"flight\":1545";
             stops_with(site.run(&["run", "p.yaml"]), &["operator `made`", reason, row, "dead_letter"]);
         }
     }
