@@ -9,15 +9,16 @@ const MAX_FILE_LINES: usize = 600;
 const MAX_FUNCTION_LINES: usize = 70;
 
 /// A crate's folder and the workspace crates it may use, as the architecture has it.
-const MAY_USE: [(&str, &[&str]); 9] = [
+const MAY_USE: [(&str, &[&str]); 10] = [
     ("log/protocol", &[]),
     ("log/storage", &["protocol"]),
     ("log/broker", &["protocol", "storage"]),
     ("pipelines", &[]),
     ("operators/wasm", &[]),
     ("operators/guest", &[]),
-    ("operators", &["pipelines", "wasm"]),
-    ("connectors", &["pipelines", "protocol"]),
+    ("connectors/columns", &["pipelines"]),
+    ("operators", &["columns", "pipelines", "wasm"]),
+    ("connectors", &["columns", "pipelines", "protocol"]),
     ("runtime", &["broker", "connectors", "operators", "pipelines", "protocol", "wasm"]),
 ];
 

@@ -7,13 +7,12 @@ use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::datatypes::Schema;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use bytes::{BufMut, BytesMut};
+use logmill_columns::{Column, Problem};
 use logmill_pipelines::UnknownFields;
 use memchr::{memchr, memchr2, memchr3};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::column::Column;
-use super::json::cursor::Problem;
 use super::meta::{DecodedValues, ValueDecoder};
 use crate::decode::{Encoder, RowError};
 use crate::error::ConnectorError;
@@ -205,7 +204,8 @@ impl CsvDecoder {
         }
         let place: HashMap<&str, usize> =
             wanted.fields().iter().enumerate().map(|(index, field)| (field.name().as_str(), index)).collect();
-        let columns = wanted.fields().iter().map(|field| Column::new(field)).collect::<Result<Vec<_>, _>>()?;
+        let columns = wanted.fields().iter().map(|field| Column::new(field)).collect::<Result<Vec<_>, _>>();
+        let columns = columns.map_err(super::unsupported)?;
         let fields: Vec<_> = order.iter().map(|name| (name.clone(), place.get(name.as_str()).copied())).collect();
         let missing = (0..columns.len()).filter(|index| fields.iter().all(|(_, to)| *to != Some(*index))).collect();
         Ok(Self { dialect, fields, columns, missing, scratch: Vec::new() })

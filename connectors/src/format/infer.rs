@@ -5,12 +5,12 @@
 
 use arrow::datatypes::Schema;
 use indexmap::IndexMap;
+use logmill_columns::scalar::{self, Number};
 use logmill_pipelines::ColumnType;
 use logmill_pipelines::flow::META_COLUMNS;
 use serde_json::Value;
 
 use super::csv::{self, Dialect};
-use super::scalar::{self, Number};
 use super::{UNKNOWN_COLUMN, raw};
 use crate::error::ConnectorError;
 use crate::source::Records;

@@ -1,45 +1,46 @@
 //! Formats: how the bytes of a record become columns, and back.
 //!
 //! ```text
-//!   Records ─▶ json/ | csv.rs | raw.rs ─▶ column.rs ─▶ Arrow columns ─ meta.rs ─▶ RecordBatch
+//!   Records ─▶ json/ | csv.rs | raw.rs ─▶ logmill-columns ─▶ Arrow columns ─ meta.rs ─▶ RecordBatch
 //!   sample  ─▶ infer.rs ─▶ schema              rows ─▶ encode.rs | csv.rs ─▶ values
 //! ```
 //!
 //! All decoders put values into the same columns, so a type means the same in each format. Parquet is none of them: it
 //! has columns already, and is read by the file source.
 
-pub(crate) mod column;
 pub(crate) mod csv;
 pub(crate) mod encode;
 mod infer;
 pub(crate) mod json;
 pub(crate) mod meta;
 pub(crate) mod raw;
-pub(crate) mod scalar;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
+use logmill_columns::UnsupportedColumn;
 use logmill_pipelines::{ColumnType, Columns, FormatKind, FormatSpec, UnknownFields};
 use schemars::{JsonSchema, schema_for};
 use serde::{Deserialize, Serialize};
 
 pub use csv::CsvOptions;
 pub use infer::{SAMPLE_BYTES, SAMPLE_RECORDS, schema_yaml};
+pub use logmill_columns::UNKNOWN_COLUMN;
 pub use meta::meta_field;
 
 use crate::decode::{Decoder, Encoder};
 use crate::error::ConnectorError;
 use crate::source::Records;
 
-/// The column that `unknown: keep` collects the fields in that the schema doesn't name.
-pub const UNKNOWN_COLUMN: &str = "_unknown";
-
 /// The field of [`UNKNOWN_COLUMN`].
 fn unknown_field() -> Field {
     ColumnType::Json.to_field(UNKNOWN_COLUMN)
+}
+
+fn unsupported(error: UnsupportedColumn) -> ConnectorError {
+    ConnectorError::Config(error.to_string())
 }
 
 /// A format with its options.

@@ -28,7 +28,6 @@ mod select;
 mod shard;
 mod state;
 mod stateless;
-mod strict;
 mod transform;
 mod values;
 

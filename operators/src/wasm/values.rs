@@ -1,6 +1,5 @@
 //! Columns out of what transforms put out. The bytes are the guest's: whatever they are, there is a column or an error.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use arrow::array::{
@@ -9,16 +8,12 @@ use arrow::array::{
 };
 use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
-use arrow::error::ArrowError;
-use arrow::json::ReaderBuilder;
-use arrow::json::reader::Decoder;
-use logmill_pipelines::ColumnType;
+use logmill_columns::{BadObject, Decoded, JsonColumns};
 use logmill_pipelines::flow::META_COLUMNS;
-use logmill_wasm::Content;
-use serde_json::Value;
+use logmill_pipelines::{UnknownFields, nearest};
+use logmill_wasm::{Content, readable};
 
 use super::packed::Headers;
-use super::strict::Object;
 
 /// How many hidden columns follow those of an output.
 pub(super) const HIDDEN: usize = META_COLUMNS.len();
@@ -58,7 +53,7 @@ pub(super) fn read<'a>(
         Content::Text => text(&values.collect::<Vec<_>>()).map(|column| vec![column]),
         Content::Json(_) => {
             let fields: Fields = schema.fields().iter().take(visible).cloned().collect();
-            json(&Arc::new(Schema::new(fields)), &values.collect::<Vec<_>>())
+            json(&Schema::new(fields), &values.collect::<Vec<_>>())
         }
     }
 }
@@ -138,123 +133,28 @@ pub(super) fn headers<'a>(messages: impl Iterator<Item = Headers<'a>>) -> Result
     Ok(Arc::new(lists.map_err(|error| error.to_string())?))
 }
 
-/// Columns out of JSON objects; where that fails, the values are halved until the bad ones are alone.
-fn json(schema: &SchemaRef, values: &[Option<&[u8]>]) -> Result<Vec<ArrayRef>, ReadError> {
-    let object = Object::new(schema.fields());
-    let mut bad = Vec::new();
-    let mut good = Vec::with_capacity(values.len());
-    for (index, value) in values.iter().enumerate() {
-        match value.map(|value| object.check(value).map(|()| value)) {
-            Some(Ok(value)) => good.push(value),
-            Some(Err(why)) => bad.push(BadValue { index, reason: format!("{NO_OBJECT}: {why}") }),
-            None => bad.push(BadValue { index, reason: NULL.to_owned() }),
-        }
-    }
-    match (bad.is_empty(), good.is_empty()) {
-        (false, _) => Err(ReadError::Values(bad)),
-        (true, true) => Ok(Vec::new()),
-        (true, false) => halved(schema, &good),
+/// Columns out of JSON objects.
+fn json(schema: &Schema, values: &[Option<&[u8]>]) -> Result<Vec<ArrayRef>, ReadError> {
+    let all =
+        |error: &dyn std::fmt::Display| ReadError::All(format!("what it made is no JSON of its columns: {error}"));
+    let decoder = JsonColumns::new(schema, schema, UnknownFields::Error).map_err(|error| all(&error))?;
+    let Decoded { columns, errors } = decoder.strict().decode(values.iter().copied()).map_err(|error| all(&error))?;
+    match errors.is_empty() {
+        true => Ok(columns),
+        false => Err(ReadError::Values(errors.iter().map(|bad| bad_object(schema, bad)).collect())),
     }
 }
 
-/// Columns out of JSON objects that fit as far as can be seen: of what texts mean, such as times, Arrow's reader decides.
-fn halved(schema: &SchemaRef, values: &[&[u8]]) -> Result<Vec<ArrayRef>, ReadError> {
-    let error = match objects(schema, values) {
-        Ok(columns) => return Ok(columns),
-        Err(error) => error,
+fn bad_object(schema: &Schema, bad: &BadObject) -> BadValue {
+    let reason = match (&bad.unknown, &bad.column) {
+        _ if bad.at.is_none() => NULL.to_owned(),
+        (Some(field), _) => {
+            let near = nearest(field, schema.fields().iter().map(|field| field.name().as_str()));
+            let hint = near.map(|near| format!("; did it mean `{near}`?")).unwrap_or_default();
+            format!("{NO_OBJECT}: it has a field `{field}`, which is no column{hint}")
+        }
+        (None, Some(column)) => format!("{NO_OBJECT}: column `{column}`: {}", bad.problem),
+        (None, None) => format!("{NO_OBJECT}: {}", bad.problem),
     };
-    let mut bad = Vec::new();
-    let mut ranges = vec![(0, values.len(), error.clone())];
-    while let Some((start, count, error)) = ranges.pop() {
-        if count == 1 {
-            bad.push(BadValue { index: start, reason: format!("{NO_OBJECT}: {error}") });
-            continue;
-        }
-        let half = count / 2;
-        for (start, count) in [(start + half, count - half), (start, half)] {
-            if let Some(values) = values.get(start..start + count)
-                && let Err(error) = objects(schema, values)
-            {
-                ranges.push((start, count, error));
-            }
-        }
-    }
-    match bad.is_empty() {
-        true => Err(ReadError::All(format!("what it made is no JSON of its columns: {error}"))),
-        false => Err(ReadError::Values(bad)),
-    }
-}
-
-/// Columns out of one JSON object each.
-fn objects(schema: &SchemaRef, values: &[&[u8]]) -> Result<Vec<ArrayRef>, String> {
-    // No panic of Arrow's reader is known; as guests may write anything, none shall end the process.
-    let read = catch_unwind(AssertUnwindSafe(|| {
-        let mut decoder = ReaderBuilder::new(Arc::clone(schema)).with_batch_size(values.len() + 1).build_decoder()?;
-        let has_json = schema.fields().iter().any(|field| holds_json(field));
-        for value in values {
-            let before = decoder.len();
-            if has_json {
-                with_json_text(&mut decoder, schema, value)?
-            } else {
-                one(&mut decoder, value)?
-            }
-            if decoder.has_partial_record() || decoder.len() != before + 1 {
-                return Err(ArrowError::JsonError("not exactly one object".to_owned()));
-            }
-        }
-        decoder.flush()
-    }));
-    match read {
-        Ok(Ok(Some(rows))) if rows.num_rows() == values.len() => Ok(rows.columns().to_vec()),
-        Ok(Ok(_)) => Err("not as many objects as values".to_owned()),
-        Ok(Err(ArrowError::JsonError(message))) => Err(message),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("it cannot be read".to_owned()),
-    }
-}
-
-fn one(decoder: &mut Decoder, value: &[u8]) -> Result<(), ArrowError> {
-    let read = decoder.decode(value)?;
-    let rest = value.get(read..).unwrap_or_default();
-    if rest.is_empty() { Ok(()) } else { Err(ArrowError::JsonError("not exactly one object".to_owned())) }
-}
-
-/// Reads an object in which columns of type `json` hold any value, by making texts of those.
-fn with_json_text(decoder: &mut Decoder, schema: &Schema, value: &[u8]) -> Result<(), ArrowError> {
-    let mut value: Value = serde_json::from_slice(value).map_err(|error| ArrowError::JsonError(error.to_string()))?;
-    if !value.is_object() {
-        return Err(ArrowError::JsonError("not an object".to_owned()));
-    }
-    to_text(&mut value, schema.fields());
-    decoder.serialize(&[value])
-}
-
-fn to_text(value: &mut Value, fields: &Fields) {
-    let Some(object) = value.as_object_mut() else { return };
-    for field in fields {
-        if let Some(value) = object.get_mut(field.name()) {
-            column_to_text(value, field);
-        }
-    }
-}
-
-fn column_to_text(value: &mut Value, field: &Field) {
-    match field.data_type() {
-        _ if value.is_null() => {}
-        _ if ColumnType::from_field(field) == Ok(ColumnType::Json) => *value = Value::String(value.to_string()),
-        DataType::Struct(fields) => to_text(value, fields),
-        DataType::List(item) => {
-            value.as_array_mut().into_iter().flatten().for_each(|value| column_to_text(value, item))
-        }
-        _ => {}
-    }
-}
-
-/// Whether a column holds JSON text, itself or in a part of it.
-fn holds_json(field: &Field) -> bool {
-    match field.data_type() {
-        DataType::Struct(fields) => fields.iter().any(|field| holds_json(field)),
-        DataType::List(item) => holds_json(item),
-        _ => ColumnType::from_field(field) == Ok(ColumnType::Json),
-    }
+    BadValue { index: bad.index, reason: readable(&reason) }
 }

@@ -1,6 +1,5 @@
 //! JSON: one object a record.
 
-pub(crate) mod cursor;
 mod decoder;
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,7 @@
 //! Unlike Arrow's own builders these can take back the last rows, which is how a record that turns out to be bad
 //! half-way leaves no trace. Text is checked to be UTF-8 once for a whole column, in `finish`.
 
+use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -19,18 +20,39 @@ use arrow::datatypes::{
 use arrow::error::ArrowError;
 use logmill_pipelines::ColumnType;
 
-use super::json::cursor::{Cursor, Problem, RawString, unescape};
-use super::scalar::{self, Number};
-use crate::error::ConnectorError;
+use crate::cursor::{Cursor, Problem, RawString, unescape};
+use crate::scalar::{self, Number};
+
+/// A column that no text is read into: its type is none that a schema can declare.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnsupportedColumn(String);
+
+impl fmt::Display for UnsupportedColumn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for UnsupportedColumn {}
+
+/// What appending a value works with.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    text: Vec<u8>,
+    /// Whether a field of an object that is none of its struct's is an error, or is left out.
+    pub refuses_unknown: bool,
+}
 
 /// One column while it is built.
-pub(crate) struct Column {
+#[derive(Debug)]
+pub struct Column {
     /// `int32` and so on, for messages.
     kind: ColumnType,
     valid: NullBufferBuilder,
     values: Values,
 }
 
+#[derive(Debug)]
 enum Values {
     Boolean(BooleanBufferBuilder),
     Int8(Vec<i8>),
@@ -56,6 +78,7 @@ enum Values {
 }
 
 /// Values of any length, one after the other.
+#[derive(Debug)]
 struct Bytes {
     ends: Vec<i32>,
     bytes: Vec<u8>,
@@ -119,8 +142,11 @@ macro_rules! numbers {
 
 impl Column {
     /// An empty column of the field's type; it must be one that a schema can declare.
-    pub(crate) fn new(field: &Field) -> Result<Self, ConnectorError> {
-        let unsupported = |message: String| ConnectorError::Config(format!("column `{}`: {message}", field.name()));
+    ///
+    /// # Errors
+    /// If it is not.
+    pub fn new(field: &Field) -> Result<Self, UnsupportedColumn> {
+        let unsupported = |message: String| UnsupportedColumn(format!("column `{}`: {message}", field.name()));
         let kind = ColumnType::from_field(field).map_err(|error| unsupported(error.to_string()))?;
         let values = match field.data_type() {
             DataType::Boolean => Values::Boolean(BooleanBufferBuilder::new(0)),
@@ -145,7 +171,7 @@ impl Column {
             DataType::List(item) => Values::List(item.clone(), vec![0], Box::new(Self::new(item)?)),
             DataType::Struct(fields) => {
                 let columns = fields.iter().map(|field| Ok((field.name().clone(), Self::new(field)?)));
-                Values::Struct(fields.clone(), columns.collect::<Result<_, ConnectorError>>()?)
+                Values::Struct(fields.clone(), columns.collect::<Result<_, UnsupportedColumn>>()?)
             }
             other => return Err(unsupported(format!("the Arrow type {other} is none that records are read into"))),
         };
@@ -153,12 +179,17 @@ impl Column {
     }
 
     /// The number of values.
-    pub(crate) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.valid.len()
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Takes back all but the first `rows` values.
-    pub(crate) fn truncate(&mut self, rows: usize) {
+    pub fn truncate(&mut self, rows: usize) {
         if self.valid.len() > rows {
             self.valid.truncate(rows);
         }
@@ -174,7 +205,7 @@ impl Column {
     }
 
     /// Appends a null.
-    pub(crate) fn append_null(&mut self) {
+    pub fn append_null(&mut self) {
         numbers!(&mut self.values, vector => vector.push(Default::default()),
             Values::Boolean(values) => values.append(false),
             Values::Text(values) | Values::Json(values) | Values::Binary(values) => {
@@ -190,7 +221,10 @@ impl Column {
     /// Appends the JSON value that the cursor stands on. After an error the column may hold a part of the value:
     /// truncate it.
     #[inline]
-    pub(crate) fn append_json(&mut self, cursor: &mut Cursor<'_>, scratch: &mut Vec<u8>) -> Result<(), Problem> {
+    ///
+    /// # Errors
+    /// What is wrong with the value.
+    pub fn append_json(&mut self, cursor: &mut Cursor<'_>, scratch: &mut Scratch) -> Result<(), Problem> {
         if cursor.null() {
             self.append_null();
             return Ok(());
@@ -226,9 +260,9 @@ impl Column {
             _ if cursor.peek() == b'"' => {
                 let raw = cursor.string()?;
                 let text = if raw.escaped {
-                    scratch.clear();
-                    unescape(raw.bytes, scratch)?;
-                    scratch.as_slice()
+                    scratch.text.clear();
+                    unescape(raw.bytes, &mut scratch.text)?;
+                    scratch.text.as_slice()
                 } else {
                     raw.bytes
                 };
@@ -252,7 +286,10 @@ impl Column {
     }
 
     /// Appends a value from plain text, such as a field of CSV. After an error, truncate.
-    pub(crate) fn append_text(&mut self, text: &[u8]) -> Result<(), Problem> {
+    ///
+    /// # Errors
+    /// What is wrong with the value.
+    pub fn append_text(&mut self, text: &[u8]) -> Result<(), Problem> {
         match &mut self.values {
             Values::Text(values) => {
                 values.bytes.extend_from_slice(text);
@@ -267,7 +304,7 @@ impl Column {
             Values::Json(_) | Values::List(..) | Values::Struct(..) => {
                 let mut cursor = Cursor::new(text);
                 cursor.space();
-                let appended = self.append_json(&mut cursor, &mut Vec::new());
+                let appended = self.append_json(&mut cursor, &mut Scratch::default());
                 cursor.space();
                 return appended.and_then(|()| match cursor.rest() {
                     [] => Ok(()),
@@ -349,20 +386,22 @@ impl Column {
                 let value = number.integer().and_then(|value| u64::try_from(value).ok());
                 value.map(|value| values.push(value)).is_some()
             }
-            Values::Float32(values) => match std::str::from_utf8(number.text).ok().and_then(|text| text.parse().ok()) {
-                Some(value) => {
-                    values.push(value);
-                    true
-                }
-                None => false,
-            },
-            Values::Float64(values) => number.float().map(|value| values.push(value)).is_some(),
+            Values::Float32(values) => {
+                let value = std::str::from_utf8(number.text).ok().and_then(|text| text.parse::<f32>().ok());
+                value.filter(|value| value.is_finite()).map(|value| values.push(value)).is_some()
+            }
+            Values::Float64(values) => {
+                number.float().filter(|value| value.is_finite()).map(|value| values.push(value)).is_some()
+            }
             _ => false,
         }
     }
 
-    /// The column so far; it is empty afterwards. Fails if some text is not UTF-8.
-    pub(crate) fn finish(&mut self) -> Result<ArrayRef, ArrowError> {
+    /// The column so far; it is empty afterwards.
+    ///
+    /// # Errors
+    /// If some text is not UTF-8.
+    pub fn finish(&mut self) -> Result<ArrayRef, ArrowError> {
         let rows = self.valid.len();
         let nulls = self.valid.finish();
         self.valid = NullBufferBuilder::new(rows);
@@ -425,12 +464,24 @@ impl Column {
     }
 }
 
+/// A decimal; one with more digits behind the point than the column has is none, unless they are zeros.
 fn decimal(text: &[u8], precision: u8, scale: i8, kind: &ColumnType) -> Result<i128, Problem> {
     let shown = String::from_utf8_lossy(text);
-    parse_decimal::<Decimal128Type>(&shown, precision, scale).map_err(|_| Problem::expected(kind, shown))
+    let value = parse_decimal::<Decimal128Type>(&shown, precision, scale).ok();
+    value
+        .filter(|_| decimals(&shown).is_some_and(|digits| digits <= i64::from(scale)))
+        .ok_or_else(|| Problem::expected(kind, shown))
 }
 
-fn list(cursor: &mut Cursor<'_>, scratch: &mut Vec<u8>, items: &mut Column) -> Result<(), Problem> {
+/// How many digits a number has behind the point, but for zeros at its end; negative for hundreds and thousands.
+fn decimals(text: &str) -> Option<i64> {
+    let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+    let fraction = mantissa.split_once('.').map_or("", |(_, fraction)| fraction);
+    let digits = i64::try_from(fraction.trim_end_matches('0').len()).ok()?;
+    digits.checked_sub(exponent.parse().ok()?)
+}
+
+fn list(cursor: &mut Cursor<'_>, scratch: &mut Scratch, items: &mut Column) -> Result<(), Problem> {
     if cursor.peek() != b'[' {
         return Err(Problem::expected("a list", cursor.found()));
     }
@@ -449,7 +500,7 @@ fn list(cursor: &mut Cursor<'_>, scratch: &mut Vec<u8>, items: &mut Column) -> R
 
 /// Appends an object to the columns of a struct: of a key that comes twice the first counts, missing ones are null, others
 /// are left out.
-fn object(cursor: &mut Cursor<'_>, scratch: &mut Vec<u8>, columns: &mut [(String, Column)]) -> Result<(), Problem> {
+fn object(cursor: &mut Cursor<'_>, scratch: &mut Scratch, columns: &mut [(String, Column)]) -> Result<(), Problem> {
     if cursor.peek() != b'{' {
         return Err(Problem::expected("an object", cursor.found()));
     }
@@ -471,6 +522,13 @@ fn object(cursor: &mut Cursor<'_>, scratch: &mut Vec<u8>, columns: &mut [(String
                 Some((name, column)) => column
                     .append_json(cursor, scratch)
                     .map_err(|problem| Problem(format!("field `{name}`: {}", problem.0)))?,
+                None if scratch.refuses_unknown => {
+                    let shown = String::from_utf8_lossy(key);
+                    return Err(Problem(match columns.iter().any(|(name, _)| name.as_bytes() == key) {
+                        true => format!("field `{shown}`: it comes twice"),
+                        false => format!("there is no field `{shown}`"),
+                    }));
+                }
                 None => cursor.skip()?,
             }
             if !cursor.more(b'}')? {

@@ -4,17 +4,17 @@
 
 /// A number as JSON writes it, with its value as far as it fits.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Number<'a> {
+pub struct Number<'a> {
     /// The number as it was written.
-    pub(crate) text: &'a [u8],
+    pub text: &'a [u8],
     /// Whether it begins with a minus.
-    pub(crate) negative: bool,
+    pub negative: bool,
     /// Its digits without the point, if they fit.
-    pub(crate) mantissa: Option<u64>,
+    pub mantissa: Option<u64>,
     /// The power of ten to multiply the mantissa with.
-    pub(crate) exponent: i32,
+    pub exponent: i32,
     /// Whether it has neither a point nor an exponent.
-    pub(crate) integral: bool,
+    pub integral: bool,
 }
 
 /// The powers of ten that a float holds exactly.
@@ -26,7 +26,7 @@ const POWERS: [f64; 23] = [
 impl<'a> Number<'a> {
     /// Reads a number at the start of `bytes`; its `text` says where it ends. `None` if JSON has no such number.
     #[inline]
-    pub(crate) fn read(bytes: &'a [u8]) -> Option<Self> {
+    pub fn read(bytes: &'a [u8]) -> Option<Self> {
         let negative = bytes.first() == Some(&b'-');
         let start = usize::from(negative);
         let (mut mantissa, mut overflow) = (0u64, false);
@@ -63,20 +63,20 @@ impl<'a> Number<'a> {
 
     /// Its value, if it is an integer that fits.
     #[inline]
-    pub(crate) fn int64(&self) -> Option<i64> {
+    pub fn int64(&self) -> Option<i64> {
         let mantissa = self.mantissa.filter(|_| self.integral)?;
         if self.negative { 0i64.checked_sub_unsigned(mantissa) } else { i64::try_from(mantissa).ok() }
     }
 
     /// Its value, if it is an integer that fits.
-    pub(crate) fn integer(&self) -> Option<i128> {
+    pub fn integer(&self) -> Option<i128> {
         let mantissa = i128::from(self.mantissa.filter(|_| self.integral)?);
         Some(if self.negative { -mantissa } else { mantissa })
     }
 
     /// Its value, rounded to the nearest float; infinite if too large.
     #[inline]
-    pub(crate) fn float(&self) -> Option<f64> {
+    pub fn float(&self) -> Option<f64> {
         // Exact operands give the correctly rounded result (Clinger's fast path).
         if let Some(mantissa) = self.mantissa
             && mantissa <= 1 << 53
@@ -110,7 +110,7 @@ fn digits(bytes: &[u8], start: usize, value: &mut u64, overflow: &mut bool) -> u
 }
 
 /// Days since 1970-01-01 of `YYYY-MM-DD`.
-pub(crate) fn date(text: &[u8]) -> Option<i32> {
+pub fn date(text: &[u8]) -> Option<i32> {
     if text.len() != 10 || text[4] != b'-' || text[7] != b'-' {
         return None;
     }
@@ -162,7 +162,7 @@ fn time_prefix(text: &[u8]) -> Option<(i64, usize)> {
 }
 
 /// Microseconds since midnight of `HH:MM:SS.ffffff`; seconds and their fraction may be missing.
-pub(crate) fn time(text: &[u8]) -> Option<i64> {
+pub fn time(text: &[u8]) -> Option<i64> {
     time_prefix(text).filter(|(_, taken)| *taken == text.len()).map(|(micros, _)| micros)
 }
 
@@ -197,17 +197,17 @@ fn date_time(text: &[u8]) -> Option<(i64, Option<i64>)> {
 }
 
 /// Microseconds since the epoch of an RFC 3339 time; one without a zone is taken as UTC.
-pub(crate) fn timestamp(text: &[u8]) -> Option<i64> {
+pub fn timestamp(text: &[u8]) -> Option<i64> {
     date_time(text).map(|(micros, offset)| micros - offset.unwrap_or(0) * 1_000_000)
 }
 
 /// Whether the text is an RFC 3339 time with its zone: nobody writes that by chance.
-pub(crate) fn is_timestamp(text: &[u8]) -> bool {
+pub fn is_timestamp(text: &[u8]) -> bool {
     date_time(text).is_some_and(|(_, offset)| offset.is_some())
 }
 
 /// Microseconds since the epoch of a date and time without a zone.
-pub(crate) fn timestamp_local(text: &[u8]) -> Option<i64> {
+pub fn timestamp_local(text: &[u8]) -> Option<i64> {
     date_time(text).filter(|(_, offset)| offset.is_none()).map(|(micros, _)| micros)
 }
 
@@ -221,7 +221,7 @@ fn fixed(text: &[u8], at: usize, count: usize) -> Option<i64> {
 }
 
 /// Bytes written as pairs of hexadecimal digits.
-pub(crate) fn hex(text: &[u8], out: &mut Vec<u8>) -> Option<()> {
+pub fn hex(text: &[u8], out: &mut Vec<u8>) -> Option<()> {
     let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     if !text.len().is_multiple_of(2) {
         return None;

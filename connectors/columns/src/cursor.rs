@@ -2,34 +2,38 @@
 
 use std::fmt;
 
-use crate::format::scalar::Number;
+use crate::scalar::Number;
 
 /// How deep lists and objects may nest in one record.
 const MAX_DEPTH: usize = 128;
 
 /// Why a value could not be taken.
 #[derive(Debug)]
-pub(crate) struct Problem(pub(crate) String);
+pub struct Problem(pub String);
 
 impl Problem {
     /// Something else was expected.
     #[cold]
-    pub(crate) fn expected(what: impl fmt::Display, found: impl fmt::Display) -> Self {
+    pub fn expected(what: impl fmt::Display, found: impl fmt::Display) -> Self {
         Self(format!("expected {what}, found {found}"))
     }
 }
 
 /// Where we are in a JSON text.
-pub(crate) struct Cursor<'a> {
+#[derive(Debug)]
+pub struct Cursor<'a> {
     bytes: &'a [u8],
     /// The index of the next byte.
-    pub(crate) at: usize,
+    pub at: usize,
 }
 
 /// A string as it stands in the text, without its quotes.
-pub(crate) struct RawString<'a> {
-    pub(crate) bytes: &'a [u8],
-    pub(crate) escaped: bool,
+#[derive(Clone, Copy, Debug)]
+pub struct RawString<'a> {
+    /// What stands between the quotes.
+    pub bytes: &'a [u8],
+    /// Whether there are escapes in it: [`unescape`] them.
+    pub escaped: bool,
 }
 
 /// The lowest bit of each byte, and the highest.
@@ -46,30 +50,30 @@ fn marks(word: u64, byte: u8) -> u64 {
 impl<'a> Cursor<'a> {
     /// At the start of a text.
     #[inline]
-    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+    pub fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, at: 0 }
     }
 
     /// The next byte, 0 at the end.
     #[inline]
-    pub(crate) fn peek(&self) -> u8 {
+    pub fn peek(&self) -> u8 {
         self.bytes.get(self.at).copied().unwrap_or(0)
     }
 
     /// The text from here on.
     #[inline]
-    pub(crate) fn rest(&self) -> &'a [u8] {
+    pub fn rest(&self) -> &'a [u8] {
         self.bytes.get(self.at..).unwrap_or_default()
     }
 
     /// The text from `start` to here.
-    pub(crate) fn since(&self, start: usize) -> &'a [u8] {
+    pub fn since(&self, start: usize) -> &'a [u8] {
         self.bytes.get(start..self.at).unwrap_or_default()
     }
 
     /// Skips white space.
     #[inline]
-    pub(crate) fn space(&mut self) {
+    pub fn space(&mut self) {
         while matches!(self.bytes.get(self.at), Some(b' ' | b'\t' | b'\r' | b'\n')) {
             self.at += 1;
         }
@@ -77,7 +81,7 @@ impl<'a> Cursor<'a> {
 
     /// Takes `text` if it comes next.
     #[inline]
-    pub(crate) fn take(&mut self, text: &[u8]) -> bool {
+    pub fn take(&mut self, text: &[u8]) -> bool {
         let found = self.rest().starts_with(text);
         self.at += if found { text.len() } else { 0 };
         found
@@ -85,7 +89,7 @@ impl<'a> Cursor<'a> {
 
     /// Takes `byte`, with white space around it.
     #[inline]
-    pub(crate) fn expect(&mut self, byte: u8) -> Result<(), Problem> {
+    pub fn expect(&mut self, byte: u8) -> Result<(), Problem> {
         self.space();
         if self.peek() != byte {
             return Err(Problem::expected(format_args!("`{}`", char::from(byte)), self.found()));
@@ -97,7 +101,7 @@ impl<'a> Cursor<'a> {
 
     /// What comes next, in words.
     #[cold]
-    pub(crate) fn found(&self) -> String {
+    pub fn found(&self) -> String {
         match self.bytes.get(self.at) {
             None => "the end of the record".into(),
             Some(b'"') => "a string".into(),
@@ -117,7 +121,7 @@ impl<'a> Cursor<'a> {
 
     /// Takes a string; the cursor stands on its opening quote.
     #[inline]
-    pub(crate) fn string(&mut self) -> Result<RawString<'a>, Problem> {
+    pub fn string(&mut self) -> Result<RawString<'a>, Problem> {
         if self.peek() != b'"' {
             return Err(Problem::expected("a string", self.found()));
         }
@@ -150,7 +154,7 @@ impl<'a> Cursor<'a> {
 
     /// Takes a number.
     #[inline]
-    pub(crate) fn number(&mut self, wanted: &'static str) -> Result<Number<'a>, Problem> {
+    pub fn number(&mut self, wanted: &'static str) -> Result<Number<'a>, Problem> {
         let number = Number::read(self.rest()).ok_or_else(|| Problem::expected(wanted, self.found()))?;
         self.at += number.text.len();
         Ok(number)
@@ -158,13 +162,13 @@ impl<'a> Cursor<'a> {
 
     /// Takes `null` if it comes next.
     #[inline]
-    pub(crate) fn null(&mut self) -> bool {
+    pub fn null(&mut self) -> bool {
         self.peek() == b'n' && self.take(b"null")
     }
 
     /// Takes any value.
     #[inline]
-    pub(crate) fn skip(&mut self) -> Result<(), Problem> {
+    pub fn skip(&mut self) -> Result<(), Problem> {
         match self.peek() {
             b'"' => self.string().map(drop),
             b'{' | b'[' => self.skip_nested(0),
@@ -213,7 +217,7 @@ impl<'a> Cursor<'a> {
 
     /// After a member: takes a comma and says that more follow, or takes `close`.
     #[inline]
-    pub(crate) fn more(&mut self, close: u8) -> Result<bool, Problem> {
+    pub fn more(&mut self, close: u8) -> Result<bool, Problem> {
         self.space();
         let next = self.peek();
         if next == b',' {
@@ -230,7 +234,7 @@ impl<'a> Cursor<'a> {
 }
 
 /// Appends what a string with escapes stands for.
-pub(crate) fn unescape(raw: &[u8], out: &mut Vec<u8>) -> Result<(), Problem> {
+pub fn unescape(raw: &[u8], out: &mut Vec<u8>) -> Result<(), Problem> {
     let mut rest = raw;
     while let Some(at) = rest.iter().position(|byte| *byte == b'\\') {
         out.extend_from_slice(rest.get(..at).unwrap_or_default());

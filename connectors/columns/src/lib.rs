@@ -1,0 +1,19 @@
+//! Columns out of text, for whoever takes rows from outside: connectors from records, operators from guests.
+//!
+//! ```text
+//!   JSON objects ─▶ json.rs ─ cursor.rs ─┐
+//!                                        ├─▶ column.rs ─ scalar.rs ─▶ Arrow columns
+//!   fields of CSV ───────────────────────┘
+//! ```
+//!
+//! A value means the same wherever it comes from, and is that of its column or an error: nothing is rounded, wrapped around or
+//! made null.
+
+mod column;
+mod cursor;
+mod json;
+pub mod scalar;
+
+pub use column::{Column, Scratch, UnsupportedColumn};
+pub use cursor::{Cursor, Problem, RawString, unescape};
+pub use json::{BadObject, Decoded, JsonColumns, UNKNOWN_COLUMN};
