@@ -5,9 +5,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::arrow::array::{
-    Array, ArrayRef, AsArray, BinaryArray, BinaryBuilder, BooleanArray, BooleanBuilder, PrimitiveArray,
-    PrimitiveBuilder, RecordBatch, StringArray, StringBuilder,
+    Array, ArrayRef, AsArray, BinaryArray, BinaryBuilder, BooleanArray, BooleanBuilder, PrimitiveArray, RecordBatch,
+    StringArray, StringBuilder,
 };
+use crate::arrow::buffer::NullBuffer;
 use crate::arrow::datatypes::{
     DataType, Field, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, Schema, UInt8Type,
     UInt16Type, UInt32Type, UInt64Type,
@@ -164,44 +165,78 @@ impl<'a, T: Argument<'a>> Argument<'a> for Option<T> {
     }
 }
 
+/// A column of numbers as a function over rows takes it: what a loop needs at hand, and nothing to look up for each row.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Numbers<'a, T> {
+    values: &'a [T],
+    nulls: Option<&'a NullBuffer>,
+}
+
+/// A column of numbers while it is built: a place for each row, and its nulls apart.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct NumbersBuilder<T> {
+    values: Vec<T>,
+    rows: usize,
+    valid: Option<Vec<bool>>,
+}
+
+/// Out of the way of the loop, which most often meets no null.
+#[cold]
+fn mark_null(valid: &mut Option<Vec<bool>>, rows: usize, row: usize) {
+    if let Some(valid) = valid.get_or_insert_with(|| vec![true; rows]).get_mut(row) {
+        *valid = false;
+    }
+}
+
 macro_rules! numbers {
     ($($rust:ty: $arrow:ty = $data_type:ident;)*) => {$(
         impl<'a> Argument<'a> for $rust {
-            type Column = &'a PrimitiveArray<$arrow>;
+            type Column = Numbers<'a, $rust>;
 
             fn data_type() -> DataType {
                 DataType::$data_type
             }
 
             fn column(column: &'a ArrayRef) -> Option<Self::Column> {
-                column.as_primitive_opt()
+                let column = column.as_primitive_opt::<$arrow>()?;
+                Some(Numbers { values: column.values(), nulls: column.nulls() })
             }
 
             #[inline(always)]
             fn value(column: &Self::Column, row: usize) -> Option<Self> {
-                column.is_valid(row).then(|| column.value(row))
+                match column.nulls {
+                    Some(nulls) if nulls.is_null(row) => None,
+                    _ => column.values.get(row).copied(),
+                }
             }
         }
 
         impl Value for $rust {
-            type Builder = PrimitiveBuilder<$arrow>;
+            type Builder = NumbersBuilder<$rust>;
 
             fn data_type() -> DataType {
                 DataType::$data_type
             }
 
             fn builder(rows: usize) -> Self::Builder {
-                PrimitiveBuilder::with_capacity(rows)
+                NumbersBuilder { values: vec![<$rust>::default(); rows], rows: 0, valid: None }
             }
 
             // Called for every row: as a call of its own it would take as long as the arithmetic of many functions.
             #[inline(always)]
             fn append(builder: &mut Self::Builder, value: Option<Self>) {
-                builder.append_option(value);
+                match (value, builder.values.get_mut(builder.rows)) {
+                    (Some(value), Some(place)) => *place = value,
+                    _ => mark_null(&mut builder.valid, builder.values.len(), builder.rows),
+                }
+                builder.rows += 1;
             }
 
-            fn finish(mut builder: Self::Builder) -> ArrayRef {
-                Arc::new(builder.finish())
+            fn finish(builder: Self::Builder) -> ArrayRef {
+                let nulls = builder.valid.map(NullBuffer::from);
+                Arc::new(PrimitiveArray::<$arrow>::new(builder.values.into(), nulls))
             }
         }
     )*};
