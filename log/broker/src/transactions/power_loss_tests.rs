@@ -1,6 +1,7 @@
 //! Power is lost at each step of a transaction's end: of what was not synced, every file keeps an arbitrary part.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
@@ -21,6 +22,11 @@ const STEPS: [&str; 6] = [
     "broker::after_complete",
     "",
 ];
+
+thread_local! {
+    /// Whether the steps fail on this thread.
+    pub(super) static FAILS: Cell<bool> = const { Cell::new(false) };
+}
 
 fn outputs() -> [TopicPartition; 3] {
     [("a", 0), ("a", 1), ("b", 0)].map(|(topic, partition)| TopicPartition::new(topic, partition))
@@ -115,6 +121,7 @@ async fn case(dir: &Path, step: &str, commit: bool, keep: &mut dyn FnMut() -> f6
 #[test]
 fn a_transaction_ends_one_way_whatever_part_of_the_unsynced_bytes_survives() {
     let scenario = fail::FailScenario::setup();
+    FAILS.set(true);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let mut runner = TestRunner::new(Config { cases: 3, failure_persistence: None, ..Config::default() });
     let kept = proptest::collection::vec(0.0..1.0f64, 32);

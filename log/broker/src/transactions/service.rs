@@ -284,24 +284,24 @@ impl TransactionService {
                 Step::Done => return Ok(()),
                 Step::NeedProducerId => fresh = Some(self.take_producer_id().await?),
                 Step::Prepare { sync, record } => {
-                    fail::fail_point!("broker::before_prepare", |_| Err(BrokerError::Closed));
+                    fail::fail_point!("broker::before_prepare", are_for_us(), |_| Err(BrokerError::Closed));
                     flush_all(&self.existing(sync), &self.flusher).await?;
                     self.write_durably(id, record).await?;
-                    fail::fail_point!("broker::after_prepare", |_| Err(BrokerError::Closed));
+                    fail::fail_point!("broker::after_prepare", are_for_us(), |_| Err(BrokerError::Closed));
                 }
                 Step::Complete { partitions, ending, producer_id, epoch, record } => {
                     let partitions = self.existing(partitions);
                     for (n, partition) in partitions.iter().enumerate() {
                         if n > 0 {
-                            fail::fail_point!("broker::between_markers", |_| Err(BrokerError::Closed));
+                            fail::fail_point!("broker::between_markers", are_for_us(), |_| Err(BrokerError::Closed));
                         }
                         self.mark(partition, producer_id, epoch, ending)?;
                     }
                     // Were the completion to reach the disk before the markers, a restart would not write them again.
                     flush_all(&partitions, &self.flusher).await?;
-                    fail::fail_point!("broker::after_markers", |_| Err(BrokerError::Closed));
+                    fail::fail_point!("broker::after_markers", are_for_us(), |_| Err(BrokerError::Closed));
                     self.write(&mut self.state.lock(), id, Some(record))?;
-                    fail::fail_point!("broker::after_complete", |_| Err(BrokerError::Closed));
+                    fail::fail_point!("broker::after_complete", are_for_us(), |_| Err(BrokerError::Closed));
                 }
             }
         }
@@ -396,6 +396,16 @@ impl From<TxnError> for BrokerError {
             TxnError::OtherEnding(_) => Self::Invalid(error.to_string()),
         }
     }
+}
+
+/// Whether failpoints are meant for this thread: unit tests run beside each other in one process, and only one of them wants
+/// to fail.
+#[cfg(feature = "failpoints")]
+fn are_for_us() -> bool {
+    #[cfg(test)]
+    return power_loss_tests::FAILS.get();
+    #[cfg(not(test))]
+    return true;
 }
 
 #[cfg(all(test, feature = "failpoints"))]
