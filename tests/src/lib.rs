@@ -8,5 +8,6 @@ pub mod data;
 pub mod load;
 pub mod node;
 pub mod outcome;
+pub mod port;
 pub mod s3;
 pub mod site;

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -13,6 +12,7 @@ use rustix::process::{Pid, kill_process};
 pub use rustix::process::Signal;
 
 use crate::load::raw::Raw;
+use crate::port;
 use crate::site::binary;
 
 /// How long a node may take to serve, or to go.
@@ -35,7 +35,7 @@ pub struct Node {
 impl Node {
     /// A node whose data lies in `folder/data` and whose log in `folder/node.log`; not started yet.
     pub fn new(folder: &Path) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = port::free();
         Self {
             data_dir: folder.join("data"),
             log: folder.join("node.log"),

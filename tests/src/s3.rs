@@ -1,11 +1,12 @@
 //! An S3-compatible server (moto) on loopback, with one bucket.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::data::python;
+use crate::port;
 
 const BUCKET: &str = "lake";
 
@@ -17,7 +18,7 @@ pub struct S3 {
 
 impl S3 {
     pub fn start() -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = port::free();
         let server = Command::new(python())
             .args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &port.to_string()])
             .stdout(Stdio::null())

@@ -1,7 +1,6 @@
 //! The checker, the load and the reader judged by the original: Apache Kafka, killed once under the same load, is beyond
 //! reproach, and what it wrote can be read.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -46,7 +45,7 @@ impl Drop for Kafka<'_> {
 fn the_checker_finds_nothing_in_what_apache_kafka_does_and_its_segments_are_read() {
     let folder = tempfile::tempdir().unwrap();
     let folder: &Path = folder.path();
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = logmill_tests::port::free();
     let node = Kafka { folder: folder.to_str().unwrap(), port: port.to_string() };
     node.start();
     let bootstrap = format!("127.0.0.1:{port}");

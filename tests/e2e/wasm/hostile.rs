@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::TcpListener;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -193,7 +192,7 @@ fn a_node_answers_beside_a_guest_that_never_returns() {
     let source = format!("type: file, path: {}", Path::new(&file).display());
     let yaml = yaml.replace(&source, "type: topic, topic: flights");
     site.write("p.yaml", yaml);
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = logmill_tests::port::free();
     let listen = format!("127.0.0.1:{port}");
     let mut run = site.start("run", &["run", "p.yaml", "--listen", &listen]);
     let deadline = Instant::now() + LIMIT;
