@@ -51,15 +51,30 @@ impl Modules {
 /// # Errors
 /// Why it cannot be used.
 pub fn load(path: &Path, shown: &str, cache_dir: Option<&Path>) -> Result<Guest, String> {
-    let bytes = read(path, MAX_MODULE_BYTES).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => format!("there is no file `{}`", path.display()),
-        _ => format!("could not read `{}`: {error}", path.display()),
-    })?;
-    host(cache_dir)?.load(&bytes).map_err(|error| format!("`{shown}`: {error}"))
+    compile(&read(path)?, shown, cache_dir)
 }
 
-/// The bytes of a module, but no more than show that it is too large.
-fn read(path: &Path, most: u64) -> std::io::Result<Vec<u8>> {
+/// The bytes of a module's file.
+///
+/// # Errors
+/// Why it cannot be read.
+pub fn read(path: &Path) -> Result<Vec<u8>, String> {
+    at_most(path, MAX_MODULE_BYTES).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => format!("there is no file `{}`", path.display()),
+        _ => format!("could not read `{}`: {error}", path.display()),
+    })
+}
+
+/// A module of these bytes. `shown` is what messages call it.
+///
+/// # Errors
+/// Why it cannot be used.
+pub fn compile(bytes: &[u8], shown: &str, cache_dir: Option<&Path>) -> Result<Guest, String> {
+    host(cache_dir)?.load(bytes).map_err(|error| format!("`{shown}`: {error}"))
+}
+
+/// The bytes of a file, but no more than show that it is too large.
+fn at_most(path: &Path, most: u64) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
     Ok(bytes)
@@ -114,7 +129,7 @@ mod tests {
         let path = dir.path().join("a.wasm");
         std::fs::write(&path, b"0123456789").unwrap();
         for (most, read_bytes) in [(0, 1), (4, 5), (9, 10), (10, 10), (u64::MAX, 10)] {
-            assert_eq!(read(&path, most).unwrap().len(), read_bytes, "{most} allowed");
+            assert_eq!(at_most(&path, most).unwrap().len(), read_bytes, "{most} allowed");
         }
     }
 }

@@ -10,7 +10,7 @@
 //! keys missing are decoded by the same code, only slower. Values of columns that nobody wants are stepped over, but
 //! held to JSON's grammar. Once every wanted column has its value, the rest of a flat record is only held to being
 //! whole (its quotes pair up, and its one closing brace ends it), so that a line that was cut off is an error whatever
-//! is wanted. Of a key that comes twice in a record the first value counts.
+//! is wanted. Of a key that comes twice in a record the first value counts, unless the decoder is `strict`.
 
 use std::collections::{HashMap, HashSet};
 

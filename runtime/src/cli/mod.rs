@@ -161,7 +161,7 @@ fn told(diagnostics: &Diagnostics) -> anyhow::Error {
     Told(format!("{}\n", diagnostics.render(colours()))).into()
 }
 
-/// Does what may take long, and says so on stderr if it does. For terminals and logs of machines alike.
+/// Does what may take long, and says so on stderr if it does.
 fn patiently<T>(what: &str, work: impl FnOnce() -> T) -> T {
     std::thread::scope(|scope| {
         let (done, waited) = mpsc::channel::<()>();

@@ -63,8 +63,6 @@ pub struct Takeover {
     pub rows_before: u64,
     /// The last epoch that was committed; 0 if there is none.
     pub epoch_before: u64,
-    /// Whether an earlier run came to the end of its bounded input.
-    pub was_finished: bool,
     /// What changed in the pipeline since then, and why that is accepted.
     pub accepted_changes: Vec<String>,
 }
@@ -276,12 +274,7 @@ fn take_over(manifest: &Manifest, now: &PlanFingerprint, fresh: bool) -> Result<
             )));
         }
     };
-    Ok(Takeover {
-        rows_before: before.rows_read,
-        epoch_before: before.epoch.0,
-        was_finished: before.finished,
-        accepted_changes,
-    })
+    Ok(Takeover { rows_before: before.rows_read, epoch_before: before.epoch.0, accepted_changes })
 }
 
 async fn open_sinks(

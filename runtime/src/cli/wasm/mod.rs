@@ -61,15 +61,14 @@ struct Loaded {
 
 impl Module {
     fn load(&self, data_dir: &Path) -> anyhow::Result<Loaded> {
-        let shown = self.path.display();
         let config = self.config.as_deref().map(serde_json::from_str).transpose().context("--config is no JSON")?;
-        let bytes = std::fs::read(&self.path).with_context(|| format!("could not read `{shown}`"))?;
         if let Some((key, problem, _)) = limit_problems(Some(self.memory), Some(self.deadline)).next() {
             bail!("--{key} {problem}");
         }
-        let host = modules::host(modules::cache_dir(data_dir).as_deref()).map_err(anyhow::Error::msg)?;
-        let compiled = patiently(&format!("compiling `{shown}`"), || host.load(&bytes));
-        let guest = compiled.map_err(|error| anyhow!("`{shown}`: {error}"))?;
+        let bytes = modules::read(&self.path).map_err(anyhow::Error::msg)?;
+        let (shown, cache_dir) = (self.path.display().to_string(), modules::cache_dir(data_dir));
+        let compile = || modules::compile(&bytes, &shown, cache_dir.as_deref());
+        let guest = patiently(&format!("compiling `{shown}`"), compile).map_err(anyhow::Error::msg)?;
         let limits = Limits { memory_bytes: self.memory.0, deadline: self.deadline.0 };
         Ok(Loaded { guest, bytes: bytes.len(), config, limits })
     }
