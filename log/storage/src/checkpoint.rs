@@ -5,7 +5,7 @@
 //! 0                 version          0            version
 //! 2                 entries          1            entries
 //! 5 0               leader epoch 5   flights 0 42 topic, partition, offset
-//! 6 4711            starts at 4711
+//! 6 4711            starts at 4711   crc32c …     of the lines above; not Kafka's, and missing in older files
 //! ```
 
 use std::fmt::{Display, Write};
@@ -18,13 +18,30 @@ use crate::files;
 
 const VERSION: i64 = 0;
 
+/// What stands before the CRC of an offset checkpoint.
+const CRC_PREFIX: &str = "crc32c ";
+
+/// An offset of a checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Recorded {
+    pub(crate) offset: Offset,
+    /// A CRC says that it is what was written; checkpoints of earlier versions have none.
+    pub(crate) is_checked: bool,
+}
+
 /// Reads an offset checkpoint that holds one entry; `None` if there is no file.
-pub(crate) fn read_offset(path: &Path) -> Result<Option<Offset>> {
-    let Some(entries) = read_entries(path)? else { return Ok(None) };
+pub(crate) fn read_offset(path: &Path) -> Result<Option<Recorded>> {
+    let Some(text) = read_text(path)? else { return Ok(None) };
+    let (text, is_checked) = match text.rsplit_once(CRC_PREFIX) {
+        Some((text, crc)) if crc == format!("{:08x}\n", crc_fast::crc32_iscsi(text.as_bytes())) => (text, true),
+        Some(_) => return Err(StorageError::corrupt(path, 0, "the checkpoint does not match its CRC")),
+        None => (text.as_str(), false),
+    };
+    let entries = parse_entries(path, text)?;
     match entries.as_slice() {
         // The topic's name may hold anything but the offset is the last word.
         [entry] => match entry.rsplit(' ').next().and_then(|word| word.parse().ok()) {
-            Some(offset) if offset >= 0 => Ok(Some(Offset(offset))),
+            Some(offset) if offset >= 0 => Ok(Some(Recorded { offset: Offset(offset), is_checked })),
             _ => Err(StorageError::corrupt(path, 0, format!("entry {entry:?} has no offset"))),
         },
         _ => Err(StorageError::corrupt(path, 0, format!("expected one entry, found {}", entries.len()))),
@@ -37,7 +54,10 @@ pub(crate) fn write_offset(dir: &Path, file_name: &str, offset: Offset) -> Resul
         let name = path.and_then(Path::file_name).map(|n| n.to_string_lossy().replace(char::is_whitespace, "_"));
         name.unwrap_or_else(|| "-".to_owned())
     };
-    let text = format!("{VERSION}\n1\n{} {} {}\n", name(dir.parent()), name(Some(dir)), offset.0);
+    let mut text = format!("{VERSION}\n1\n{} {} {}\n", name(dir.parent()), name(Some(dir)), offset.0);
+    let crc = crc_fast::crc32_iscsi(text.as_bytes());
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "{CRC_PREFIX}{crc:08x}");
     files::write_atomically(&dir.join(file_name), text.as_bytes())
 }
 
@@ -89,9 +109,17 @@ fn write_pairs(path: &Path, pairs: impl ExactSizeIterator<Item = (impl Display, 
 }
 
 fn read_entries(path: &Path) -> Result<Option<Vec<String>>> {
+    read_text(path)?.map(|text| parse_entries(path, &text)).transpose()
+}
+
+fn read_text(path: &Path) -> Result<Option<String>> {
     let Some(bytes) = files::read_if_exists(path)? else { return Ok(None) };
+    let text = String::from_utf8(bytes);
+    text.map(Some).map_err(|_| StorageError::corrupt(path, 0, "the checkpoint is not text"))
+}
+
+fn parse_entries(path: &Path, text: &str) -> Result<Vec<String>> {
     let corrupt = |reason: &str| StorageError::corrupt(path, 0, reason);
-    let text = String::from_utf8(bytes).map_err(|_| corrupt("the checkpoint is not text"))?;
     let mut lines = text.lines();
     let version: i64 =
         lines.next().and_then(|l| l.parse().ok()).ok_or_else(|| corrupt("the version line is missing"))?;
@@ -101,7 +129,7 @@ fn read_entries(path: &Path) -> Result<Option<Vec<String>>> {
     let count: usize = lines.next().and_then(|l| l.parse().ok()).ok_or_else(|| corrupt("the count line is missing"))?;
     let entries: Vec<String> = lines.map(str::to_owned).collect();
     match entries.len() == count && text.ends_with('\n') {
-        true => Ok(Some(entries)),
+        true => Ok(entries),
         false => Err(corrupt("the number of entries differs from the count line")),
     }
 }
@@ -118,8 +146,19 @@ mod tests {
         std::fs::create_dir_all(&dir).unwrap();
         assert_eq!(read_offset(&dir.join("c")).unwrap(), None);
         write_offset(&dir, "c", Offset(4711)).unwrap();
-        assert_eq!(std::fs::read_to_string(dir.join("c")).unwrap(), "0\n1\nflights-x 3 4711\n");
-        assert_eq!(read_offset(&dir.join("c")).unwrap(), Some(Offset(4711)));
+        let text = std::fs::read_to_string(dir.join("c")).unwrap();
+        assert!(text.starts_with("0\n1\nflights-x 3 4711\ncrc32c "), "{text}");
+        let read = || read_offset(&dir.join("c"));
+        assert_eq!(read().unwrap(), Some(Recorded { offset: Offset(4711), is_checked: true }));
+        std::fs::write(dir.join("c"), "0\n1\nflights-x 3 4711\n").unwrap();
+        assert_eq!(read().unwrap(), Some(Recorded { offset: Offset(4711), is_checked: false }), "an older file");
+        for at in 0..text.len() {
+            let mut damaged = text.clone().into_bytes();
+            damaged[at] ^= 1;
+            std::fs::write(dir.join("c"), damaged).unwrap();
+            let found = read();
+            assert!(!matches!(found, Ok(Some(Recorded { is_checked: true, .. }))), "a bit at {at} gave {found:?}");
+        }
     }
 
     #[test]

@@ -58,7 +58,11 @@ impl<E: Entry> EntryFile<E> {
 
     /// Reads the file. Returns `None` for the reason if it is missing, or holds what cannot be entries.
     pub(crate) fn load(path: PathBuf) -> Result<Option<Self>> {
-        let Some(bytes) = files::read_if_exists(&path)? else { return Ok(None) };
+        let bytes = match files::read_if_exists(&path) {
+            Err(error) if files::is_no_file(&error) => files::set_aside(&path).map(|_| None)?,
+            result => result?,
+        };
+        let Some(bytes) = bytes else { return Ok(None) };
         let mut entries: Vec<E> = Vec::with_capacity(bytes.len() / E::LEN);
         for chunk in bytes.chunks(E::LEN) {
             // A torn entry at the end is dropped, the file is cut when the next entries are written.

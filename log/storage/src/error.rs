@@ -29,13 +29,27 @@ pub enum StorageError {
         path: PathBuf,
     },
     /// Bytes that had reached the disk do not make sense any more.
-    #[error("{} is corrupt at position {position}: {reason}; restore it from a replica or a backup", path.display())]
+    #[error("{} is corrupt at position {position}: {reason}", path.display())]
     Corrupt {
         /// The damaged file.
         path: PathBuf,
         /// Byte position in the file.
         position: u64,
         /// What is wrong there.
+        reason: String,
+    },
+    /// The records at the offset were damaged and are lost; those before and behind them can be read.
+    #[error("records {from} to {} are lost: {reason} ({} at position {position})", to.plus(-1), path.display())]
+    Lost {
+        /// The damaged file, or the last one before the lost records.
+        path: PathBuf,
+        /// Byte position in the file.
+        position: u64,
+        /// The first offset lost.
+        from: Offset,
+        /// The offset after the last one lost.
+        to: Offset,
+        /// What is wrong.
         reason: String,
     },
     /// The partition's folder holds something that this version does not read.

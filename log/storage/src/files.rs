@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::FallocateFlags;
 
@@ -46,6 +46,20 @@ pub(crate) fn read_if_exists(path: &Path) -> Result<Option<Vec<u8>>> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(StorageError::io("read", path, e)),
     }
+}
+
+/// Moves what makes no sense at `path` out of the way, where it is kept. Returns where.
+pub(crate) fn set_aside(path: &Path) -> Result<PathBuf> {
+    let kept_at = names::damaged(path);
+    std::fs::rename(path, &kept_at).map_err(|e| StorageError::io("rename", path, e))?;
+    Ok(kept_at)
+}
+
+/// Whether `error` says that something else than a file is in a file's place.
+pub(crate) fn is_no_file(error: &StorageError) -> bool {
+    let StorageError::Io { source, .. } = error else { return false };
+    matches!(source.kind(), io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory)
+        || source.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
 }
 
 /// Removes `path`; a file that is not there is fine.

@@ -24,6 +24,7 @@ mod checkpoint;
 mod config;
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
+mod damage;
 mod entry_file;
 mod error;
 mod files;
@@ -31,6 +32,7 @@ mod flusher;
 mod index;
 mod leader_epochs;
 mod log;
+mod log_dir;
 mod names;
 mod producers;
 mod read;
@@ -41,6 +43,7 @@ mod scan;
 mod segment;
 mod slice;
 mod snapshot;
+mod survey;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -51,6 +54,7 @@ mod txn_index;
 
 pub use append::{Appended, EndTransaction};
 pub use config::LogConfig;
+pub use damage::Damage;
 pub use error::{Result, StorageError};
 pub use flusher::{Flusher, MAX_WAITERS};
 pub use log::PartitionLog;

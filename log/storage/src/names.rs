@@ -11,6 +11,7 @@
 //! log-start-offset-checkpoint       first offset that may be read
 //! aborted-txn-checkpoint            how many entries each .txnindex has
 //! 00000000000000000042.log.cut-17   what recovery cut off the segment at position 17
+//! 00000000000000000042.log.damaged-1   a segment as it was found, whose intact batches are in segments of their own
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -53,6 +54,26 @@ pub(crate) fn cut(log: &Path, position: u64) -> PathBuf {
         path = log.with_file_name(format!("{name}.cut-{position}.{number}"));
     }
     path
+}
+
+/// Where a damaged file is kept: the first free name, earlier ones are never overwritten.
+pub(crate) fn damaged(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut number = 1;
+    loop {
+        let kept_at = path.with_file_name(format!("{name}.damaged-{number}"));
+        if kept_at.symlink_metadata().is_err() {
+            return kept_at;
+        }
+        number += 1;
+    }
+}
+
+/// The base offset in the name of a damaged segment, as [`damaged`] makes it.
+pub(crate) fn parse_damaged(name: &str) -> Option<Offset> {
+    let (log, number) = name.split_once(".damaged-")?;
+    number.parse::<u64>().ok()?;
+    parse(log, LOG)
 }
 
 #[cfg(test)]

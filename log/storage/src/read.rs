@@ -1,11 +1,13 @@
 //! Reading whole batches, as they stand in the log.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use logmill_protocol::{BatchHeader, Offset};
 
 use crate::buffers::Buffer;
+use crate::damage::lost_at;
 use crate::error::{Result, StorageError};
 use crate::files;
 use crate::log::PartitionLog;
@@ -28,9 +30,16 @@ impl PartitionLog {
     /// its segment, so it may return less than there is; it is empty only if `from` has reached `up_to`.
     ///
     /// # Errors
-    /// `OffsetOutOfRange` if `from` is below the log start or above the log end, `Corrupt` if what stands there is not
-    /// a batch.
+    /// `OffsetOutOfRange` if `from` is below the log start or above the log end; `Lost` for offsets whose records were
+    /// damaged, `Corrupt` if what stands there is not a batch and could not be set aside.
     pub fn read(&self, from: Offset, max_bytes: usize, up_to: Offset) -> Result<ReadBatches> {
+        match self.try_read(from, max_bytes, up_to) {
+            Err(error) if self.met_damage(&error) => self.try_read(from, max_bytes, up_to),
+            result => result,
+        }
+    }
+
+    fn try_read(&self, from: Offset, max_bytes: usize, up_to: Offset) -> Result<ReadBatches> {
         // Held while reading: truncation waits, so a read never sees a file change below it.
         let segments = self.segments.read();
         let (log_start, log_end) = (self.log_start(), self.log_end());
@@ -40,11 +49,13 @@ impl PartitionLog {
         let up_to = up_to.min(log_end);
         let first = segments.partition_point(|s| s.base <= from).saturating_sub(1);
         if from < up_to {
+            if let Some(damage) = lost_at(&self.dir, &segments, first, from) {
+                return Err(damage.error());
+            }
             for segment in segments.iter().skip(first) {
                 match self.read_segment(segment, from, max_bytes, up_to)? {
                     Some(found) => return Ok(found),
-                    // Everything up to its end lies before `from` (compaction leaves such gaps).
-                    None if segment.next_offset() <= from => continue,
+                    None if segment.next_offset() <= from => {}
                     None => break,
                 }
             }
@@ -78,6 +89,7 @@ impl PartitionLog {
     pub(crate) fn find(&self, segment: &Segment, target: Offset, len: u64) -> Result<Option<(BatchHeader, u64)>> {
         if let Some(position) = segment.hint(target)
             && let Step::Batch { header, position } = self.header_at(segment, position, len)?
+            && header.base_offset == target
         {
             return Ok(Some((header, position)));
         }
@@ -85,13 +97,20 @@ impl PartitionLog {
         match self.find_from(segment, floor, target, len)? {
             Found::Batch(header, position) => Ok(Some((header, position))),
             Found::Nothing => Ok(None),
-            Found::Bad(position, reason) if floor.last_offset.is_none() => Err(segment.corrupt(position, reason)),
+            Found::Bad(position, reason) if floor.last_offset.is_none() || segment.examined.load(Ordering::Acquire) => {
+                Err(segment.corrupt(position, reason))
+            }
             Found::Bad(..) => {
                 tracing::warn!(segment = %segment.path.display(), "index does not match its segment, rebuilding it");
                 let walked = segment.repair_indexes(self.config().index_interval_bytes)?;
-                match walked.bad {
-                    Some(reason) => Err(segment.corrupt(walked.end, reason)),
-                    None => self.find(segment, target, len),
+                if let Some(reason) = walked.bad {
+                    return Err(segment.corrupt(walked.end, reason));
+                }
+                let floor = segment.indexes.lock().floor(target)?;
+                match self.find_from(segment, floor, target, len)? {
+                    Found::Batch(header, position) => Ok(Some((header, position))),
+                    Found::Nothing => Ok(None),
+                    Found::Bad(position, reason) => Err(segment.corrupt(position, reason)),
                 }
             }
         }
@@ -104,15 +123,26 @@ impl PartitionLog {
     fn find_from(&self, segment: &Segment, floor: Floor, target: Offset, len: u64) -> Result<Found> {
         let mut scan = Scan::new(&segment.file, &segment.path, floor.position, len);
         let mut expected = floor.last_offset;
+        // Nothing protects base offsets but that each follows the last one. Compaction leaves gaps, in a segment that was found
+        // to be sound in spite of them.
+        let may_have_gaps = segment.examined.load(Ordering::Acquire);
+        let mut next = expected.is_none().then_some(segment.base);
         loop {
             match scan.next_header()? {
                 Step::Batch { header, position } => {
                     if expected.take().is_some_and(|last| last != header.last_offset()) {
                         return Ok(Found::Bad(position, "the index names another offset".to_owned()));
                     }
+                    if let Some(next) = next.filter(|next| *next != header.base_offset)
+                        && (!may_have_gaps || header.base_offset < next)
+                    {
+                        let reason = format!("offset {} does not follow {next}", header.base_offset);
+                        return Ok(Found::Bad(position, reason));
+                    }
                     if header.last_offset() >= target {
                         return Ok(Found::Batch(header, position));
                     }
+                    next = Some(header.next_offset());
                 }
                 Step::End => return Ok(Found::Nothing),
                 Step::Bad { position, reason } => return Ok(Found::Bad(position, reason)),
@@ -189,9 +219,12 @@ fn whole_batches(bytes: &[u8], up_to: Offset) -> Result<(usize, Offset), (usize,
         let header = match BatchHeader::peek(rest) {
             Ok(header) => header,
             Err(error) if error.is_truncated() => break,
+            // What comes before it is sound.
+            Err(_) if end > 0 => break,
             Err(error) => return Err((end, error.to_string())),
         };
-        if header.total_len() > rest.len() || header.next_offset() > up_to {
+        let follows = end == 0 || header.base_offset >= next_offset;
+        if header.total_len() > rest.len() || header.next_offset() > up_to || !follows {
             break;
         }
         end += header.total_len();

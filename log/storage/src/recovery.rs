@@ -1,11 +1,14 @@
-//! Opening a log: what was synced is trusted and completed, what was not is checked and cut where it breaks.
+//! Opening a log: what was synced is trusted and completed, what was not is checked. A torn tail is cut; damage with sound
+//! batches behind it is set aside.
 //!
 //! ```text
 //!   [ seg 0 ][ seg 1000 ][ seg 2000             ][ seg 3000       ]
 //!   indexes loaded, tail   |     recovery point ^       torn here ^
-//!   completed              '- checked whole: a bad batch below the recovery point is corruption,
-//!                             above it the log is cut there and the bytes are kept beside the segment
+//!   completed              '- verified from the index entry below the recovery point on
 //! ```
+//! - Bad from there to the end of the log, at or above the recovery point: a torn tail. It is cut and kept beside the segment.
+//! - Anything else is damage: the intact batches around it stay where they are, see [`crate::damage`], and the offsets of
+//!   the lost ones are not given to others. The log never ends below the recovery point.
 
 use std::fs::File;
 use std::io;
@@ -16,13 +19,17 @@ use std::sync::{Arc, OnceLock};
 use logmill_protocol::{LeaderEpoch, Offset};
 use parking_lot::{Mutex, RwLock};
 
-use crate::checkpoint::AbortedCounts;
+use crate::checkpoint::{AbortedCounts, Recorded};
 use crate::config::LogConfig;
+use crate::damage::{Damage, gaps, index_parts, split, told};
 use crate::error::{Result, StorageError};
 use crate::leader_epochs::LeaderEpochs;
 use crate::log::{Marks, PartitionLog, SyncState, Writer, store};
+use crate::log_dir::{create_dir, list_segments, read_checkpoint, readable_segments};
 use crate::replay::Replay;
 use crate::segment::{IndexState, Segment, Walked};
+use crate::survey::{Survey, has_batch, survey, survey_behind};
+use crate::transactions::Transactions;
 use crate::{checkpoint, files, names, snapshot};
 
 /// What opening a log found and did.
@@ -38,7 +45,9 @@ pub struct Recovery {
     pub verified_bytes: u64,
     /// What was cut off, in the order of the log. Never anything that had been reported durable, unless the disk lied.
     pub cut: Vec<CutTail>,
-    /// Index and checkpoint files that were missing or wrong and have been made again from the batches.
+    /// What is damaged: found now, or known from earlier.
+    pub damage: Vec<Damage>,
+    /// Index and checkpoint files that were missing or wrong and have been made again, as far as the batches tell.
     pub rebuilt: Vec<PathBuf>,
 }
 
@@ -60,9 +69,10 @@ pub struct CutTail {
 impl PartitionLog {
     /// Opens the log in `dir`, creating folder and log if there is none, and recovers it after a crash.
     ///
+    /// What is damaged does not keep the log from opening: see [`Recovery::damage`].
+    ///
     /// # Errors
-    /// `Corrupt` with file and position if something below the recovery point is damaged: the log is left as it is.
-    /// `UnknownFormat`, `InvalidConfig`, `Io`, `DiskFull`.
+    /// `InvalidConfig`, `Io`, `DiskFull`.
     pub fn open(dir: &Path, config: LogConfig) -> Result<(Self, Recovery)> {
         config.validate()?;
         create_dir(dir)?;
@@ -73,6 +83,18 @@ impl PartitionLog {
             log.settle(&recovery)?;
         }
         Ok((log, recovery))
+    }
+
+    /// Makes a new log that begins at `start`, where there is none: what lay below is lost.
+    ///
+    /// # Errors
+    /// `Refused` if there is a log already; `Io`, `DiskFull`.
+    pub fn create_at(dir: &Path, start: Offset) -> Result<()> {
+        create_dir(dir)?;
+        if !list_segments(dir)?.is_empty() {
+            return Err(StorageError::Refused { reason: "there is a log already" });
+        }
+        checkpoint::write_offset(dir, names::LOG_START, start)
     }
 
     /// Makes a recovered log durable, so that [`PartitionLog::durable`] is true: what a killed process had written may
@@ -89,11 +111,21 @@ impl PartitionLog {
     }
 }
 
+/// What a segment turned out to be.
+enum Found {
+    Sound,
+    /// From here to the end of the log there is no sound batch, and none had been synced.
+    Torn(Walked),
+    Damaged(Survey),
+}
+
 /// A log that is being opened.
 struct Opening<'a> {
     dir: &'a Path,
     config: LogConfig,
     recovery_point: Offset,
+    /// Recovery point and log start, as the checkpoints say.
+    recorded: [Option<Recorded>; 2],
     recovery: Recovery,
     /// Segments whose transaction index must be made again.
     txn_indexes_lost: Vec<Offset>,
@@ -105,103 +137,192 @@ struct Opening<'a> {
 
 impl<'a> Opening<'a> {
     fn new(dir: &'a Path, config: LogConfig) -> Result<Self> {
-        let recovery_point = checkpoint::read_offset(&dir.join(names::RECOVERY_POINT))?.unwrap_or_default();
-        let log_start = checkpoint::read_offset(&dir.join(names::LOG_START))?.unwrap_or_default();
+        let mut rebuilt = Vec::new();
+        let recovery_point = read_checkpoint(dir, names::RECOVERY_POINT, &mut rebuilt, checkpoint::read_offset)?;
+        let log_start = read_checkpoint(dir, names::LOG_START, &mut rebuilt, checkpoint::read_offset)?;
+        let aborted_damaged = rebuilt.len();
+        let aborted = read_checkpoint(dir, names::ABORTED, &mut rebuilt, checkpoint::read_aborted)?;
+        let aborted = (rebuilt.len() == aborted_damaged).then(|| aborted.unwrap_or_default());
+        let start = log_start.map_or(Offset(0), |start| start.offset);
         let recovery = Recovery {
             clean: true,
-            log_start,
-            log_end: log_start,
+            log_start: start,
+            log_end: start,
             verified_bytes: 0,
             cut: Vec::new(),
-            rebuilt: Vec::new(),
+            damage: Vec::new(),
+            rebuilt,
         };
-        let aborted = match checkpoint::read_aborted(&dir.join(names::ABORTED)) {
-            Ok(counts) => Some(counts.unwrap_or_default()),
-            Err(StorageError::Corrupt { .. }) => None,
-            Err(error) => return Err(error),
-        };
-        Ok(Self { dir, config, recovery_point, recovery, txn_indexes_lost: Vec::new(), aborted, dir_dirty: false })
+        Ok(Self {
+            dir,
+            config,
+            recovery_point: recovery_point.map_or(Offset(0), |point| point.offset),
+            recorded: [recovery_point, log_start],
+            recovery,
+            txn_indexes_lost: Vec::new(),
+            aborted,
+            dir_dirty: false,
+        })
     }
 
     /// Opens and checks every segment.
     fn open_segments(&mut self) -> Result<Vec<Arc<Segment>>> {
-        let bases = list_segments(self.dir)?;
-        if bases.is_empty() {
-            if self.recovery_point.0 > 0 {
-                let reason = format!("its segments are missing, they reached offset {}", self.recovery_point);
-                return Err(StorageError::corrupt(self.dir, 0, reason));
-            }
-            self.dir_dirty = true;
-            return Ok(vec![Arc::new(Segment::create(self.dir, self.recovery.log_start)?)]);
-        }
+        let (bases, set_aside) = readable_segments(self.dir)?;
+        self.recovery.clean &= !set_aside;
         let mut segments: Vec<Arc<Segment>> = Vec::with_capacity(bases.len());
         for (i, base) in bases.iter().enumerate() {
             let segment = Segment::open(self.dir, *base)?;
-            let synced = bases.get(i + 1).is_some_and(|next| *next <= self.recovery_point);
-            if let Some(reason) = gap(segments.last(), *base) {
-                let end = segments.last().map_or(*base, |s| s.next_offset());
-                if end.min(*base) < self.recovery_point {
-                    return Err(segment.corrupt(0, reason));
-                }
-                self.cut_segments(&bases[i..], &reason)?;
-                break;
-            }
-            let is_last = i + 1 == bases.len();
-            let whole = match synced {
-                true => self.trust(&segment)?,
-                false => self.check(&segment, is_last)?,
+            let behind = &bases[i + 1..];
+            let is_synced = behind.first().is_some_and(|next| *next <= self.recovery_point);
+            let found = match is_synced {
+                true => self.trust(&segment, behind)?,
+                false => self.check(&segment, behind)?,
             };
-            segments.push(Arc::new(segment));
-            if !whole {
-                self.cut_segments(&bases[i + 1..], "the segment before it was cut")?;
-                break;
+            match found {
+                Found::Sound => segments.push(Arc::new(segment)),
+                Found::Damaged(survey) => segments.extend(self.set_aside(&segment, &survey, behind)?),
+                Found::Torn(walked) => {
+                    self.cut_tail(&segment, &walked)?;
+                    segments.push(Arc::new(segment));
+                    self.cut_segments(behind, "the segment before it was cut")?;
+                    break;
+                }
             }
         }
-        let log_end = segments.last().map_or(self.recovery.log_start, |s| s.next_offset());
-        if log_end < self.recovery_point {
-            let (segment, lost) = (segments.last(), self.recovery_point);
-            let position = segment.map_or(0, |s| s.len());
-            let path = segment.map_or(self.dir, |s| s.path.as_path());
-            let reason = format!("it ends at offset {log_end}, records up to {lost} were synced");
-            return Err(StorageError::corrupt(path, position, reason));
-        }
+        self.end_segments(&mut segments)?;
         Ok(segments)
     }
 
-    /// Takes a segment that was synced whole.
-    fn trust(&mut self, segment: &Segment) -> Result<bool> {
-        let (walked, state) = self.load_indexes(segment)?;
-        if let Some(reason) = walked.bad {
-            return Err(segment.corrupt(walked.end, reason));
+    /// Notes the offsets that are missing, and sees to it that the log ends behind everything that was synced.
+    fn end_segments(&mut self, segments: &mut Vec<Arc<Segment>>) -> Result<()> {
+        let first = segments.first().map(|s| s.base);
+        let log_end = segments.last().map_or(self.recovery.log_start, |s| s.next_offset());
+        if let Some(first) = first {
+            // Without a CRC a wrong number is as likely as lost records.
+            let is_wrong = |recorded: Option<Recorded>| recorded.is_some_and(|r| !r.is_checked && r.offset > log_end);
+            let [point, start] = self.recorded.map(is_wrong);
+            if point || start {
+                tracing::warn!(log = %self.dir.display(), %log_end, "a checkpoint names an offset beyond the log, it is ignored");
+            }
+            self.recovery_point = if point { log_end } else { self.recovery_point };
+            self.recovery.log_start = if start { first } else { self.recovery.log_start };
         }
+        let end = log_end.max(self.recovery_point).max(self.recovery.log_start);
+        if let Some(first) = first.filter(|first| *first > self.recovery.log_start) {
+            let (file, reason) = (self.dir.to_owned(), format!("the first segment begins at offset {first}"));
+            let (from, kept_at) = (self.recovery.log_start, None);
+            self.note_damage(Damage { file, position: 0, from, to: first, kept_at, reason });
+            checkpoint::write_offset(self.dir, names::LOG_START, first)?;
+        }
+        if log_end < end {
+            let (file, position) = match segments.last() {
+                Some(last) => (last.path.clone(), last.len()),
+                None => (self.dir.to_owned(), 0),
+            };
+            let reason = format!("the log ends at offset {log_end}, records up to {} were synced", end.plus(-1));
+            self.note_damage(Damage { file, position, from: log_end, to: end, kept_at: None, reason });
+        }
+        if segments.is_empty() || log_end < end {
+            self.recovery.clean &= log_end >= end;
+            self.dir_dirty = true;
+            segments.push(Arc::new(Segment::create(self.dir, end)?));
+        }
+        gaps(self.dir, segments).into_iter().for_each(|gap| self.note_damage(gap));
+        self.recovery.damage.sort_by_key(|damage| damage.from);
+        self.recovery.damage.iter().for_each(told);
+        Ok(())
+    }
+
+    /// Notes damage, unless more is known of it already.
+    fn note_damage(&mut self, damage: Damage) {
+        let is_known = |known: &Damage| (known.from, known.to) == (damage.from, damage.to) && !known.is_mended();
+        if !self.recovery.damage.iter().any(is_known) {
+            self.recovery.damage.push(damage);
+        }
+    }
+
+    /// Takes a segment that was synced whole.
+    fn trust(&mut self, segment: &Segment, behind: &[Offset]) -> Result<Found> {
+        let (walked, state) = self.load_indexes(segment)?;
         self.note_indexes(segment, state);
+        if walked.bad.is_some() || behind.first().is_some_and(|next| walked.next_offset > *next) {
+            return survey(segment, behind.first().copied()).map(Found::Damaged);
+        }
         // What a roll adds when it closes a segment.
         segment.indexes.lock().note_time();
         segment.flush_indexes(true)?;
-        Ok(true)
+        Ok(Found::Sound)
     }
 
-    /// Checks a segment that may not have been synced whole. Returns whether all of it is sound.
-    fn check(&mut self, segment: &Segment, is_last: bool) -> Result<bool> {
+    /// Checks a segment that may not have been synced whole.
+    fn check(&mut self, segment: &Segment, behind: &[Offset]) -> Result<Found> {
         let (walked, state) = self.load_indexes(segment)?;
+        let is_last = behind.is_empty();
         if is_last && walked.bad.is_none() && walked.next_offset == self.recovery_point {
             self.note_indexes(segment, state);
-            return Ok(true);
+            return Ok(Found::Sound);
         }
         self.recovery.clean = false;
         if !state.txns {
             self.txn_indexes_lost.push(segment.base);
         }
-        let walked = segment.rebuild_indexes(self.config.index_interval_bytes, true)?;
-        self.recovery.verified_bytes += walked.end;
-        if !is_last && walked.bad.is_none() {
-            segment.indexes.lock().note_time();
+        let (walked, verified) = segment.verify_from(self.recovery_point, self.config.index_interval_bytes)?;
+        self.recovery.verified_bytes += verified;
+        let next = behind.first().copied();
+        if walked.bad.is_none() && next.is_none_or(|next| walked.next_offset <= next) {
+            if !is_last {
+                segment.indexes.lock().note_time();
+            }
+            return Ok(Found::Sound);
         }
-        match &walked.bad {
-            None => Ok(true),
-            Some(reason) if walked.next_offset < self.recovery_point => Err(segment.corrupt(walked.end, reason)),
-            Some(_) => self.cut_tail(segment, &walked).map(|()| false),
+        // The index entry that the check began at may be what is wrong.
+        let starts_sound = walked.end > 0 && walked.next_offset > segment.base;
+        let (position, expected) = if starts_sound { (walked.end, walked.next_offset) } else { (0, segment.base) };
+        let found = survey_behind(segment, position, expected, next)?;
+        if found.is_sound() {
+            segment.rebuild_indexes(self.config.index_interval_bytes, true)?;
+            return Ok(Found::Sound);
         }
+        let is_tail = found.tail().is_some_and(|tail| tail.start == walked.end && tail.from >= self.recovery_point);
+        match is_tail && !self.has_batch_in(behind, walked.next_offset)? {
+            true => Ok(Found::Torn(walked)),
+            false => Ok(Found::Damaged(found)),
+        }
+    }
+
+    /// Whether any of these segments holds a sound batch.
+    fn has_batch_in(&self, bases: &[Offset], from: Offset) -> Result<bool> {
+        for (i, base) in bases.iter().enumerate() {
+            let segment = Segment::open(self.dir, *base)?;
+            if has_batch(&segment, from.max(*base), bases.get(i + 1).copied())? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Sets a damaged segment aside, and returns what is intact of it, each part a segment of its own.
+    fn set_aside(&mut self, segment: &Segment, found: &Survey, behind: &[Offset]) -> Result<Vec<Arc<Segment>>> {
+        self.recovery.clean = false;
+        let intact_end = found.runs.last().map_or(segment.base, |run| run.next_offset);
+        let tail = found.tail().filter(|hole| hole.from >= self.recovery_point);
+        let is_torn = tail.is_some() && !self.has_batch_in(behind, intact_end)?;
+        let end = match behind.first() {
+            Some(next) => *next,
+            None => intact_end.max(self.recovery_point),
+        };
+        let (parts, mut damage) = split(self.dir, segment, found, if is_torn { intact_end } else { end })?;
+        index_parts(segment, &parts, self.config.index_interval_bytes)?;
+        // A torn tail lost nothing that had been synced.
+        if let Some(tail) = tail.filter(|_| is_torn)
+            && let Some(kept_at) = damage.last().and_then(|damage| damage.kept_at.clone())
+        {
+            damage.retain(|damage| damage.position != tail.start);
+            let (file, bytes) = (segment.path.clone(), tail.end - tail.start);
+            self.note_cut(CutTail { file, position: tail.start, bytes, kept_at, reason: tail.reason.clone() });
+        }
+        self.recovery.damage.extend(damage);
+        Ok(parts.into_iter().map(Arc::new).collect())
     }
 
     /// Loads the segment's indexes, and drops a transaction index that has lost entries since the last checkpoint.
@@ -248,7 +369,7 @@ impl<'a> Opening<'a> {
             kept_at,
             reason: walked.bad.clone().unwrap_or_default(),
         };
-        segment.cut(walked.end, self.config.index_interval_bytes)?;
+        segment.cut_behind(walked.end)?;
         self.note_cut(cut);
         Ok(())
     }
@@ -282,14 +403,9 @@ impl<'a> Opening<'a> {
         let first = segments.first().map_or(Offset(0), |s| s.base);
         let log_end = segments.last().map_or(first, |s| s.next_offset());
         let log_start = self.recovery.log_start.max(first);
-        if log_start > log_end {
-            let reason = format!("it names offset {log_start}, the log ends at {log_end}");
-            return Err(StorageError::corrupt(&self.dir.join(names::LOG_START), 0, reason));
-        }
         snapshot::remove_above(self.dir, log_end)?;
         let epochs = self.read_epochs(log_end)?;
-        let mut replay = self.replay(log_end, epochs.clone())?;
-        let txns = replay.run(&segments)?;
+        let (mut replay, txns, segments) = self.run_replay(log_end, epochs.as_ref(), segments)?;
         replay.epochs.truncate_from_start(log_start);
         (self.recovery.log_start, self.recovery.log_end) = (log_start, log_end);
         let writer = Writer { producers: replay.producers, epochs: replay.epochs, segment_since: None };
@@ -321,6 +437,34 @@ impl<'a> Opening<'a> {
         Ok((log, self.recovery))
     }
 
+    /// Replays the batches. Damage in what was trusted is set aside when it is met.
+    fn run_replay(
+        &mut self,
+        log_end: Offset,
+        epochs: Option<&LeaderEpochs>,
+        mut segments: Vec<Arc<Segment>>,
+    ) -> Result<(Replay, Transactions, Vec<Arc<Segment>>)> {
+        loop {
+            let mut replay = self.replay(log_end, epochs.cloned())?;
+            let error = match replay.run(&segments) {
+                Ok(txns) => return Ok((replay, txns, segments)),
+                Err(error) => error,
+            };
+            let StorageError::Corrupt { path, .. } = &error else { return Err(error) };
+            let Some(at) = segments.iter().position(|s| s.path == *path) else { return Err(error) };
+            let segment = Arc::clone(&segments[at]);
+            let behind: Vec<Offset> = segments.iter().skip(at + 1).map(|s| s.base).collect();
+            let found = survey(&segment, behind.first().copied())?;
+            if found.is_sound() {
+                return Err(error);
+            }
+            let known = self.recovery.damage.len();
+            let parts = self.set_aside(&segment, &found, &behind)?;
+            self.recovery.damage.iter().skip(known).for_each(told);
+            segments.splice(at..=at, parts);
+        }
+    }
+
     /// Decides where the replay starts: at the newest snapshot, unless an older transaction index is lost.
     fn replay(&self, log_end: Offset, epochs: Option<LeaderEpochs>) -> Result<Replay> {
         let replay = Replay::prepare(self.dir, log_end, epochs.clone(), false)?;
@@ -334,70 +478,31 @@ impl<'a> Opening<'a> {
     /// The leader epochs of the checkpoint; `None` if they must be read from the batches.
     fn read_epochs(&mut self, log_end: Offset) -> Result<Option<LeaderEpochs>> {
         let path = self.dir.join(names::LEADER_EPOCHS);
-        match checkpoint::read_epochs(&path) {
-            Ok(Some(entries)) if entries.iter().all(|(epoch, at)| *epoch >= LeaderEpoch(0) && at.0 >= 0) => {
-                let mut epochs = LeaderEpochs::new(entries);
-                let known = epochs.entries().len();
-                epochs.truncate_from_end(log_end);
-                if epochs.entries().len() < known {
-                    // Other records will take these offsets, perhaps of another epoch.
-                    checkpoint::write_epochs(&path, epochs.entries())?;
-                }
-                Ok(Some(epochs))
+        let read_epochs = |path: &Path| match checkpoint::read_epochs(path)? {
+            Some(entries) if entries.iter().any(|(epoch, at)| *epoch < LeaderEpoch(0) || at.0 < 0) => {
+                Err(StorageError::corrupt(path, 0, "leader epochs are negative"))
             }
-            Ok(None) if log_end.0 == 0 => Ok(None),
+            entries => Ok(entries),
+        };
+        let known = self.recovery.rebuilt.len();
+        let Some(entries) = read_checkpoint(self.dir, names::LEADER_EPOCHS, &mut self.recovery.rebuilt, read_epochs)?
+        else {
             // A crash before the first checkpoint leaves none.
-            Ok(None) => {
+            if self.recovery.rebuilt.len() == known && log_end.0 > 0 {
                 tracing::debug!(file = %path.display(), "leader epochs are missing, reading the batches");
                 self.recovery.rebuilt.push(path);
-                Ok(None)
             }
-            Ok(_) | Err(StorageError::Corrupt { .. }) => {
-                tracing::warn!(file = %path.display(), "leader epochs are damaged, reading the batches");
-                self.recovery.rebuilt.push(path);
-                Ok(None)
-            }
-            Err(error) => Err(error),
+            return Ok(None);
+        };
+        let mut epochs = LeaderEpochs::new(entries);
+        let known = epochs.entries().len();
+        epochs.truncate_from_end(log_end);
+        if epochs.entries().len() < known {
+            // Other records will take these offsets, perhaps of another epoch.
+            checkpoint::write_epochs(&path, epochs.entries())?;
         }
+        Ok(Some(epochs))
     }
-}
-
-/// Why a segment at `base` cannot follow `previous`.
-fn gap(previous: Option<&Arc<Segment>>, base: Offset) -> Option<String> {
-    let end = previous?.next_offset();
-    (end != base).then(|| format!("the segment begins at offset {base}, the one before it ends at {end}"))
-}
-
-/// Creates a folder and those above it, durably.
-fn create_dir(dir: &Path) -> Result<()> {
-    if dir.is_dir() || dir.as_os_str().is_empty() {
-        return Ok(());
-    }
-    let parent = dir.parent().unwrap_or(Path::new(""));
-    create_dir(parent)?;
-    match std::fs::create_dir(dir) {
-        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(StorageError::io("create", dir, e)),
-        _ if parent.as_os_str().is_empty() => files::sync_dir(Path::new(".")),
-        _ => files::sync_dir(parent),
-    }
-}
-
-/// The base offsets of the segments in `dir`, ascending. Removes temporary files, and indexes without a segment.
-fn list_segments(dir: &Path) -> Result<Vec<Offset>> {
-    let read = || -> io::Result<Vec<String>> {
-        std::fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
-    };
-    let found = read().map_err(|e| StorageError::io("list", dir, e))?;
-    let mut bases: Vec<Offset> = found.iter().filter_map(|name| names::parse(name, names::LOG)).collect();
-    bases.sort_unstable();
-    for name in &found {
-        let kinds = [names::INDEX, names::TIME_INDEX, names::TXN_INDEX];
-        let orphan = kinds.iter().find_map(|k| names::parse(name, k)).is_some_and(|o| bases.binary_search(&o).is_err());
-        if orphan || name.ends_with(names::TEMP_SUFFIX) {
-            files::remove_if_exists(&dir.join(name))?;
-        }
-    }
-    Ok(bases)
 }
 
 /// Copies the segment's bytes from `position` on to a file of their own, durably.

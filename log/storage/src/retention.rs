@@ -117,6 +117,10 @@ impl PartitionLog {
     /// Deletes the first segments, oldest first, so that a crash midway leaves a contiguous log.
     fn delete(&self, writer: &mut Writer, doomed: &[(Arc<Segment>, DeletionReason)]) -> Result<Vec<DeletedSegment>> {
         let Some((last, _)) = doomed.last() else { return Ok(Vec::new()) };
+        if last.next_offset() > self.log_start() {
+            // So that a first segment that is missing is told from one that was deleted.
+            checkpoint::write_offset(&self.dir, names::LOG_START, last.next_offset())?;
+        }
         self.advance_log_start(writer, last.next_offset());
         let mut deleted = Vec::with_capacity(doomed.len());
         for (segment, reason) in doomed {
@@ -131,7 +135,7 @@ impl PartitionLog {
         Ok(deleted)
     }
 
-    fn advance_log_start(&self, writer: &mut Writer, offset: Offset) {
+    pub(crate) fn advance_log_start(&self, writer: &mut Writer, offset: Offset) {
         let offset = offset.max(self.log_start());
         store(&self.marks.log_start, offset);
         writer.epochs.truncate_from_start(offset);

@@ -10,7 +10,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use logmill_protocol::{BatchHeader, Offset, Timestamp};
 use parking_lot::Mutex;
@@ -36,6 +36,8 @@ pub(crate) struct Segment {
     pub(crate) indexes: Mutex<Indexes>,
     /// Where the last reads ended, so that a reader who goes on needs no search.
     hints: Mutex<Hints>,
+    /// A reader met damage, and the whole segment was verified since.
+    pub(crate) examined: AtomicBool,
 }
 
 /// Offset and position just after the last reads, written round robin; as many as readers usually follow a segment.
@@ -150,6 +152,7 @@ impl Segment {
             max_timestamp: AtomicI64::new(NO_TIME.timestamp),
             indexes: Mutex::new(Indexes::new(dir, base)),
             hints: Mutex::new(Hints::default()),
+            examined: AtomicBool::new(false),
         })
     }
 
@@ -266,6 +269,38 @@ impl Segment {
         Ok(walked)
     }
 
+    /// Verifies the batches from the last index entry below `trusted` on, and makes the index entries behind it again from
+    /// them. Returns as [`Segment::rebuild_indexes`], and how many bytes were verified.
+    pub(crate) fn verify_from(&self, trusted: Offset, interval_bytes: u64) -> Result<(Walked, u64)> {
+        let mut indexes = self.indexes.lock();
+        let relative = u32::try_from(trusted.0 - self.base.0).unwrap_or(0);
+        let kept = indexes.offsets.entries().partition_point(|e| e.relative_offset < relative);
+        let last = kept.checked_sub(1).and_then(|last| indexes.offsets.entries().get(last)).copied();
+        let kept_times = last
+            .map_or(0, |last| indexes.times.entries().partition_point(|e| e.relative_offset <= last.relative_offset));
+        indexes.offsets.truncate(kept);
+        indexes.times.truncate(kept_times);
+        indexes.max_timestamp = indexes.times.entries().last().copied().unwrap_or(NO_TIME);
+        let start = last.map_or(0, |last| u64::from(last.position));
+        let walked = self.walk(&mut indexes, start, interval_bytes, true)?;
+        self.adopt(&mut indexes, &walked)?;
+        Ok((walked, self.len() - start))
+    }
+
+    /// Takes over what is known of aborted transactions from the segment that this one was cut out of, durably. A marker that
+    /// is lost counts as standing at the next intact batch.
+    pub(crate) fn adopt_aborted(&self, whole: &Segment, known_from: Offset) -> Result<()> {
+        let entries: Vec<AbortedTxn> = whole.indexes.lock().txns.entries().to_vec();
+        let mut indexes = self.indexes.lock();
+        let mut next = self.base;
+        for entry in entries.iter().filter(|e| e.last_offset >= known_from && e.last_offset < self.next_offset()) {
+            let last_offset = entry.last_offset.max(next);
+            indexes.txns.push(AbortedTxn { last_offset, ..*entry });
+            next = last_offset.next();
+        }
+        indexes.txns.flush()
+    }
+
     /// Replaces indexes that turned out not to match the batches, while appends may go on.
     pub(crate) fn repair_indexes(&self, interval_bytes: u64) -> Result<Walked> {
         self.rewalk(&mut self.indexes.lock(), interval_bytes, false)
@@ -377,6 +412,7 @@ impl Segment {
             };
             let follows = match verify {
                 // What is verified was appended and never compacted: its offsets have no gaps.
+                true if position > 0 && position == start => header.base_offset > self.base,
                 true => header.base_offset == walked.next_offset,
                 false => position == start || header.base_offset >= walked.next_offset,
             };
@@ -397,11 +433,17 @@ impl Segment {
 
     /// Cuts the segment to `len` bytes, where a batch ends, and its indexes with it.
     pub(crate) fn cut(&self, len: u64, interval_bytes: u64) -> Result<()> {
+        self.cut_behind(len)?;
+        self.rebuild_indexes(interval_bytes, false).map(drop)
+    }
+
+    /// Cuts the segment to `len` bytes, where the batches end that its indexes know.
+    pub(crate) fn cut_behind(&self, len: u64) -> Result<()> {
         files::set_len(&self.file, &self.path, len)?;
         self.len.store(len, Ordering::Release);
         self.reserved.store(len, Ordering::Relaxed);
         *self.hints.lock() = Hints::default();
-        self.rebuild_indexes(interval_bytes, false).map(drop)
+        Ok(())
     }
 
     /// The damage at `position` as an error.
@@ -412,6 +454,11 @@ impl Segment {
     /// Removes the segment's files. Readers that hold the file keep reading it.
     pub(crate) fn remove(&self) -> Result<()> {
         files::remove_if_exists(&self.path)?;
+        self.remove_indexes()
+    }
+
+    /// Removes the files of the segment's indexes.
+    pub(crate) fn remove_indexes(&self) -> Result<()> {
         let indexes = self.indexes.lock();
         files::remove_if_exists(indexes.offsets.path())?;
         files::remove_if_exists(indexes.times.path())?;

@@ -17,6 +17,7 @@ use logmill_protocol::{BatchHeader, Offset};
 use rustix::io::{Errno, ReadWriteFlags};
 
 use crate::buffers::Buffer;
+use crate::damage::lost_at;
 use crate::error::{Result, StorageError};
 use crate::files;
 use crate::log::PartitionLog;
@@ -144,15 +145,30 @@ impl PartitionLog {
     /// Finds whole batches from the one that holds `from`, as [`PartitionLog::read`] does, without reading them.
     ///
     /// # Errors
-    /// `OffsetOutOfRange` if `from` is below the log start or above the log end, `Corrupt` if what stands there is not
-    /// a batch.
+    /// As [`PartitionLog::read`].
     pub fn slice(&self, request: SliceRequest) -> Result<Sliced> {
+        match self.try_slice(request) {
+            // Damage is set aside by someone who may wait.
+            Err(StorageError::Corrupt { .. }) if !request.may_wait => Ok(Sliced::NotCached),
+            Err(error) if self.met_damage(&error) => self.try_slice(request),
+            result => result,
+        }
+    }
+
+    fn try_slice(&self, request: SliceRequest) -> Result<Sliced> {
         let (log_start, log_end) = (self.log_start(), self.log_end());
         let SliceRequest { from, .. } = request;
         if from < log_start || from > log_end {
             return Err(StorageError::OffsetOutOfRange { requested: from, log_start, log_end });
         }
         let request = SliceRequest { up_to: request.up_to.min(log_end), ..request };
+        if from < request.up_to {
+            let segments = self.segments.read();
+            let first = segments.partition_point(|s| s.base <= from).saturating_sub(1);
+            if let Some(damage) = lost_at(&self.dir, &segments, first, from) {
+                return Err(damage.error());
+            }
+        }
         let mut after = None;
         while from < request.up_to
             && let Some(segment) = self.segment_for(from, after)

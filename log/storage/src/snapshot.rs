@@ -6,7 +6,7 @@
 //!           | timestamp i64 | coordinator epoch i32 | first offset of its open transaction i64, or -1 |   46 bytes
 //! ```
 //! Only the last batch of a producer is kept, as in Kafka. A snapshot saves recovery from reading the whole log; one
-//! that is damaged is removed, and an older one or the log itself takes its place.
+//! that is damaged is set aside, and an older one or the log itself takes its place.
 
 use std::path::{Path, PathBuf};
 
@@ -30,14 +30,18 @@ pub(crate) fn write(dir: &Path, offset: Offset, producers: &[ProducerState]) -> 
     older.iter().try_for_each(|(_, path)| files::remove_if_exists(path))
 }
 
-/// Loads the newest sound snapshot in `from..=to`. Removes those that are damaged.
+/// Loads the newest sound snapshot in `from..=to`. Sets those that are damaged aside.
 pub(crate) fn load_newest(dir: &Path, from: Offset, to: Offset) -> Result<Option<(Offset, Producers)>> {
     for (offset, path) in list(dir)?.into_iter().rev().filter(|(at, _)| (from..=to).contains(at)) {
-        match files::read_if_exists(&path)?.as_deref().and_then(decode) {
+        let bytes = match files::read_if_exists(&path) {
+            Err(error) if files::is_no_file(&error) => None,
+            result => result?,
+        };
+        match bytes.as_deref().and_then(decode) {
             Some(producers) => return Ok(Some((offset, producers))),
             None => {
-                tracing::warn!(file = %path.display(), "producer snapshot is damaged, taking an older one");
-                files::remove_if_exists(&path)?;
+                let kept_at = files::set_aside(&path)?;
+                tracing::warn!(file = %path.display(), kept_at = %kept_at.display(), "producer snapshot is damaged, taking an older one");
             }
         }
     }

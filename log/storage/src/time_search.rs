@@ -14,6 +14,13 @@ impl PartitionLog {
     /// # Errors
     /// If the log cannot be read, or the records of a batch that may hold it cannot be decoded.
     pub fn offset_for_time(&self, at: Timestamp) -> Result<Option<(Offset, Timestamp)>> {
+        match self.try_offset_for_time(at) {
+            Err(error) if self.met_damage(&error) => self.try_offset_for_time(at),
+            result => result,
+        }
+    }
+
+    fn try_offset_for_time(&self, at: Timestamp) -> Result<Option<(Offset, Timestamp)>> {
         // Not locked: a search may wait for the disk for long, and whoever rolls the log would wait with everyone else.
         let segments = self.segments.read().clone();
         let log_end = self.log_end();

@@ -8,7 +8,7 @@ use logmill_protocol::{ControlKind, HEADER_LEN, LeaderEpoch, Offset, Timestamp};
 
 use super::{Partition, append, copy, files, small};
 use crate::conformance::{batch, end, offsets, read_all, transactional};
-use crate::{LogConfig, PartitionLog, Recovery, StorageError};
+use crate::{Damage, LogConfig, PartitionLog, Recovery, StorageError};
 
 /// A log with three batches of three records in one segment. The first two are below the recovery point.
 struct Scene {
@@ -72,7 +72,12 @@ fn a_sound_tail_is_kept() {
     let scene = scene();
     let (log, recovery) = scene.open(|_| ()).unwrap();
     assert_eq!((log.log_end(), log.durable(), recovery.cut.len()), (Offset(9), Offset(9), 0));
-    assert_eq!((recovery.clean, recovery.verified_bytes), (false, scene.end));
+    let from_index_entry = scene.end - scene.last / 2;
+    assert_eq!(
+        (recovery.clean, recovery.verified_bytes),
+        (false, from_index_entry),
+        "the synced part is not read again"
+    );
 }
 
 #[test]
@@ -85,19 +90,34 @@ fn a_write_torn_at_any_byte_is_cut() {
     assert_eq!((log.log_end(), recovery.clean), (Offset(6), true), "nothing of it had reached the disk");
 }
 
+fn flip(file: &std::fs::File, at: u64) {
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 0x10], at).unwrap();
+}
+
+/// Bytes of a batch that its CRC does not cover: what stands there, its neighbours tell. Nobody tells the leader epoch.
+const UNCOVERED: [std::ops::Range<u64>; 2] = [0..12, 16..17];
+/// A batch with another offset at the end of the log is a leftover.
+const BASE_OFFSET: std::ops::Range<u64> = 0..8;
+const LEADER_EPOCH: std::ops::Range<u64> = 12..16;
+
 #[test]
-fn a_flipped_bit_anywhere_in_the_tail_is_cut() {
+fn a_flipped_bit_anywhere_in_the_tail_is_cut_or_mended() {
     let scene = scene();
     for at in scene.last..scene.end {
-        // Nothing protects the leader epoch: the leader patches it after the producer computed the CRC.
-        if (12..16).contains(&(at - scene.last)) {
+        let place = at - scene.last;
+        if LEADER_EPOCH.contains(&place) {
             continue;
         }
-        scene.check_cut(&format!("flipped at {at}"), |file| {
-            let mut byte = [0];
-            file.read_exact_at(&mut byte, at).unwrap();
-            file.write_all_at(&[byte[0] ^ 0x10], at).unwrap();
-        });
+        if UNCOVERED.iter().any(|range| range.contains(&place)) && !BASE_OFFSET.contains(&place) {
+            let (log, recovery) = scene.open(|file| flip(file, at)).unwrap();
+            assert_eq!((log.log_end(), recovery.cut.len()), (Offset(9), 0), "flipped at {at}");
+            assert!(recovery.damage.iter().all(Damage::is_mended) && !recovery.damage.is_empty(), "flipped at {at}");
+            assert_eq!(offsets(&read_all(&log, Offset(0), Offset(9))), (0..9).collect::<Vec<_>>(), "flipped at {at}");
+            continue;
+        }
+        scene.check_cut(&format!("flipped at {at}"), |file| flip(file, at));
     }
 }
 
@@ -159,40 +179,93 @@ fn earlier_cuts_are_never_overwritten() {
 }
 
 #[test]
-fn damage_below_the_recovery_point_is_reported_with_file_and_position() {
+fn damage_below_the_recovery_point_is_kept_and_reported_and_the_rest_is_served() {
     let scene = scene();
     let second = scene.last / 2;
     for at in 0..scene.last {
         let batch_start = if at < second { 0 } else { second };
-        if (12..16).contains(&(at - batch_start)) {
+        if LEADER_EPOCH.contains(&(at - batch_start)) {
             continue;
         }
-        let opened = scene.open(|file| {
-            let mut byte = [0];
-            file.read_exact_at(&mut byte, at).unwrap();
-            file.write_all_at(&[byte[0] ^ 0x10], at).unwrap();
-        });
-        match opened {
-            Err(StorageError::Corrupt { path, position, .. }) => {
-                assert_eq!((path, position), (scene.log_file.clone(), batch_start), "flipped at {at}");
-            }
-            other => panic!("a flip at {at} gave {other:?}"),
-        }
-        assert_eq!(std::fs::metadata(&scene.log_file).unwrap().len(), scene.end, "the log is left as it is");
+        let what = format!("flipped at {at}");
+        copy(&scene.left, &scene.partition.dir());
+        flip(&OpenOptions::new().read(true).write(true).open(&scene.log_file).unwrap(), at);
+        let before = std::fs::read(&scene.log_file).unwrap();
+        let (log, recovery) = scene.partition.reopen();
+        // The first batch lies below the index entry that the check begins at: only a whole check finds what is wrong with it.
+        let found = if recovery.damage.is_empty() { log.find_damage().unwrap() } else { recovery.damage };
+        assert_eq!((found.len(), found[0].position, &found[0].file), (1, batch_start, &scene.log_file), "{what}");
+        assert_eq!(std::fs::read(found[0].kept_at.as_ref().unwrap()).unwrap(), before, "{what}: everything is kept");
+        let intact: Vec<i64> = match UNCOVERED.iter().any(|range| range.contains(&(at - batch_start))) {
+            true => (0..9).collect(),
+            false if batch_start == 0 => (3..9).collect(),
+            false => (0..3).chain(6..9).collect(),
+        };
+        check_reads(&log, &intact, &what);
+        assert_eq!(append(&log, batch(30, 1)).base_offset, Offset(9), "{what}: no offset is used again");
+        drop(log);
+        let (log, recovery) = scene.partition.reopen();
+        assert!(recovery.cut.is_empty(), "{what}");
+        check_reads(&log, &intact.iter().copied().chain([9]).collect::<Vec<_>>(), &what);
     }
 }
 
+/// Exactly these offsets can be read; the others between them are told to be lost.
+fn check_reads(log: &PartitionLog, intact: &[i64], what: &str) {
+    let end = log.log_end();
+    for offset in (log.log_start().0..end.0).map(Offset) {
+        match log.read(offset, 1, end) {
+            Ok(read) => {
+                assert!(offsets(&read.bytes).contains(&offset.0) && intact.contains(&offset.0), "{what} {offset}")
+            }
+            Err(StorageError::Lost { from, to, .. }) => {
+                assert!(from <= offset && offset < to && !intact.contains(&offset.0), "{what}: {offset} is lost");
+            }
+            Err(other) => panic!("{what}: {offset} gave {other:?}"),
+        }
+    }
+    assert_eq!(log.log_start().0, intact[0], "{what}");
+}
+
 #[test]
-fn a_log_that_ends_below_the_recovery_point_is_reported() {
+fn a_log_that_ends_below_the_recovery_point_goes_on_behind_it() {
     let scene = scene();
-    for len in [0, 1, scene.last / 2, scene.last - 1] {
-        let opened = scene.open(|file| file.set_len(len).unwrap());
-        assert!(matches!(opened, Err(StorageError::Corrupt { .. })), "{len} gave {opened:?}");
+    let second = scene.last / 2;
+    for len in [0, 1, second, second + 1, scene.last - 1] {
+        let (log, recovery) = scene.open(|file| file.set_len(len).unwrap()).unwrap();
+        let kept = if len < second { 0 } else { 3 };
+        let lost = recovery.damage.iter().find(|d| d.to == Offset(6)).unwrap();
+        assert_eq!((lost.from, log.log_end()), (Offset(kept), Offset(6)), "cut to {len}");
+        assert_eq!(append(&log, batch(30, 1)).base_offset, Offset(6), "cut to {len}");
+        for offset in kept..6 {
+            let lost = log.read(Offset(offset), 1, log.log_end()).unwrap_err();
+            assert!(matches!(lost, StorageError::Lost { .. } | StorageError::OffsetOutOfRange { .. }), "{lost:?}");
+        }
     }
     copy(&scene.left, &scene.partition.dir());
     std::fs::remove_file(&scene.log_file).unwrap();
-    let message = PartitionLog::open(&scene.partition.dir(), scene.partition.config).unwrap_err().to_string();
-    assert!(message.contains("segments are missing, they reached offset 6"), "{message}");
+    let (log, recovery) = scene.partition.reopen();
+    assert_eq!((log.log_start(), log.log_end()), (Offset(6), Offset(6)));
+    assert!(recovery.damage[0].to_string().contains("records up to 5 were synced"), "{recovery:?}");
+}
+
+#[test]
+fn readers_pass_over_lost_records_once_they_are_bridged() {
+    let scene = scene();
+    let (log, recovery) = scene.open(|file| flip(file, scene.last / 2 + 30)).unwrap();
+    assert_eq!((recovery.damage[0].from, recovery.damage[0].to), (Offset(3), Offset(6)));
+    assert_eq!(log.bridge_damage().unwrap().len(), 1);
+    let check = |log: &PartitionLog| {
+        assert_eq!(offsets(&read_all(log, Offset(0), Offset(9))), [0, 1, 2, 6, 7, 8]);
+        assert_eq!(log.damage(), []);
+        assert_eq!(log.offset_for_time(Timestamp(12)).unwrap().map(|(o, _)| o), Some(Offset(6)));
+        log.verify().unwrap();
+    };
+    check(&log);
+    log.close().unwrap();
+    let (log, recovery) = scene.partition.reopen();
+    assert!(recovery.clean && recovery.damage.is_empty(), "{recovery:?}");
+    check(&log);
 }
 
 /// A log of many segments, none of which was ever synced.
@@ -213,17 +286,34 @@ fn base(path: &Path) -> i64 {
 }
 
 #[test]
-fn what_follows_a_torn_segment_is_cut_and_kept() {
+fn what_is_sound_behind_a_torn_segment_is_kept() {
     let (partition, segments) = unsynced();
     let torn = &segments[1];
     let len = std::fs::metadata(torn).unwrap().len();
     OpenOptions::new().write(true).open(torn).unwrap().set_len(len - 1).unwrap();
-    let later: Vec<u8> = segments[2..].iter().flat_map(|s| std::fs::read(s).unwrap()).collect();
+    let (log, recovery) = partition.reopen();
+    assert_eq!((log.log_end(), recovery.cut.len(), recovery.damage.len()), (Offset(120), 0, 1));
+    let lost = &recovery.damage[0];
+    assert_eq!((lost.to, &lost.file), (Offset(base(&segments[2])), torn));
+    assert_eq!(append(&log, batch(0, 1)).base_offset, Offset(120));
+    let intact: Vec<_> = (0..121).filter(|offset| !(lost.from.0..lost.to.0).contains(offset)).collect();
+    check_reads(&log, &intact, "torn");
+}
+
+#[test]
+fn what_is_torn_up_to_the_end_of_the_log_is_cut_over_several_segments() {
+    let (partition, segments) = unsynced();
+    let torn = &segments[1];
+    let len = std::fs::metadata(torn).unwrap().len();
+    OpenOptions::new().write(true).open(torn).unwrap().set_len(len - 1).unwrap();
+    for later in &segments[2..] {
+        std::fs::write(later, [0; 300]).unwrap();
+    }
     let (log, recovery) = partition.reopen();
     assert!(log.log_end() < Offset(base(&segments[2])));
-    assert_eq!(recovery.cut.len(), segments.len() - 1);
+    assert_eq!((recovery.cut.len(), recovery.damage.len()), (segments.len() - 1, 0));
     let kept: Vec<u8> = recovery.cut[1..].iter().flat_map(|c| std::fs::read(&c.kept_at).unwrap()).collect();
-    assert_eq!(kept, later);
+    assert_eq!(kept, vec![0; 300 * (segments.len() - 2)]);
     assert_eq!(log.segment_count(), 2);
     let end = log.log_end();
     assert_eq!(append(&log, batch(0, 1)).base_offset, end);
@@ -231,21 +321,32 @@ fn what_follows_a_torn_segment_is_cut_and_kept() {
 }
 
 #[test]
-fn a_segment_that_vanished_ends_an_unsynced_log_and_breaks_a_synced_one() {
+fn a_segment_that_vanished_leaves_the_others_readable() {
     let (partition, segments) = unsynced();
     let left = partition.root.path().join("left");
     copy(&partition.dir(), &left);
-    std::fs::remove_file(&segments[1]).unwrap();
-    let (log, recovery) = partition.reopen();
-    assert_eq!((log.log_end(), recovery.cut.len()), (Offset(base(&segments[1])), segments.len() - 2));
-    drop(log);
-
-    copy(&left, &partition.dir());
-    partition.reopen().0.close().unwrap();
-    std::fs::remove_file(&segments[1]).unwrap();
-    match PartitionLog::open(&partition.dir(), partition.config) {
-        Err(StorageError::Corrupt { path, .. }) => assert_eq!(path, segments[2]),
-        other => panic!("{other:?}"),
+    for synced in [false, true] {
+        for gone in 0..segments.len() {
+            copy(&left, &partition.dir());
+            if synced {
+                partition.reopen().0.close().unwrap();
+            }
+            std::fs::remove_file(&segments[gone]).unwrap();
+            let (log, recovery) = partition.reopen();
+            let from = base(&segments[gone]);
+            let to = segments.get(gone + 1).map_or(120, |next| base(next));
+            let what = format!("segment {gone} gone, synced: {synced}");
+            if gone + 1 == segments.len() && !synced {
+                // Nothing says that there ever was more.
+                assert_eq!((log.log_end(), recovery.damage.len()), (Offset(from), 0), "{what}");
+                continue;
+            }
+            let lost = &recovery.damage[0];
+            assert_eq!((lost.from, lost.to, recovery.cut.len()), (Offset(from), Offset(to), 0), "{what}");
+            assert_eq!(append(&log, batch(0, 1)).base_offset, Offset(120), "{what}");
+            let intact: Vec<_> = (0..121).filter(|offset| !(from..to).contains(offset)).collect();
+            check_reads(&log, &intact, &what);
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use logmill_protocol::{ControlKind, LeaderEpoch, Offset, Timestamp};
 
 use super::{Partition, append, copy, files, small};
 use crate::conformance::{LEADER, batch, end, idempotent, offsets, transactional};
-use crate::{AbortedTxn, OpenTxn, PartitionLog, StorageError};
+use crate::{AbortedTxn, OpenTxn, PartitionLog};
 
 /// Everything that can be asked of a log.
 #[derive(Debug, PartialEq)]
@@ -137,9 +137,11 @@ fn leader_epochs_are_rebuilt() {
     copy(&left, &partition.dir());
     std::fs::remove_file(&path).unwrap();
     assert_eq!(ask(&partition.reopen().0), answers);
+    // A flipped bit looks like another version: the batches say all that it held, and the file is kept.
+    copy(&left, &partition.dir());
     std::fs::write(&path, "1\n0\n").unwrap();
-    let newer = PartitionLog::open(&partition.dir(), partition.config);
-    assert!(matches!(newer, Err(StorageError::UnknownFormat { found: 1, .. })), "{newer:?}");
+    assert_eq!(ask(&partition.reopen().0), answers);
+    assert_eq!(std::fs::read(partition.dir().join("leader-epoch-checkpoint.damaged-1")).unwrap(), b"1\n0\n");
 }
 
 #[test]
@@ -163,47 +165,82 @@ fn everything_is_rebuilt_from_the_segments_alone() {
 }
 
 #[test]
-fn a_damaged_recovery_point_is_reported() {
-    let (partition, left, _) = scene();
+fn offset_checkpoints_that_are_damaged_are_made_again() {
+    let (partition, left, answers) = scene();
     for name in ["recovery-point-offset-checkpoint", "log-start-offset-checkpoint"] {
-        for text in ["", "0\n", "0\n1\nx\n", "0\n1\nt 0 -1\n", "0\n1\nt 0 999999\n"] {
+        for text in ["", "0\n", "0\n1\nx\n", "0\n1\nt 0 -1\n", "1\n1\nt 0 3\n", "0\n1\nt 0 3\ncrc32c 00000000\n"] {
             copy(&left, &partition.dir());
             std::fs::write(partition.dir().join(name), text).unwrap();
-            let opened = PartitionLog::open(&partition.dir(), partition.config);
-            assert!(matches!(opened, Err(StorageError::Corrupt { .. })), "{name} {text:?} gave {opened:?}");
+            let (log, recovery) = partition.reopen();
+            assert_eq!(ask(&log), answers, "{name} {text:?}");
+            assert_eq!((recovery.rebuilt.len(), recovery.damage.len()), (1, 0), "{name} {text:?}: {recovery:?}");
+            let kept = std::fs::read(partition.dir().join(format!("{name}.damaged-1"))).unwrap();
+            assert_eq!(kept, text.as_bytes());
+            log.close().unwrap();
+            drop(log);
+            assert!(partition.reopen().1.clean, "{name} {text:?}");
+        }
+        // Without a CRC, as earlier versions wrote it, a wrong number does not make the log jump.
+        copy(&left, &partition.dir());
+        std::fs::write(partition.dir().join(name), "0\n1\nt 0 999999\n").unwrap();
+        assert_eq!(ask(&partition.reopen().0), answers, "{name}");
+    }
+}
+
+#[test]
+fn what_is_no_file_is_set_aside() {
+    let (partition, left, answers) = scene();
+    let names: Vec<_> = files(&left, "").iter().map(|p| p.file_name().unwrap().to_str().unwrap().to_owned()).collect();
+    for name in names.iter().filter(|name| !name.ends_with(".log")) {
+        for is_loop in [false, true] {
+            copy(&left, &partition.dir());
+            let path = partition.dir().join(name);
+            std::fs::remove_file(&path).unwrap();
+            match is_loop {
+                true => std::os::unix::fs::symlink(name, &path).unwrap(),
+                false => std::fs::create_dir(&path).unwrap(),
+            }
+            let (log, recovery) = partition.reopen();
+            assert_eq!(ask(&log), answers, "{name}");
+            assert!(recovery.damage.is_empty(), "{name} {recovery:?}");
+            log.append(&mut batch(900, 1), LeaderEpoch(3), Timestamp(0)).unwrap();
+            log.close().unwrap();
+            drop(log);
+            assert!(partition.reopen().1.clean, "{name}");
         }
     }
 }
 
 #[test]
-fn damage_in_a_closed_segment_is_reported_by_whoever_meets_it() {
+fn damage_in_a_closed_segment_is_set_aside_by_whoever_meets_it() {
     let (partition, left, _) = scene();
-    copy(&left, &partition.dir());
-    let segment = &files(&partition.dir(), ".log")[1];
-    let mut bytes = std::fs::read(segment).unwrap();
-    bytes[16] = 9;
-    std::fs::write(segment, &bytes).unwrap();
-    let position = |e: StorageError| match e {
-        StorageError::Corrupt { path, position, .. } => {
-            assert_eq!(&path, segment);
-            position
-        }
-        other => panic!("{other:?}"),
-    };
-    match PartitionLog::open(&partition.dir(), partition.config) {
-        Err(error) => assert_eq!(position(error), 0),
-        Ok((log, _)) => {
-            let base = Offset(segment.file_stem().unwrap().to_str().unwrap().parse().unwrap());
-            assert_eq!(position(log.read(base, 100, log.log_end()).unwrap_err()), 0);
-            assert_eq!(position(log.verify().unwrap_err()), 0);
-        }
+    let segment = files(&left, ".log")[1].file_name().unwrap().to_owned();
+    let good = std::fs::read(left.join(&segment)).unwrap();
+    let base: i64 = segment.to_str().unwrap()[..20].parse().unwrap();
+    // The magic, whose value is known; a record, which only the CRC tells.
+    for (at, value, is_lost) in [(16, 9, false), (good.len() - 1, good[good.len() - 1] ^ 1, true), (8, 0x70, false)] {
+        copy(&left, &partition.dir());
+        let mut bytes = good.clone();
+        bytes[at] = value;
+        std::fs::write(partition.dir().join(&segment), &bytes).unwrap();
+        let (log, recovery) = partition.reopen();
+        let before = read_intact(&log);
+        assert_eq!(before.contains(&base), recovery.damage.is_empty() || !is_lost, "{at}: {before:?}");
+        let found = log.find_damage().unwrap();
+        let all: Vec<_> = recovery.damage.iter().chain(&found).collect();
+        assert!(all.iter().all(|damage| damage.is_mended() != is_lost), "{at}: {all:?}");
+        assert_eq!(log.damage().len(), usize::from(is_lost), "{at}");
+        log.verify().unwrap();
+        let lost = log.damage().first().map_or(0, |d| d.to.0 - d.from.0);
+        assert_eq!(read_intact(&log).len() as i64, log.log_end().0 - lost, "{at}");
+        assert_eq!(log.find_damage().unwrap(), [], "{at}");
     }
-    bytes[16] = 2;
-    let last = bytes.len() - 1;
-    bytes[last] ^= 1;
-    std::fs::write(segment, &bytes).unwrap();
-    let (log, _) = partition.reopen();
-    assert!(position(log.verify().unwrap_err()) > 0, "a flipped bit in a record is found by its CRC");
+}
+
+/// The offsets that can be read.
+fn read_intact(log: &PartitionLog) -> Vec<i64> {
+    let all = (log.log_start().0..log.log_end().0).map(Offset);
+    all.filter(|offset| log.read(*offset, 1, log.log_end()).is_ok()).map(|offset| offset.0).collect()
 }
 
 #[test]
