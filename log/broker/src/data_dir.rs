@@ -21,7 +21,7 @@ use crate::metadata::TopicId;
 /// The format this version writes, and the newest it reads.
 const FORMAT: u32 = 1;
 /// Longest part of a file name that a topic's name may take, so that its id fits behind it.
-const MAX_NAME_IN_DIR: usize = 200;
+pub(crate) const MAX_NAME_IN_DIR: usize = 200;
 
 /// An open data dir. The lock is released when the last clone of its `Arc` is dropped.
 #[derive(Debug)]
@@ -38,7 +38,19 @@ struct Meta {
     /// Which cluster's data this is; data dirs made before there was such an id get one when they are opened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cluster_id: Option<String>,
+    /// Of the fields above, so that a flipped bit is not taken for another format or cluster. Older versions wrote none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    crc32c: Option<u32>,
 }
+
+impl Meta {
+    fn crc(&self) -> u32 {
+        let Self { format, written_by, cluster_id, .. } = self;
+        crc_fast::crc32_iscsi(format!("{format} {written_by} {}", cluster_id.as_deref().unwrap_or_default()).as_bytes())
+    }
+}
+
+const META: &str = "meta.json";
 
 impl DataDir {
     /// Makes the data dir if it is missing, locks it, and checks its format. `holder` says who we are.
@@ -47,10 +59,13 @@ impl DataDir {
         let lock = lock(path, holder)?;
         let mut dir = Self { path: path.to_owned(), cluster_id: String::new(), _lock: lock };
         for folder in [dir.topics(), dir.metadata()] {
+            if !folder.is_dir() && folder.symlink_metadata().is_ok() {
+                set_aside(&folder, "it is no folder")?;
+            }
             fs::create_dir_all(&folder).map_err(|e| BrokerError::io(format!("create {}", folder.display()), e))?;
         }
         let meta = match dir.read_meta()? {
-            Some(meta) if meta.cluster_id.is_some() => meta,
+            Some(meta) if meta.cluster_id.is_some() && meta.crc32c.is_some() && dir.has_copy() => meta,
             found => dir.write_meta(found)?,
         };
         dir.cluster_id = meta.cluster_id.unwrap_or_default();
@@ -95,49 +110,74 @@ impl DataDir {
         }
     }
 
-    /// What the data dir says of itself, if it is not new.
+    /// What the data dir says of itself, if it is not new. Of the file and its copy, one that is sound is enough.
     fn read_meta(&self) -> Result<Option<Meta>> {
-        let path = self.path.join("meta.json");
-        match fs::read(&path) {
-            Ok(bytes) => {
-                let meta: Meta = serde_json::from_slice(&bytes)
-                    .map_err(|error| BrokerError::corrupt(format!("{} is damaged", path.display()), error))?;
-                if meta.format <= FORMAT {
-                    return Ok(Some(meta));
-                }
-                let written_by = meta.written_by;
-                Err(BrokerError::NewerFormat {
-                    path: self.path.clone(),
-                    found: meta.format,
-                    supported: FORMAT,
-                    written_by,
-                })
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => self.check_empty().map(|()| None),
-            Err(error) => Err(BrokerError::io(format!("read {}", path.display()), error)),
+        for path in self.meta_files() {
+            let reason = match fs::read(&path) {
+                Ok(bytes) => match serde_json::from_slice::<Meta>(&bytes) {
+                    Ok(meta) if meta.crc32c.is_some_and(|crc| crc != meta.crc()) => {
+                        "it does not match its CRC".to_owned()
+                    }
+                    Ok(meta) if meta.format <= FORMAT => return Ok(Some(meta)),
+                    Ok(meta) => return Err(self.newer(meta)),
+                    Err(error) => error.to_string(),
+                },
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(error) if path.is_file() => return Err(BrokerError::io(format!("read {}", path.display()), error)),
+                Err(error) => error.to_string(),
+            };
+            set_aside(&path, &reason)?;
         }
+        if self.holds_data()? {
+            tracing::error!(
+                data_dir = %self.path.display(),
+                "what says which cluster this data is of is missing; the data dir gets a new cluster id"
+            );
+        }
+        Ok(None)
     }
 
-    /// A data dir that has topics but no format is a damaged one, not a new one.
-    fn check_empty(&self) -> Result<()> {
+    fn newer(&self, meta: Meta) -> BrokerError {
+        let (found, written_by) = (meta.format, meta.written_by);
+        BrokerError::NewerFormat { path: self.path.clone(), found, supported: FORMAT, written_by }
+    }
+
+    /// The file, and its copy.
+    fn meta_files(&self) -> [PathBuf; 2] {
+        [self.path.join(META), self.metadata().join(META)]
+    }
+
+    fn has_copy(&self) -> bool {
+        self.meta_files().iter().all(|path| path.is_file())
+    }
+
+    /// Whether there is anything but empty folders.
+    fn holds_data(&self) -> Result<bool> {
         for folder in [self.topics(), self.metadata()] {
             let mut entries =
                 fs::read_dir(&folder).map_err(|e| BrokerError::io(format!("list {}", folder.display()), e))?;
             if entries.next().is_some() {
-                let context = format!("{} is no sound data dir", self.path.display());
-                return Err(BrokerError::corrupt(context, "it holds topics, but its meta.json is missing"));
+                return Ok(true);
             }
         }
-        Ok(())
+        Ok(false)
     }
 
-    /// Notes format and cluster id. The sync covers the folders, too.
+    /// Notes format and cluster id, twice. The sync covers the folders, too.
     fn write_meta(&self, found: Option<Meta>) -> Result<Meta> {
-        let new = || Meta { format: FORMAT, written_by: env!("CARGO_PKG_VERSION").to_owned(), cluster_id: None };
-        let meta = Meta { cluster_id: Some(new_cluster_id()), ..found.unwrap_or_else(new) };
+        let new = || Meta {
+            format: FORMAT,
+            written_by: env!("CARGO_PKG_VERSION").to_owned(),
+            cluster_id: None,
+            crc32c: None,
+        };
+        let mut meta = found.unwrap_or_else(new);
+        meta.cluster_id.get_or_insert_with(new_cluster_id);
+        meta.crc32c = Some(meta.crc());
         let json = serde_json::to_vec_pretty(&meta)
             .map_err(|error| BrokerError::corrupt("meta.json cannot be encoded", error))?;
-        write_durably(&self.path, "meta.json", &json)?;
+        write_durably(&self.metadata(), META, &json)?;
+        write_durably(&self.path, META, &json)?;
         Ok(meta)
     }
 }
@@ -156,8 +196,15 @@ fn new_cluster_id() -> String {
 fn lock(path: &Path, holder: &str) -> Result<File> {
     let lock_path = path.join("lock");
     let io = |error| BrokerError::io(format!("lock {}", lock_path.display()), error);
-    let options = File::options().read(true).write(true).create(true).truncate(false).open(&lock_path);
-    let mut file = options.map_err(io)?;
+    let open = || File::options().read(true).write(true).create(true).truncate(false).open(&lock_path);
+    let mut file = match open() {
+        // A lock file cannot be anything else: nobody holds this.
+        Err(_) if lock_path.symlink_metadata().is_ok() && !lock_path.is_file() => {
+            set_aside(&lock_path, "it is no file")?;
+            open().map_err(io)?
+        }
+        opened => opened.map_err(io)?,
+    };
     if let Err(error) = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
         if error != rustix::io::Errno::WOULDBLOCK {
             return Err(io(error.into()));
@@ -171,7 +218,11 @@ fn lock(path: &Path, holder: &str) -> Result<File> {
         };
         return Err(BrokerError::DataDirLocked { path: path.to_owned(), holder });
     }
-    file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(holder.as_bytes())).map_err(io)?;
+    let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(holder.as_bytes()));
+    if let Err(error) = written {
+        // That it is held is enough; a full disk must not keep what is on it from being served.
+        tracing::warn!(lock = %lock_path.display(), %error, "cannot note who holds the lock");
+    }
     Ok(file)
 }
 
@@ -193,6 +244,27 @@ pub(crate) fn write_durably(dir: &Path, name: &str, content: &[u8]) -> Result<()
     };
     write().map_err(|error| BrokerError::io(format!("write {}", path.display()), error))?;
     sync_dir(dir)
+}
+
+/// Where what makes no sense at `path` is kept: the first free name.
+pub(crate) fn damaged(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut number = 1;
+    loop {
+        let kept_at = path.with_file_name(format!("{name}.damaged-{number}"));
+        if kept_at.symlink_metadata().is_err() {
+            return kept_at;
+        }
+        number += 1;
+    }
+}
+
+/// Moves what makes no sense at `path` out of the way, where it is kept.
+pub(crate) fn set_aside(path: &Path, reason: &str) -> Result<()> {
+    let kept_at = damaged(path);
+    fs::rename(path, &kept_at).map_err(|e| BrokerError::io(format!("rename {}", path.display()), e))?;
+    tracing::error!(file = %path.display(), kept_at = %kept_at.display(), reason, "damaged, set aside");
+    Ok(())
 }
 
 /// Makes the names in a folder durable.
@@ -253,14 +325,37 @@ mod tests {
     }
 
     #[test]
-    fn topics_without_a_format_are_not_taken_for_a_fresh_start() {
+    fn a_data_dir_says_twice_what_it_is() {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::open(dir.path(), "x").unwrap();
         fs::create_dir(data.topic("t", &TopicId::random())).unwrap();
+        let (id, files) = (data.cluster_id().to_owned(), data.meta_files());
         drop(data);
-        fs::remove_file(dir.path().join("meta.json")).unwrap();
-        let error = DataDir::open(dir.path(), "x").unwrap_err();
-        assert!(error.to_string().ends_with("is no sound data dir"), "{error}");
+        let good = fs::read(&files[0]).unwrap();
+        for file in &files {
+            for len in 0..good.len() {
+                fs::write(file, &good[..len]).unwrap();
+                assert_eq!(DataDir::open(dir.path(), "x").unwrap().cluster_id(), id, "cut to {len}");
+            }
+            for at in 0..good.len() {
+                let mut flipped = good.clone();
+                flipped[at] ^= 1;
+                fs::write(file, &flipped).unwrap();
+                assert_eq!(DataDir::open(dir.path(), "x").unwrap().cluster_id(), id, "a bit at {at}");
+                fs::write(file, &good).unwrap();
+            }
+            fs::remove_file(file).unwrap();
+            assert_eq!(DataDir::open(dir.path(), "x").unwrap().cluster_id(), id);
+            assert_eq!(fs::read(file).unwrap(), good, "what is missing is written again");
+        }
+    }
+
+    #[test]
+    fn what_is_no_lock_file_is_set_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("lock")).unwrap();
+        drop(DataDir::open(dir.path(), "x").unwrap());
+        assert!(dir.path().join("lock.damaged-1").is_dir());
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! What the broker refused or failed to do, one variant for each thing a caller can do about it.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use logmill_protocol::{BatchError, Offset};
 use logmill_storage::StorageError;
 
-use crate::types::TopicPartition;
+use crate::types::{OfflinePartition, TopicPartition};
 
 /// Any error, as a source.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -117,6 +118,20 @@ pub enum BrokerError {
     /// The disk is full. What was acknowledged is kept, and writing goes on when there is room.
     #[error("no space left for the log: {0}")]
     DiskFull(String),
+    /// The partition cannot be served, while everything else is.
+    #[error(
+        "partition {} is offline: {}; once {} is restored, restart, or have `logmill topic repair {}` begin it anew",
+        .0.partition, .0.reason, .0.path.display(), .0.partition.topic
+    )]
+    Offline(Arc<OfflinePartition>),
+    /// The records at the offset were damaged; those before and behind them can be read.
+    #[error("{partition}: {reason}; restore it from a backup, or have `logmill topic repair {}` let readers pass over them", partition.topic)]
+    Lost {
+        /// The partition.
+        partition: TopicPartition,
+        /// Which records, and where the damage is.
+        reason: String,
+    },
     /// A file is damaged, or the disk failed.
     #[error("{context}")]
     Storage {
@@ -178,6 +193,9 @@ impl BrokerError {
                 Self::out_of_range(partition, requested, log_start, log_end)
             }
             StorageError::Closed { .. } => Self::Closed,
+            StorageError::Lost { .. } | StorageError::Corrupt { .. } => {
+                Self::Lost { partition: partition.clone(), reason: error.to_string() }
+            }
             StorageError::InvalidBatch(error) => Self::batch(partition, &error),
             StorageError::ProducerFenced { producer_id, .. } => Self::Fenced(format!("producer id {producer_id}")),
             StorageError::InvalidTimestamp { .. } => Self::refused(Refusal::InvalidTimestamp, partition, error),

@@ -7,9 +7,13 @@ use logmill_protocol::{
     BatchBuilder, BatchLimits, BatchOptions, BatchView, ControlKind, Offset, ProducerId, Timestamp, batches,
 };
 
+use logmill_storage::StorageError;
+
 use crate::batches::Stamp;
 use crate::error::{BrokerError, Result};
+use crate::offline::Slot;
 use crate::partition::Partition;
+use crate::types::{OfflinePartition, TopicPartition};
 
 /// Bytes read at once during replay.
 const READ_BYTES: usize = 1 << 20;
@@ -22,12 +26,12 @@ const DEAD_PER_LIVE: i64 = 4;
 
 /// The partition that holds the records of a group or transactional id, as Kafka chooses it:
 /// `abs(String.hashCode()) % partitions`.
-pub(crate) fn partition_of<'a>(id: &str, partitions: &'a [Arc<Partition>]) -> Result<&'a Arc<Partition>> {
+pub(crate) fn partition_of<'a>(id: &str, partitions: &'a [Slot]) -> Result<&'a Arc<Partition>> {
     let hash = id.encode_utf16().fold(0i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
     // Kafka's abs: that of the smallest number is 0.
     let hash = hash.checked_abs().unwrap_or(0) as usize;
     let index = hash.checked_rem(partitions.len()).unwrap_or(0);
-    partitions.get(index).ok_or(BrokerError::Closed)
+    partitions.get(index).ok_or(BrokerError::Closed)?.get()
 }
 
 /// A record to be written: key, and value or tombstone.
@@ -68,16 +72,25 @@ pub(crate) enum Entry<'a> {
     Marker { producer: ProducerId, commit: bool },
 }
 
-/// Reads the partition from its start to its end.
-pub(crate) fn replay<E>(partition: &Partition, mut apply: impl FnMut(Entry<'_>) -> Result<(), E>) -> Result<()>
+/// Reads the partition from its start to its end, passing over what is lost. Every batch is verified first: what a flipped bit
+/// made of a record must not be taken for true.
+fn replay<E>(partition: &Partition, mut apply: impl FnMut(Entry<'_>) -> Result<(), E>) -> Result<()>
 where
     E: std::error::Error + Send + Sync + 'static,
 {
     let log = partition.log();
+    partition.stored(log.find_damage())?;
     let mut scratch = Vec::new();
     let mut next = log.log_start();
     while next < log.log_end() {
-        let read = partition.stored(log.read(next, READ_BYTES, log.log_end()))?;
+        let read = match log.read(next, READ_BYTES, log.log_end()) {
+            Err(StorageError::Lost { from, to, .. }) => {
+                tracing::error!(partition = %partition.name(), %from, %to, "what these records said is lost, going on without");
+                next = to;
+                continue;
+            }
+            read => partition.stored(read)?,
+        };
         for batch in batches(&read.bytes) {
             let batch = batch.map_err(|error| BrokerError::batch(partition.name(), &error))?;
             replay_batch(partition, &batch, next, &mut scratch, &mut apply)?;
@@ -89,6 +102,27 @@ where
         next = read.next_offset;
     }
     Ok(())
+}
+
+/// Replays the partitions that are open. One that cannot be read or understood is taken offline, and returned: half of what it
+/// says is not what it says.
+pub(crate) fn replay_all<E>(
+    partitions: &mut [Slot],
+    take_offline: impl Fn(&TopicPartition, &BrokerError) -> Option<Slot>,
+    mut apply: impl FnMut(Entry<'_>) -> Result<(), E>,
+) -> Vec<Arc<OfflinePartition>>
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    let mut failed = Vec::new();
+    for slot in partitions {
+        let Slot::Online(partition) = slot else { continue };
+        let Err(error) = replay(partition, &mut apply) else { continue };
+        let Some(Slot::Offline(offline)) = take_offline(partition.name(), &error) else { continue };
+        *slot = Slot::Offline(Arc::clone(&offline));
+        failed.push(offline);
+    }
+    failed
 }
 
 fn replay_batch<E>(

@@ -57,6 +57,7 @@ mod in_place;
 mod internal;
 pub mod metadata;
 mod names;
+mod offline;
 mod open_files;
 mod partition;
 pub mod server;
@@ -71,9 +72,11 @@ pub use broker::{Broker, BrokerConfig, StartReport};
 pub use clock::{Clock, ManualClock, Now, SystemClock};
 pub use error::{BoxError, BrokerError, Refusal, Result};
 pub use groups::GroupConfig;
+pub use logmill_storage::Damage;
 pub use names::{OFFSETS_TOPIC, TRANSACTIONS_TOPIC, is_internal};
 pub use topic_config::{Flush, TopicConfig, topic_config_table};
+pub use topics::Repair;
 pub use types::{
-    ConfigChange, FetchRequest, Fetched, GroupInfo, Isolation, Membership, NewTopic, OffsetAt, ProducerSession,
-    TopicInfo, TopicPartition,
+    ConfigChange, DamagedPartition, FetchRequest, Fetched, GroupInfo, Isolation, Membership, NewTopic,
+    OfflinePartition, OffsetAt, ProducerSession, TopicInfo, TopicPartition,
 };

@@ -53,6 +53,26 @@ pub struct TopicInfo {
     pub configs: Vec<(String, String)>,
 }
 
+/// A partition that cannot be served, while everything else is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OfflinePartition {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// Its folder.
+    pub path: std::path::PathBuf,
+    /// What keeps it from being served.
+    pub reason: String,
+}
+
+/// Records of a partition that are lost, or a batch whose header was restored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DamagedPartition {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// What is lost, and where.
+    pub damage: logmill_storage::Damage,
+}
+
 /// A change of one topic config.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConfigChange {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use logmill_broker::{
     Broker, BrokerConfig, BrokerError, ConfigChange, FetchRequest, Isolation, ManualClock, OFFSETS_TOPIC, OffsetAt,
-    Refusal,
+    Refusal, Repair,
 };
 use logmill_protocol::{BatchBuilder, BatchOptions, Compression, Offset, Timestamp, TimestampType, batches};
 use support::{batch, batch_at, committed, open, topic, tp, uncommitted};
@@ -158,15 +158,98 @@ async fn a_deleted_topic_is_gone_with_its_offsets_and_its_name_is_free() {
 }
 
 #[tokio::test]
-async fn a_lost_partition_is_an_error_and_not_a_fresh_start() {
+async fn a_lost_partition_is_offline_and_not_a_fresh_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let (broker, _) = open(dir.path()).await;
+    broker.create_topic(topic("t", 2, &[])).await.unwrap();
+    broker.produce(&tp("t", 0), batch(&["lost"])).await.unwrap();
+    broker.produce(&tp("t", 1), batch(&["kept"])).await.unwrap();
+    broker.commit_offsets("g", &[(tp("t", 0), Offset(7))]).await.unwrap();
+    let id = broker.topic("t").await.unwrap().unwrap().id;
+    drop(broker);
+    let path = dir.path().join(format!("topics/t-{id}/0"));
+    std::fs::remove_dir_all(&path).unwrap();
+    for _ in 0..2 {
+        let (broker, report) = open(dir.path()).await;
+        assert_eq!(report.offline.len(), 1);
+        let expected = format!(
+            "partition t-0 is offline: partition t-0 is lost: its folder {path} is missing; once {path} is restored, \
+             restart, or have `logmill topic repair t` begin it anew",
+            path = path.display()
+        );
+        let errors = [
+            broker.produce(&tp("t", 0), batch(&["x"])).await.unwrap_err(),
+            broker.offset(&tp("t", 0), OffsetAt::Earliest).await.unwrap_err(),
+        ];
+        errors.iter().for_each(|error| assert_eq!(error.to_string(), expected));
+        assert_eq!(support::read(&broker, &tp("t", 1), Isolation::ReadCommitted).await, ["kept"]);
+        broker.expire().await.unwrap();
+        assert_eq!(broker.offline_partitions().await.unwrap(), report.offline, "it does not come back by itself");
+    }
+    let (broker, _) = open(dir.path()).await;
+    let repairs = broker.repair_topic("t").await.unwrap();
+    assert_eq!(repairs, [(tp("t", 0), Repair::BegunAnew(Offset(7))), (tp("t", 1), Repair::Sound)]);
+    assert_eq!(broker.produce(&tp("t", 0), batch(&["new"])).await.unwrap(), Offset(7), "no offset is used again");
+    broker.close().await.unwrap();
+    drop(broker);
+    let (broker, report) = open(dir.path()).await;
+    assert_eq!((report.offline.len(), report.damage.len()), (0, 0));
+    broker.delete_topic("t").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_topic_with_an_offline_partition_can_be_deleted_and_changed() {
     let dir = tempfile::tempdir().unwrap();
     let (broker, _) = open(dir.path()).await;
     broker.create_topic(topic("t", 1, &[])).await.unwrap();
     let id = broker.topic("t").await.unwrap().unwrap().id;
     drop(broker);
-    std::fs::remove_dir_all(dir.path().join(format!("topics/t-{id}/0"))).unwrap();
-    let error = Broker::open(BrokerConfig::new(dir.path())).await.err().unwrap();
-    assert_eq!(error.to_string(), "partition t-0 is lost");
+    std::fs::remove_dir_all(dir.path().join(format!("topics/t-{id}"))).unwrap();
+    let (broker, _) = open(dir.path()).await;
+    broker.alter_configs("t", &[logmill_broker::ConfigChange::Set("retention.ms".into(), "1".into())]).await.unwrap();
+    broker.create_partitions("t", 2).await.unwrap();
+    broker.produce(&tp("t", 1), batch(&["x"])).await.unwrap();
+    assert!(broker.produce(&tp("t", 0), batch(&["x"])).await.is_err());
+    broker.delete_topic("t").await.unwrap();
+    assert!(broker.topic("t").await.unwrap().is_none());
+    broker.create_topic(topic("t", 1, &[])).await.unwrap();
+    broker.produce(&tp("t", 0), batch(&["x"])).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_partition_that_could_not_be_opened_comes_back_by_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let (broker, _) = open(dir.path()).await;
+    broker.create_topic(topic("t", 1, &[])).await.unwrap();
+    broker.produce(&tp("t", 0), batch(&["kept"])).await.unwrap();
+    let path = dir.path().join(format!("topics/t-{}/0", broker.topic("t").await.unwrap().unwrap().id));
+    broker.close().await.unwrap();
+    drop(broker);
+    let away = path.with_file_name("away");
+    std::fs::rename(&path, &away).unwrap();
+    let (broker, report) = open(dir.path()).await;
+    assert_eq!(report.offline[0].path, path);
+    std::fs::rename(&away, &path).unwrap();
+    broker.expire().await.unwrap();
+    assert_eq!(support::read(&broker, &tp("t", 0), Isolation::ReadCommitted).await, ["kept"]);
+}
+
+#[tokio::test]
+async fn topics_that_the_metadata_lost_are_served_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (broker, _) = open(dir.path()).await;
+    broker.create_topic(topic("t", 2, &[("retention.ms", "5")])).await.unwrap();
+    broker.produce(&tp("t", 1), batch(&["kept"])).await.unwrap();
+    let first_id = broker.init_producer("id", 60_000).await.unwrap().id;
+    broker.close().await.unwrap();
+    drop(broker);
+    std::fs::remove_dir_all(dir.path().join("metadata")).unwrap();
+    let (broker, _) = open(dir.path()).await;
+    let info = broker.topic("t").await.unwrap().unwrap();
+    assert_eq!((info.partitions, info.configs), (2, vec![("retention.ms".to_owned(), "-1".to_owned())]));
+    assert_eq!(support::read(&broker, &tp("t", 1), Isolation::ReadCommitted).await, ["kept"]);
+    assert!(broker.topics().await.unwrap().iter().all(|topic| topic.internal == topic.name.starts_with("__")));
+    assert_ne!(broker.init_producer("other", 60_000).await.unwrap().id, first_id);
 }
 
 #[tokio::test]

@@ -50,9 +50,9 @@ impl Broker {
     pub async fn expire(&self) -> Result<()> {
         let _call = self.inner.enter()?;
         let (topics, now) = (Arc::clone(&self.inner.topics), self.inner.now());
-        blocking::run(move || topics.open_missing(now)).await?;
+        let opened = blocking::run(move || topics.open_missing(now)).await;
         self.inner.groups.expire(Now::of(&*self.inner.config.clock));
-        self.inner.transactions.tick().await
+        self.inner.transactions.tick().await.and(opened)
     }
 
     /// Applies retention to every partition and trims internal topics now. The broker does so by itself from time to

@@ -19,6 +19,7 @@ use logmill_storage::Flusher;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+pub(crate) use open::internal_configs;
 pub use open::{BrokerConfig, StartReport};
 pub(crate) use producing::{Acknowledged, Acks, Producing};
 pub(crate) use records::internal;
@@ -26,9 +27,9 @@ pub(crate) use records::internal;
 use crate::blocking;
 use crate::error::{BrokerError, Result};
 use crate::groups::GroupService;
-use crate::topics::{Alteration, OpenTopic, Topics};
+use crate::topics::{Alteration, OpenTopic, Repair, Topics};
 use crate::transactions::TransactionService;
-use crate::types::{ConfigChange, NewTopic, TopicInfo};
+use crate::types::{ConfigChange, DamagedPartition, NewTopic, OfflinePartition, TopicInfo, TopicPartition};
 
 /// An open broker. Clones are handles to the same one.
 ///
@@ -190,6 +191,36 @@ impl Broker {
                 groups.forget_topic(&topic, now)
             })
             .await
+    }
+
+    /// Verifies every record batch of a topic, and gives up what is lost: readers pass over damaged records, and a partition
+    /// whose folder is gone begins anew behind what groups have committed of it. Says what was done with each partition.
+    ///
+    /// # Errors
+    /// `UnknownTopic`; `Storage`, `DiskFull` if a partition still cannot be opened.
+    pub async fn repair_topic(&self, topic: &str) -> Result<Vec<(TopicPartition, Repair)>> {
+        let _call = self.inner.enter()?;
+        let (topic, groups) = (topic.to_owned(), Arc::clone(&self.inner.groups));
+        let repair = move |topics: &Topics, _| topics.repair(&topic, |place| groups.read(|all| all.furthest(place)));
+        self.inner.change_topics(repair).await
+    }
+
+    /// The partitions that cannot be served.
+    ///
+    /// # Errors
+    /// `Closed`.
+    pub async fn offline_partitions(&self) -> Result<Vec<Arc<OfflinePartition>>> {
+        let _call = self.inner.enter()?;
+        Ok(self.inner.topics.offline())
+    }
+
+    /// The damage that is known of.
+    ///
+    /// # Errors
+    /// `Closed`.
+    pub async fn damaged_partitions(&self) -> Result<Vec<DamagedPartition>> {
+        let _call = self.inner.enter()?;
+        Ok(self.inner.topics.damage())
     }
 
     /// Refuses new calls, wakes those that wait for records, lets the others end, and closes every log.

@@ -16,7 +16,7 @@ use crate::groups::{GroupConfig, GroupService};
 use crate::names::{OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
 use crate::topics::{Opened, Topics};
 use crate::transactions::TransactionService;
-use crate::types::NewTopic;
+use crate::types::{DamagedPartition, NewTopic, OfflinePartition};
 
 /// How a broker is set up.
 #[derive(Clone)]
@@ -66,6 +66,10 @@ pub struct StartReport {
     pub unclean_logs: usize,
     /// Torn tails that were cut off. Nothing acknowledged as durable was in them.
     pub cut: Vec<CutTail>,
+    /// Partitions with records that are lost, or with batches whose headers were damaged and are restored.
+    pub damage: Vec<DamagedPartition>,
+    /// Partitions that cannot be served.
+    pub offline: Vec<Arc<OfflinePartition>>,
     /// Transactions that had been decided and were ended accordingly.
     pub transactions_completed: usize,
     /// Parts of transactions that the coordinator did not know any more and aborted.
@@ -85,19 +89,23 @@ impl Broker {
     /// Opens the data dir, making it if it is missing, and recovers what a crash left. Must be called within a tokio
     /// runtime, whose timers do the maintenance from then on.
     ///
+    /// What is damaged does not keep the rest from being served: the report says what it is.
+    ///
     /// # Errors
-    /// `DataDirLocked` while another process has it open, `NewerFormat` if a newer version wrote it, `DiskFull`, and
-    /// `Storage` for damage that recovery must not hide.
+    /// `DataDirLocked` while another process has it open, `NewerFormat` if a newer version wrote it; `DiskFull` and
+    /// `Storage` if the metadata cannot be read or written.
     pub async fn open(config: BrokerConfig) -> Result<(Self, StartReport)> {
         let at = config.clone();
         let (topics, flusher, groups, transactions, opened) = blocking::run(move || open_all(&at)).await?;
-        let recovered = transactions.recover().await?;
+        let recovered = transactions.recover().await;
         groups.start_timer(Arc::clone(&config.clock));
         let report = StartReport {
             topics: topics.list().len(),
             partitions: topics.partitions().len(),
             unclean_logs: opened.unclean,
             cut: opened.cut,
+            damage: opened.damage,
+            offline: opened.offline,
             transactions_completed: recovered.completed,
             transactions_aborted: recovered.orphans_aborted,
         };
@@ -125,8 +133,8 @@ fn open_all(config: &BrokerConfig) -> Result<Parts> {
     let dir = Arc::new(DataDir::open(&config.data_dir, &this_process(&started))?);
     let flusher = Flusher::start().map_err(|error| BrokerError::corrupt("cannot start the log's flusher", error))?;
     let flusher = Arc::new(flusher);
-    let (topics, opened) = Topics::open(dir, Arc::clone(&flusher), now)?;
-    let configs: Vec<_> = INTERNAL_CONFIGS.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    let (topics, mut opened) = Topics::open(dir, Arc::clone(&flusher), now)?;
+    let configs = internal_configs();
     let missing: Vec<_> = [OFFSETS_TOPIC, TRANSACTIONS_TOPIC]
         .into_iter()
         .filter(|name| topics.describe(name).is_none())
@@ -140,22 +148,38 @@ fn open_all(config: &BrokerConfig) -> Result<Parts> {
         topics.create(&missing, true, now)?;
     }
     let topics = Arc::new(topics);
-    let groups = topics.topic(OFFSETS_TOPIC)?.partitions.clone();
-    let groups =
-        Arc::new(GroupService::open(groups, Arc::clone(&flusher), config.groups.clone(), Now::of(&*config.clock))?);
+    let (groups, failed) = GroupService::open(
+        topics.topic(OFFSETS_TOPIC)?.partitions.clone(),
+        Arc::clone(&flusher),
+        config.groups.clone(),
+        Now::of(&*config.clock),
+        |partition, error| topics.take_offline(partition, error),
+    );
+    opened.offline.extend(failed);
+    let groups = Arc::new(groups);
     for topic in groups.topics() {
         // Deleted just before a crash.
-        if topics.describe(&topic).is_none() {
-            groups.forget_topic(&topic, now)?;
+        if topics.describe(&topic).is_none()
+            && let Err(error) = groups.forget_topic(&topic, now)
+        {
+            tracing::warn!(topic, %error, "cannot forget what groups committed of a deleted topic");
         }
     }
-    let states = topics.topic(TRANSACTIONS_TOPIC)?.partitions.clone();
-    let transactions = TransactionService::open(
+    let (transactions, failed) = TransactionService::open(
         Arc::clone(&topics),
         Arc::clone(&groups),
-        states,
+        topics.topic(TRANSACTIONS_TOPIC)?.partitions.clone(),
         Arc::clone(&flusher),
         Arc::clone(&config.clock),
-    )?;
+    );
+    opened.offline.extend(failed);
+    if let Some(lost) = opened.commands_lost {
+        topics.skip_producer_ids(lost, transactions.largest_producer_id(), now)?;
+    }
     Ok((topics, flusher, groups, Arc::new(transactions), opened))
+}
+
+/// The configs of the internal topics.
+pub(crate) fn internal_configs() -> Vec<(String, String)> {
+    INTERNAL_CONFIGS.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }

@@ -19,12 +19,13 @@ use crate::groups::{
     Effects, GroupConfig, GroupError, GroupRecord, Groups, JoinRequest, Leaver, Reply, SyncRequest, Waiter,
 };
 use crate::internal::{self, Entry};
+use crate::offline::Slot;
 use crate::partition::Partition;
-use crate::types::{Membership, TopicPartition};
+use crate::types::{Membership, OfflinePartition, TopicPartition};
 
 /// Groups, and where they are kept.
 pub(crate) struct GroupService {
-    partitions: Vec<Arc<Partition>>,
+    partitions: Vec<Slot>,
     /// Held while a record is appended, so that the log and the state have the same order.
     pub(super) state: Mutex<State>,
     /// Told when pending offsets are pending no more.
@@ -46,31 +47,30 @@ pub(super) struct State {
 }
 
 impl GroupService {
-    /// Replays the topic.
+    /// Replays the topic. A partition that cannot be understood is taken offline.
     pub(crate) fn open(
-        partitions: Vec<Arc<Partition>>,
+        mut partitions: Vec<Slot>,
         flusher: Arc<Flusher>,
         config: GroupConfig,
         now: Now,
-    ) -> Result<Self> {
+        take_offline: impl Fn(&TopicPartition, &BrokerError) -> Option<Slot>,
+    ) -> (Self, Vec<Arc<OfflinePartition>>) {
         let mut groups = Groups::new(config);
-        for partition in &partitions {
-            internal::replay(partition, |entry| {
-                match entry {
-                    Entry::Record { key, value, producer } => {
-                        if let Some(record) = GroupRecord::decode(key, value)? {
-                            groups.apply(&record, producer);
-                        }
+        let failed = internal::replay_all(&mut partitions, take_offline, |entry| {
+            match entry {
+                Entry::Record { key, value, producer } => {
+                    if let Some(record) = GroupRecord::decode(key, value)? {
+                        groups.apply(&record, producer);
                     }
-                    Entry::Marker { producer, commit } => drop(groups.end_transaction(producer, commit)),
                 }
-                Ok::<_, crate::wire::WireError>(())
-            })?;
-        }
+                Entry::Marker { producer, commit } => drop(groups.end_transaction(producer, commit)),
+            }
+            Ok::<_, crate::wire::WireError>(())
+        });
         groups.start(now);
         let state = State { groups, waiting: HashMap::new(), last_waiter: 0, armed: None, closed: false };
         let (settled, earlier) = (Notify::new(), Arc::new(Notify::new()));
-        Ok(Self { partitions, state: Mutex::new(state), settled, earlier, flusher })
+        (Self { partitions, state: Mutex::new(state), settled, earlier, flusher }, failed)
     }
 
     /// Starts the task that does what is due. It holds no handle: it ends with the broker.
@@ -268,7 +268,7 @@ impl GroupService {
             let expired = state.groups.plan_expiry(now);
             self.write(&mut state, &expired, now)?;
         }
-        for partition in &self.partitions {
+        for partition in self.partitions.iter().filter_map(Slot::online) {
             let start = {
                 let state = self.state.lock();
                 // What is pending lies below the rewritten records and must not be trimmed.

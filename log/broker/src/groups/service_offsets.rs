@@ -119,6 +119,8 @@ impl GroupService {
         partitions: &[TopicPartition],
         is_closed: impl Fn() -> bool,
     ) -> Result<Vec<(TopicPartition, Offset)>> {
+        // A partition that is offline must not pass for a group that never committed.
+        self.partition(group)?;
         loop {
             let settled = self.settled.notified();
             if is_closed() {

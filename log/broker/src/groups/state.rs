@@ -319,6 +319,13 @@ impl Groups {
         Some(partitions.iter().filter_map(committed).collect())
     }
 
+    /// The furthest offset that any group has committed of a partition; 0 if none has.
+    #[must_use]
+    pub fn furthest(&self, partition: &TopicPartition) -> Offset {
+        let committed = self.groups.values().filter_map(|group| group.offsets.get(partition));
+        committed.map(|committed| committed.offset).max().unwrap_or_default()
+    }
+
     /// What is committed of the partitions, in their order.
     #[must_use]
     pub fn offsets(&self, group: &str, partitions: &[TopicPartition], must_be_stable: bool) -> Vec<OffsetFound> {

@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use logmill_protocol::{BatchBuilder, BatchLimits, BatchOptions, LeaderEpoch, Offset, Timestamp, batches};
-use logmill_storage::{LogConfig, PartitionLog, Recovery};
+use logmill_storage::{LogConfig, PartitionLog, Recovery, StorageError};
 use parking_lot::{Mutex, RwLock};
-use serde::{Deserialize, Serialize};
 
-use crate::data_dir::write_durably;
+use crate::data_dir::set_aside;
 use crate::error::{BrokerError, Result};
+use crate::metadata::snapshot::{self, Snapshot};
 use crate::metadata::{Applied, Command, Metadata, Rejected};
 use crate::types::TopicPartition;
 
@@ -21,6 +21,8 @@ use crate::types::TopicPartition;
 const COMMANDS_PER_SNAPSHOT: i64 = 1000;
 /// Bytes read at once when the log is replayed.
 const READ_BYTES: usize = 1 << 20;
+/// The log's folder.
+const LOG: &str = "log";
 
 /// The metadata and the log that feeds it. Every call may wait for the disk, except [`MetadataLog::current`].
 pub(crate) struct MetadataLog {
@@ -33,45 +35,45 @@ pub(crate) struct MetadataLog {
     current: RwLock<Arc<Metadata>>,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Snapshot {
-    /// The offset after the last command that the state holds.
-    next_offset: i64,
-    state: Metadata,
+/// What opening the metadata found.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) recovery: Recovery,
+    /// How many commands are lost that no snapshot holds.
+    pub(crate) commands_lost: i64,
 }
 
 impl MetadataLog {
-    /// Opens or makes the log in `dir` and replays it.
-    pub(crate) fn open(dir: &Path) -> Result<(Self, Recovery)> {
-        let name = TopicPartition::new("metadata", 0);
+    /// Opens or makes the log in `dir` and replays it. What is damaged is passed over and told.
+    pub(crate) fn open(dir: &Path) -> Result<(Self, Found)> {
         std::fs::create_dir_all(dir).map_err(|e| BrokerError::io(format!("create {}", dir.display()), e))?;
-        let config = LogConfig {
-            segment_bytes: 16 << 20,
-            retention: None,
-            retention_bytes: None,
-            preallocate: false,
-            ..LogConfig::default()
-        };
-        let snapshot = read_snapshot(&dir.join("snapshot.json"))?;
-        let (log, recovery) =
-            PartitionLog::open(&dir.join("log"), config).map_err(|error| BrokerError::storage(&name, error))?;
-        log.set_high_watermark(log.log_end());
-        let replay_from = Offset(snapshot.next_offset);
-        if replay_from > log.log_end() || log.log_start() > replay_from {
-            let context = format!("the metadata in {} is incomplete", dir.display());
-            let gap =
-                format!("the snapshot ends at {replay_from}, the log holds {} to {}", log.log_start(), log.log_end());
-            return Err(BrokerError::corrupt(context, gap));
+        let snapshot = snapshot::load(dir)?;
+        let snapshot_end = Offset(snapshot.next_offset);
+        let (mut log, mut recovery) = open_log(dir, snapshot_end)?;
+        if log.log_end() < snapshot_end {
+            // The snapshot holds all that it said.
+            drop(log);
+            set_aside(&dir.join(LOG), "it ends below the snapshot")?;
+            (log, recovery) = open_log(dir, snapshot_end)?;
         }
         let this = Self {
             dir: dir.to_owned(),
-            name,
+            name: TopicPartition::new("metadata", 0),
             log,
-            writer: Mutex::new(replay_from),
+            writer: Mutex::new(snapshot_end),
             current: RwLock::new(Arc::new(snapshot.state)),
         };
-        this.replay(replay_from)?;
-        Ok((this, recovery))
+        // A flipped bit in what is trusted must not be taken for a command.
+        recovery.damage.extend(this.stored(this.log.find_damage())?);
+        this.log.set_high_watermark(this.log.log_end());
+        let commands_lost = this.replay(snapshot_end)?;
+        if commands_lost > 0 {
+            tracing::error!(
+                commands_lost, log = %dir.display(),
+                "commands of the metadata are lost; topics that they made are found by their folders"
+            );
+        }
+        Ok((this, Found { recovery, commands_lost }))
     }
 
     /// The metadata as it is now.
@@ -152,28 +154,44 @@ impl MetadataLog {
         Ok(())
     }
 
-    /// Makes everything durable and closes the log.
+    /// Makes everything durable, writes a snapshot as a second copy of it, and closes the log.
     pub(crate) fn close(&self) -> Result<()> {
-        let _writer = self.writer.lock();
+        let snapshot_end = self.writer.lock();
+        let synced = self.stored(self.log.sync());
+        if synced.is_ok()
+            && *snapshot_end < self.log.log_end()
+            && let Err(error) = self.snapshot()
+        {
+            tracing::warn!(%error, "cannot write a metadata snapshot");
+        }
         self.stored(self.log.close())
     }
 
     fn snapshot(&self) -> Result<Offset> {
         let end = self.log.log_end();
         let snapshot = Snapshot { next_offset: end.0, state: (*self.current()).clone() };
-        let json = serde_json::to_vec(&snapshot)
-            .map_err(|error| BrokerError::corrupt("the metadata cannot be encoded", error))?;
-        write_durably(&self.dir, "snapshot.json", &json)?;
-        self.stored(self.log.delete_records_before(end))?;
+        let not_needed = Offset(snapshot::store(&self.dir, &snapshot)?);
+        // What is lost in the log is in the snapshots, as far as it is known.
+        self.stored(self.log.bridge_damage())?;
+        self.stored(self.log.delete_records_before(not_needed))?;
         Ok(end)
     }
 
-    fn replay(&self, from: Offset) -> Result<()> {
+    /// Applies the commands from `from` on. Returns how many are lost.
+    fn replay(&self, from: Offset) -> Result<i64> {
         let mut state = (*self.current()).clone();
-        let mut next = from;
+        let mut next = from.max(self.log.log_start());
+        let mut lost = next.0 - from.0;
         let mut scratch = Vec::new();
         while next < self.log.log_end() {
-            let read = self.stored(self.log.read(next, READ_BYTES, self.log.log_end()))?;
+            let read = match self.log.read(next, READ_BYTES, self.log.log_end()) {
+                Err(StorageError::Lost { to, .. }) => {
+                    lost += to.0 - next.0;
+                    next = to;
+                    continue;
+                }
+                read => self.stored(read)?,
+            };
             for batch in batches(&read.bytes) {
                 let batch = batch.map_err(|error| BrokerError::batch(&self.name, &error))?;
                 let records = batch.records(&mut scratch, &BatchLimits::STORED);
@@ -185,7 +203,14 @@ impl MetadataLog {
                     let at = format!("the metadata command at offset {} cannot be read", record.offset);
                     let command: Command = serde_json::from_slice(record.value.unwrap_or_default())
                         .map_err(|error| BrokerError::corrupt(at.clone(), error))?;
-                    state.apply(&command).map_err(|error| BrokerError::corrupt(at, error))?;
+                    match state.apply(&command) {
+                        Ok(_) => {}
+                        // It builds on what is lost.
+                        Err(error) if lost > 0 => {
+                            tracing::warn!(offset = %record.offset, %error, "command passed over")
+                        }
+                        Err(error) => return Err(BrokerError::corrupt(at, error)),
+                    }
                 }
             }
             if read.next_offset <= next {
@@ -197,7 +222,7 @@ impl MetadataLog {
             next = read.next_offset;
         }
         *self.current.write() = Arc::new(state);
-        Ok(())
+        Ok(lost)
     }
 
     fn stored<T>(&self, result: logmill_storage::Result<T>) -> Result<T> {
@@ -205,16 +230,30 @@ impl MetadataLog {
     }
 }
 
-fn read_snapshot(path: &Path) -> Result<Snapshot> {
-    match std::fs::read(path) {
-        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
-            BrokerError::corrupt(format!("the metadata snapshot {} is damaged", path.display()), error)
-        }),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Ok(Snapshot { next_offset: 0, state: Metadata::default() })
+/// Opens the log, which begins at `start` if there is none.
+fn open_log(dir: &Path, start: Offset) -> Result<(PartitionLog, Recovery)> {
+    let path = dir.join(LOG);
+    if !path.is_dir() {
+        if path.symlink_metadata().is_ok() {
+            set_aside(&path, "it is no folder")?;
         }
-        Err(error) => Err(BrokerError::io(format!("read {}", path.display()), error)),
+        if start > Offset(0) {
+            tracing::error!(log = %path.display(), %start, "the metadata log is missing, going on behind the snapshot");
+            PartitionLog::create_at(&path, start).map_err(|error| failed(&path, error))?;
+        }
     }
+    let config = LogConfig {
+        segment_bytes: 16 << 20,
+        retention: None,
+        retention_bytes: None,
+        preallocate: false,
+        ..LogConfig::default()
+    };
+    PartitionLog::open(&path, config).map_err(|error| failed(&path, error))
+}
+
+fn failed(path: &Path, error: StorageError) -> BrokerError {
+    BrokerError::corrupt(format!("the metadata log {} cannot be opened", path.display()), error)
 }
 
 impl From<Rejected> for BrokerError {
@@ -230,7 +269,10 @@ impl From<Rejected> for BrokerError {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::collections::BTreeMap;
+
     use super::*;
+    use crate::metadata::TopicId;
 
     const NOW: Timestamp = Timestamp(1);
 
@@ -239,7 +281,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let allocate = Command::AllocateProducerIds { count: 10 };
         let mut taken = 0;
-        for _ in 0..3 {
+        for _ in 0..5 {
             let (log, _) = MetadataLog::open(dir.path()).unwrap();
             for _ in 0..COMMANDS_PER_SNAPSHOT / 2 {
                 let applied = log.propose(allocate.clone(), NOW).unwrap();
@@ -254,11 +296,41 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_snapshot_is_an_error_not_a_fresh_start() {
+    fn a_damaged_snapshot_is_no_fresh_start() {
         let dir = tempfile::tempdir().unwrap();
-        drop(MetadataLog::open(dir.path()).unwrap());
-        std::fs::write(dir.path().join("snapshot.json"), b"{").unwrap();
-        let error = MetadataLog::open(dir.path()).err().unwrap().to_string();
-        assert!(error.starts_with("the metadata snapshot ") && error.ends_with("is damaged"), "{error}");
+        let allocate = Command::AllocateProducerIds { count: 10 };
+        for taken in [0, 10, 20, 30, 40, 50] {
+            let (log, found) = MetadataLog::open(dir.path()).unwrap();
+            assert_eq!(found.commands_lost, 0);
+            let applied = log.propose(allocate.clone(), NOW).unwrap();
+            assert_eq!(applied, Applied::ProducerIds { first: taken, count: 10 });
+            log.close().unwrap();
+            std::fs::write(dir.path().join("snapshot.json"), b"{").unwrap();
+        }
+    }
+
+    #[test]
+    fn commands_behind_a_damaged_one_are_applied() {
+        let dir = tempfile::tempdir().unwrap();
+        let (log, _) = MetadataLog::open(dir.path()).unwrap();
+        for name in ["a", "b", "c"] {
+            let (name, id, configs) = (name.to_owned(), TopicId::random(), BTreeMap::new());
+            log.propose(Command::CreateTopic { name, id, partitions: 1, internal: false, configs }, NOW).unwrap();
+        }
+        drop(log);
+        let path = dir.path().join("log/00000000000000000000.log");
+        let mut bytes = std::fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        for _ in 0..2 {
+            let (log, found) = MetadataLog::open(dir.path()).unwrap();
+            let names: Vec<_> = log.current().topics().keys().cloned().collect();
+            assert_eq!((names, found.commands_lost), (vec!["a".to_owned(), "c".to_owned()], 1));
+        }
+        let (log, _) = MetadataLog::open(dir.path()).unwrap();
+        log.close().unwrap();
+        let (log, found) = MetadataLog::open(dir.path()).unwrap();
+        assert_eq!((log.current().topics().len(), found.commands_lost), (2, 0), "the snapshot says what is left");
     }
 }

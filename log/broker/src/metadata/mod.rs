@@ -10,6 +10,7 @@
 //! this node's alone or that of a quorum. `log` is this node's.
 
 pub(crate) mod log;
+mod snapshot;
 pub mod state;
 
 pub(crate) use log::MetadataLog;

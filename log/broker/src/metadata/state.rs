@@ -28,7 +28,7 @@ impl TopicId {
         uuid::Uuid::try_parse(&self.0).map_err(|_| Rejected::Invalid(format!("topic id `{}` is malformed", self.0)))
     }
 
-    fn is_valid(&self) -> bool {
+    pub(crate) fn is_valid(&self) -> bool {
         self.0.len() == 32 && self.0.bytes().all(|b| b.is_ascii_hexdigit())
     }
 }
@@ -177,6 +177,18 @@ impl Metadata {
     #[must_use]
     pub fn deleted(&self) -> &BTreeMap<TopicId, String> {
         &self.deleted
+    }
+
+    /// The first producer id that was not handed out.
+    #[must_use]
+    pub fn next_producer_id(&self) -> i64 {
+        self.next_producer_id
+    }
+
+    /// The name of the topic that has this id.
+    #[must_use]
+    pub fn name_of(&self, id: &TopicId) -> Option<&str> {
+        self.names.get(id).map(String::as_str)
     }
 
     /// Checks that a command fits the state.

@@ -21,7 +21,11 @@ fn response_error(error: &BrokerError) -> ResponseError {
         BrokerError::OffsetOutOfRange { .. } => ResponseError::OffsetOutOfRange,
         BrokerError::Fenced(_) => ResponseError::InvalidProducerEpoch,
         BrokerError::IllegalGeneration { .. } => ResponseError::IllegalGeneration,
-        BrokerError::DiskFull(_) | BrokerError::Storage { .. } => ResponseError::KafkaStorageError,
+        BrokerError::DiskFull(_) | BrokerError::Storage { .. } | BrokerError::Offline(_) => {
+            ResponseError::KafkaStorageError
+        }
+        // Clients tell their users, and may seek beyond it.
+        BrokerError::Lost { .. } => ResponseError::CorruptMessage,
         BrokerError::Closed => ResponseError::NotLeaderOrFollower,
         BrokerError::DataDirLocked { .. } | BrokerError::NewerFormat { .. } => ResponseError::UnknownServerError,
     }

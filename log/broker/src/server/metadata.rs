@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::error::BrokerError;
 use crate::names::check_topic_name;
+use crate::offline::Slot;
 use crate::server::admin::create_topics::MAX_PARTITIONS_A_REQUEST;
 use crate::server::admin::operations;
 use crate::server::context::{Node, RequestContext};
@@ -21,6 +22,9 @@ use crate::types::NewTopic;
 
 /// The first version in which a request may name topics by their ids alone.
 const BY_ID_VERSION: i16 = 12;
+/// The first version that tells which replicas are offline.
+const OFFLINE_REPLICAS_VERSION: i16 = 5;
+const NO_LEADER: BrokerId = BrokerId(-1);
 
 /// Answers a Metadata request.
 pub(super) async fn metadata(context: &RequestContext, version: i16, request: MetadataRequest) -> MetadataResponse {
@@ -157,7 +161,7 @@ struct Describe {
 
 impl Describe {
     fn topic(&self, topic: &OpenTopic) -> MetadataResponseTopic {
-        let partitions = (0..).zip(&topic.partitions).map(|(index, _)| self.partition(index)).collect();
+        let partitions = (0..).zip(&topic.partitions).map(|(index, slot)| self.partition(index, slot)).collect();
         let mut described = MetadataResponseTopic::default()
             .with_name(Some(TopicName(StrBytes::from_string(topic.name.clone()))))
             .with_partitions(partitions);
@@ -173,8 +177,19 @@ impl Describe {
         described
     }
 
-    /// This node is every partition's leader and only replica.
-    fn partition(&self, index: i32) -> MetadataResponsePartition {
+    /// This node is every partition's leader and only replica, as long as it can serve it.
+    fn partition(&self, index: i32, slot: &Slot) -> MetadataResponsePartition {
+        if slot.is_offline() {
+            let partition = MetadataResponsePartition::default()
+                .with_error_code(ResponseError::LeaderNotAvailable.code())
+                .with_partition_index(index)
+                .with_leader_id(NO_LEADER)
+                .with_replica_nodes(vec![self.node]);
+            return match self.version >= OFFLINE_REPLICAS_VERSION {
+                true => partition.with_offline_replicas(vec![self.node]),
+                false => partition,
+            };
+        }
         let partition = MetadataResponsePartition::default()
             .with_partition_index(index)
             .with_leader_id(self.node)

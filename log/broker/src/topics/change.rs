@@ -9,7 +9,7 @@ use crate::metadata::{Command, Metadata, TopicId};
 use crate::names::collide;
 use crate::open_files;
 use crate::topic_config::TopicConfig;
-use crate::topics::{Opened, Topics, parse};
+use crate::topics::{OnFailure, Opened, Topics, parse};
 use crate::types::{ConfigChange, NewTopic};
 
 /// A change of one topic's configs.
@@ -79,7 +79,7 @@ impl Topics {
         let made: Vec<_> = names.iter().filter_map(|name| Some((name, metadata.topic(name)?.clone()))).collect();
         drop(metadata);
         let made = made.iter().map(|(name, topic)| (*name, topic));
-        let opened = self.open_topics(made, &mut Opened::default(), now);
+        let opened = self.open_topics(made, OnFailure::Stop, &mut Opened::default(), now);
         if opened.is_err() {
             // Most likely the disk is full. If not even this can be noted, maintenance makes the rest later.
             if let Err(error) = self.remove(&names, now) {
@@ -129,7 +129,7 @@ impl Topics {
         self.metadata.propose_with(now, |_| Ok(commands))?;
         for name in names {
             if let Some(open) = self.open.write().remove(name) {
-                open.partitions.iter().for_each(|partition| partition.mark_deleted());
+                open.online().for_each(|partition| partition.mark_deleted());
             }
         }
         self.purge(gone.iter().map(|(name, id)| (name.as_str(), id)), now)

@@ -8,26 +8,32 @@
 //! Every call may wait for the disk, except those that look up. What is made durable for one request is so together.
 
 mod change;
+mod opening;
+mod repair;
+mod strays;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
 use std::sync::Arc;
 
-use logmill_protocol::{Offset, Timestamp};
-use logmill_storage::{CutTail, Flusher, Recovery};
+use logmill_protocol::Timestamp;
+use logmill_storage::Flusher;
 use parking_lot::{Mutex, RwLock};
 use uuid::Uuid;
 
 pub(crate) use self::change::Alteration;
+use self::opening::OnFailure;
+pub(crate) use self::opening::Opened;
+pub use self::repair::Repair;
 use crate::blocking;
-use crate::data_dir::{DataDir, sync_dir};
+use crate::data_dir::DataDir;
 use crate::error::{BrokerError, Result};
-use crate::metadata::{Applied, Command, MetadataLog, Topic, TopicId};
+use crate::metadata::{Applied, Command, MetadataLog, Topic};
+use crate::offline::Slot;
 use crate::partition::Partition;
 use crate::topic_config::TopicConfig;
-use crate::types::{TopicInfo, TopicPartition};
+use crate::types::{DamagedPartition, OfflinePartition, TopicInfo, TopicPartition};
 
 /// A topic and its open partitions. Replaced as a whole when it changes.
 #[derive(Debug)]
@@ -36,14 +42,19 @@ pub(crate) struct OpenTopic {
     pub(crate) id: Uuid,
     pub(crate) internal: bool,
     pub(crate) config: TopicConfig,
-    pub(crate) partitions: Vec<Arc<Partition>>,
+    pub(crate) partitions: Vec<Slot>,
 }
 
 impl OpenTopic {
     /// One of its partitions.
     pub(crate) fn partition(&self, index: i32) -> Result<&Arc<Partition>> {
         let partition = usize::try_from(index).ok().and_then(|index| self.partitions.get(index));
-        partition.ok_or_else(|| BrokerError::UnknownPartition { topic: self.name.clone(), partition: index })
+        partition.ok_or_else(|| BrokerError::UnknownPartition { topic: self.name.clone(), partition: index })?.get()
+    }
+
+    /// The partitions that are open.
+    fn online(&self) -> impl Iterator<Item = &Arc<Partition>> {
+        self.partitions.iter().filter_map(Slot::online)
     }
 }
 
@@ -78,47 +89,23 @@ pub(crate) struct Topics {
     changing: Mutex<()>,
 }
 
-/// What opening the topics found.
-#[derive(Debug, Default)]
-pub(crate) struct Opened {
-    pub(crate) unclean: usize,
-    pub(crate) cut: Vec<CutTail>,
-}
-
-impl Opened {
-    /// A log without a record has nothing to check, whether it was closed or is new.
-    fn add(&mut self, recovery: Recovery) {
-        self.unclean += usize::from(!recovery.clean && recovery.log_end > Offset(0));
-        self.cut.extend(recovery.cut);
-    }
-}
-
 impl Topics {
     /// Opens the metadata and every partition it knows, and removes what was being deleted.
     pub(crate) fn open(dir: Arc<DataDir>, flusher: Arc<Flusher>, now: Timestamp) -> Result<(Self, Opened)> {
-        let (metadata, recovery) = MetadataLog::open(&dir.metadata())?;
+        let (metadata, found) = MetadataLog::open(&dir.metadata())?;
         let mut opened = Opened::default();
-        opened.add(recovery);
+        let commands_lost = found.commands_lost;
+        opened.add(&TopicPartition::new("metadata", 0), found.recovery);
         let topics = Self { dir, flusher, metadata, open: RwLock::default(), changing: Mutex::new(()) };
+        let lost_topics = topics.find_strays(now)?;
         let state = topics.metadata.current();
-        topics.open_topics(state.topics().iter(), &mut opened, now)?;
-        topics.purge(state.deleted().iter().map(|(id, name)| (name.as_str(), id)), now)?;
-        Ok((topics, opened))
-    }
-
-    /// Makes what the metadata knows and an earlier error kept from being made.
-    pub(crate) fn open_missing(&self, now: Timestamp) -> Result<()> {
-        let _changing = self.changing.lock();
-        let metadata = self.metadata.current();
-        let is_missing = |(name, topic): &(&String, &Topic)| {
-            let open = self.open.read().by_name.get(*name).map_or(0, |open| open.partitions.len());
-            i32::try_from(open).is_ok_and(|open| open < topic.partitions)
-        };
-        let missing: Vec<_> = metadata.topics().iter().filter(is_missing).collect();
-        match missing.is_empty() {
-            true => Ok(()),
-            false => self.open_topics(missing.into_iter(), &mut Opened::default(), now),
+        topics.open_topics(state.topics().iter(), OnFailure::GoOffline, &mut opened, now)?;
+        opened.commands_lost = (lost_topics || commands_lost > 0).then_some(commands_lost);
+        let deleted = state.deleted().iter().map(|(id, name)| (name.as_str(), id));
+        if let Err(error) = topics.purge(deleted, now) {
+            tracing::warn!(%error, "the files of deleted topics cannot be removed, trying again at the next start");
         }
+        Ok((topics, opened))
     }
 
     /// Hands out producer ids: the first of `count`.
@@ -150,7 +137,25 @@ impl Topics {
 
     /// Every open partition.
     pub(crate) fn partitions(&self) -> Vec<Arc<Partition>> {
-        self.open.read().by_name.values().flat_map(|topic| topic.partitions.iter().cloned()).collect()
+        self.open.read().by_name.values().flat_map(|topic| topic.online().cloned().collect::<Vec<_>>()).collect()
+    }
+
+    /// Every partition that is offline.
+    pub(crate) fn offline(&self) -> Vec<Arc<OfflinePartition>> {
+        let slot = |slot: &Slot| match slot {
+            Slot::Online(_) => None,
+            Slot::Offline(offline) => Some(Arc::clone(offline)),
+        };
+        self.all().iter().flat_map(|topic| topic.partitions.iter().filter_map(slot).collect::<Vec<_>>()).collect()
+    }
+
+    /// The damage that is known of in any partition.
+    pub(crate) fn damage(&self) -> Vec<DamagedPartition> {
+        let of = |partition: &Arc<Partition>| {
+            let damaged = |damage| DamagedPartition { partition: partition.name().clone(), damage };
+            partition.log().damage().into_iter().map(damaged).collect::<Vec<_>>()
+        };
+        self.all().iter().flat_map(|topic| topic.online().flat_map(of).collect::<Vec<_>>()).collect()
     }
 
     /// The configs of a topic that differ from their defaults, as they were set.
@@ -183,87 +188,13 @@ impl Topics {
     fn reopen(&self, name: &str, now: Timestamp) -> Result<()> {
         let topic =
             self.metadata.current().topics().get_key_value(name).map(|(name, topic)| (name.clone(), topic.clone()));
-        self.open_topics(topic.iter().map(|(name, topic)| (name, topic)), &mut Opened::default(), now)
-    }
-
-    /// Opens the partitions of these topics that are not open yet, making those that are new, and applies configs to
-    /// those that are.
-    fn open_topics<'a>(
-        &self,
-        topics: impl Iterator<Item = (&'a String, &'a Topic)>,
-        opened: &mut Opened,
-        now: Timestamp,
-    ) -> Result<()> {
-        let mut opening = Vec::new();
-        let mut missing = Vec::new();
-        for (name, topic) in topics {
-            let config = parse(&topic.configs, topic.internal)?;
-            let path = self.dir.topic(name, &topic.id);
-            let partitions = self.open.read().by_name.get(name).map(|open| open.partitions.clone()).unwrap_or_default();
-            partitions.iter().try_for_each(|partition| partition.reconfigure(&config))?;
-            for partition in partitions.len() as i32..topic.partitions {
-                let path = path.join(partition.to_string());
-                let name = TopicPartition::new(name, partition);
-                if partition < topic.ready_partitions && !path.exists() {
-                    return Err(lost(&name, &path));
-                }
-                // Not durable before `ready` has synced the folders above.
-                std::fs::create_dir_all(&path).map_err(|e| BrokerError::io(format!("create {}", path.display()), e))?;
-                missing.push((opening.len(), name, path, config));
-            }
-            let (id, internal) = (topic.id.uuid()?, topic.internal);
-            opening.push((name, topic, OpenTopic { name: name.clone(), id, internal, config, partitions }));
-        }
-        let made = blocking::side_by_side(&missing, |(_, name, path, config)| {
-            Partition::open(name.clone(), path, config, &self.flusher, Arc::clone(&self.dir))
-        })?;
-        for ((of, ..), (partition, recovery)) in missing.iter().zip(made) {
-            opened.add(recovery);
-            if let Some((_, _, open)) = opening.get_mut(*of) {
-                open.partitions.push(Arc::new(partition));
-            }
-        }
-        self.ready(opening.iter().map(|(name, topic, _)| (name.as_str(), *topic)), now)?;
-        let mut all = self.open.write();
-        opening.into_iter().for_each(|(_, _, open)| all.insert(open));
-        Ok(())
-    }
-
-    /// Notes that the topics' folders are on disk, so that their loss will be noticed.
-    fn ready<'a>(&self, topics: impl Iterator<Item = (&'a str, &'a Topic)>, now: Timestamp) -> Result<()> {
-        let (mut notes, mut folders) = (Vec::new(), Vec::new());
-        for (name, topic) in topics.filter(|(_, topic)| topic.ready_partitions < topic.partitions) {
-            folders.push(self.dir.topic(name, &topic.id));
-            notes.push(Command::PartitionsReady { id: topic.id.clone(), partitions: topic.partitions });
-        }
-        if notes.is_empty() {
-            return Ok(());
-        }
-        folders.push(self.dir.topics());
-        blocking::side_by_side(&folders, |folder| sync_dir(folder))?;
-        self.metadata.note(&notes, now)
-    }
-
-    /// Removes the files of deleted topics.
-    fn purge<'a>(&self, topics: impl Iterator<Item = (&'a str, &'a TopicId)>, now: Timestamp) -> Result<()> {
-        let topics: Vec<_> = topics.collect();
-        if topics.is_empty() {
-            return Ok(());
-        }
-        blocking::side_by_side(&topics, |(name, id)| self.dir.remove_topic(name, id))?;
-        sync_dir(&self.dir.topics())?;
-        let purged: Vec<_> = topics.iter().map(|(_, id)| Command::TopicPurged { id: (*id).clone() }).collect();
-        self.metadata.note(&purged, now)
+        let topics = topic.iter().map(|(name, topic)| (name, topic));
+        self.open_topics(topics, OnFailure::Stop, &mut Opened::default(), now)
     }
 }
 
 fn parse(configs: &BTreeMap<String, String>, internal: bool) -> Result<TopicConfig> {
     TopicConfig::parse(configs.iter().map(|(name, value)| (name.as_str(), value.as_str())), internal)
-}
-
-fn lost(name: &TopicPartition, path: &Path) -> BrokerError {
-    let reason = format!("its folder {} is missing; restore it, or delete the topic", path.display());
-    BrokerError::corrupt(format!("partition {name} is lost"), reason)
 }
 
 fn info(name: &str, topic: &Topic) -> TopicInfo {

@@ -1,7 +1,8 @@
 //! The transaction coordinator: the state machine, the topic it is written to, and the hands that follow its steps.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use logmill_protocol::{Offset, ProducerId, Timestamp};
@@ -15,14 +16,17 @@ use crate::clock::Clock;
 use crate::error::{BrokerError, Result};
 use crate::groups::GroupService;
 use crate::internal::{self, Entry, KeyValue};
+use crate::offline::Slot;
 use crate::partition::{Partition, flush_all};
 use crate::topics::Topics;
 use crate::transactions::records;
 use crate::transactions::state::{EndRequest, Ending, InitStep, Step, Transaction, Transactions, TxnError};
-use crate::types::{Membership, ProducerSession, TopicPartition};
+use crate::types::{Membership, OfflinePartition, ProducerSession, TopicPartition};
 
 /// Producer ids taken from the metadata at once.
-const PRODUCER_ID_BLOCK: i64 = 1000;
+pub(crate) const PRODUCER_ID_BLOCK: i64 = 1000;
+/// A transaction that cannot be ended within this time is left to go on by itself.
+const STUCK_AFTER: Duration = Duration::from_secs(30);
 /// A transactional id without a transaction for this long is forgotten (`transactional.id.expiration.ms`): 7 days.
 const IDLE_MS: u64 = 7 * 24 * 3_600_000;
 
@@ -30,12 +34,14 @@ const IDLE_MS: u64 = 7 * 24 * 3_600_000;
 pub(crate) struct TransactionService {
     topics: Arc<Topics>,
     groups: Arc<GroupService>,
-    partitions: Vec<Arc<Partition>>,
+    partitions: Vec<Slot>,
     flusher: Arc<Flusher>,
     clock: Arc<dyn Clock>,
     /// Held while a record is appended, so that the log and the state have the same order.
     state: Mutex<Transactions>,
     producers: Mutex<HashMap<String, Arc<Producer>>>,
+    /// Transactions that are being ended because they are due.
+    ending: Mutex<HashSet<String>>,
     /// Producer ids of ours that nobody has yet.
     free_ids: Mutex<std::ops::Range<i64>>,
 }
@@ -65,61 +71,96 @@ pub(crate) struct Recovered {
 }
 
 impl TransactionService {
-    /// Replays the topic.
+    /// Replays the topic. A partition that cannot be understood is taken offline.
     pub(crate) fn open(
         topics: Arc<Topics>,
         groups: Arc<GroupService>,
-        partitions: Vec<Arc<Partition>>,
+        mut partitions: Vec<Slot>,
         flusher: Arc<Flusher>,
         clock: Arc<dyn Clock>,
-    ) -> Result<Self> {
+    ) -> (Self, Vec<Arc<OfflinePartition>>) {
         let mut state = Transactions::default();
-        for partition in &partitions {
-            internal::replay(partition, |entry| {
-                if let Entry::Record { key, value, .. } = entry {
-                    let (id, transaction) = records::decode(key, value)?;
-                    state.apply(&id, transaction);
-                }
-                Ok::<_, crate::wire::WireError>(())
-            })?;
-        }
-        let (state, producers, free_ids) = (Mutex::new(state), Mutex::default(), Mutex::new(0..0));
-        Ok(Self { topics, groups, partitions, flusher, clock, state, producers, free_ids })
+        let take_offline = |partition: &TopicPartition, error: &BrokerError| topics.take_offline(partition, error);
+        let failed = internal::replay_all(&mut partitions, take_offline, |entry| {
+            if let Entry::Record { key, value, .. } = entry {
+                let (id, transaction) = records::decode(key, value)?;
+                state.apply(&id, transaction);
+            }
+            Ok::<_, crate::wire::WireError>(())
+        });
+        let this = Self {
+            topics,
+            groups,
+            partitions,
+            flusher,
+            clock,
+            state: Mutex::new(state),
+            producers: Mutex::default(),
+            ending: Mutex::default(),
+            free_ids: Mutex::new(0..0),
+        };
+        (this, failed)
+    }
+
+    /// The largest producer id that any transactional id has.
+    pub(crate) fn largest_producer_id(&self) -> Option<i64> {
+        self.state.lock().iter().map(|(_, transaction)| transaction.producer_id.0).max()
     }
 
     /// Ends what a crash cut short: decided transactions as decided, and those that power loss made the coordinator
-    /// forget by aborting them. Open ones stay open until their producer is back or their time is up.
-    pub(crate) async fn recover(self: &Arc<Self>) -> Result<Recovered> {
-        let orphans_aborted = self.abort_orphans()?;
+    /// forget by aborting them. Open ones stay open until their producer is back or their time is up. What cannot be done
+    /// now is tried again by [`TransactionService::tick`].
+    pub(crate) async fn recover(self: &Arc<Self>) -> Recovered {
+        let orphans_aborted = self.abort_orphans();
         let prepared = self.state.lock().prepared();
-        let completed = prepared.len();
+        let mut completed = 0;
         for id in prepared {
-            self.drive(&id, None).await?;
+            match self.drive(&id, None).await {
+                Ok(()) => completed += 1,
+                Err(error) => {
+                    tracing::warn!(transactional_id = id, %error, "cannot end a transaction, trying again later")
+                }
+            }
         }
-        Ok(Recovered { completed, orphans_aborted })
+        Recovered { completed, orphans_aborted }
     }
 
-    fn abort_orphans(&self) -> Result<usize> {
+    fn abort_orphans(&self) -> usize {
+        if self.partitions.iter().any(Slot::is_offline) {
+            // Its transactions look as if nobody owned them.
+            tracing::warn!("transactions may be kept in a partition that is offline; what they hold stays undecided");
+            return 0;
+        }
         let mut aborted = 0;
         for partition in self.topics.partitions() {
-            for open in partition.log().open_transactions() {
-                let mut state = self.state.lock();
-                let owner = state.iter().find(|(_, t)| t.producer_id == open.producer_id && t.is_open());
-                match owner.map(|(id, t)| (id.to_owned(), t.clone())) {
-                    Some((_, t)) if t.partitions.contains(partition.name()) => {}
-                    Some((id, mut t)) => {
-                        t.partitions.insert(partition.name().clone());
-                        self.write(&mut state, &id, Some(t))?;
-                    }
-                    None => {
-                        drop(state);
-                        let epoch =
-                            partition.log().producer_state(open.producer_id).map(|p| p.epoch).unwrap_or_default();
-                        tracing::warn!(partition = %partition.name(), producer_id = %open.producer_id,
-                            "aborting a transaction that nobody owns");
-                        self.mark(&partition, open.producer_id, epoch, Ending::Abort)?;
-                        aborted += 1;
-                    }
+            match self.abort_orphans_of(&partition) {
+                Ok(count) => aborted += count,
+                Err(error) => {
+                    tracing::warn!(partition = %partition.name(), %error, "cannot abort forgotten transactions")
+                }
+            }
+        }
+        aborted
+    }
+
+    fn abort_orphans_of(&self, partition: &Arc<Partition>) -> Result<usize> {
+        let mut aborted = 0;
+        for open in partition.log().open_transactions() {
+            let mut state = self.state.lock();
+            let owner = state.iter().find(|(_, t)| t.producer_id == open.producer_id && t.is_open());
+            match owner.map(|(id, t)| (id.to_owned(), t.clone())) {
+                Some((_, t)) if t.partitions.contains(partition.name()) => {}
+                Some((id, mut t)) => {
+                    t.partitions.insert(partition.name().clone());
+                    self.write(&mut state, &id, Some(t))?;
+                }
+                None => {
+                    drop(state);
+                    let epoch = partition.log().producer_state(open.producer_id).map(|p| p.epoch).unwrap_or_default();
+                    tracing::warn!(partition = %partition.name(), producer_id = %open.producer_id,
+                        "aborting a transaction that nobody owns");
+                    self.mark(partition, open.producer_id, epoch, Ending::Abort)?;
+                    aborted += 1;
                 }
             }
         }
@@ -226,23 +267,40 @@ impl TransactionService {
             let state = self.state.lock();
             (state.timed_out(now), state.prepared())
         };
-        for id in timed_out.into_iter().chain(prepared) {
-            let this = Arc::clone(self);
-            uncancelled(async move {
-                let producer = this.producer(&id);
-                let _gate = producer.gate.write().await;
-                // Looked at again: its producer may have been faster.
-                let is_over = this.state.lock().timed_out(this.clock.now()).contains(&id);
-                if is_over {
-                    tracing::warn!(transactional_id = id, "the transaction is out of time, aborting it");
-                }
-                this.drive(&id, is_over.then_some(Ending::Abort)).await?;
-                producer.sequences.lock().clear();
-                Ok(())
-            })
-            .await?;
+        // Side by side, so that one that is stuck holds up no other.
+        let due = timed_out.into_iter().chain(prepared).filter(|id| self.ending.lock().insert(id.clone()));
+        let ends: Vec<_> = due.map(|id| (id.clone(), tokio::spawn(Arc::clone(self).end_due(id)))).collect();
+        let mut first = Ok(());
+        for (id, end) in ends {
+            match tokio::time::timeout(STUCK_AFTER, end).await {
+                Ok(ended) => first = first.and(blocking::joined(ended)),
+                Err(_) => tracing::warn!(transactional_id = id, "the transaction is stuck"),
+            }
         }
-        self.forget_idle(now)
+        first.and(self.forget_idle(now))
+    }
+
+    /// Ends a transaction that is out of time, or was decided and cut short.
+    async fn end_due(self: Arc<Self>, id: String) -> Result<()> {
+        let ended = self.try_end_due(&id).await;
+        self.ending.lock().remove(&id);
+        if let Err(error) = &ended {
+            tracing::warn!(transactional_id = id, %error, "cannot end the transaction, trying again later");
+        }
+        ended
+    }
+
+    async fn try_end_due(&self, id: &str) -> Result<()> {
+        let producer = self.producer(id);
+        let _gate = producer.gate.write().await;
+        // Looked at again: its producer may have been faster.
+        let is_over = self.state.lock().timed_out(self.clock.now()).iter().any(|over| over == id);
+        if is_over {
+            tracing::warn!(transactional_id = id, "the transaction is out of time, aborting it");
+        }
+        self.drive(id, is_over.then_some(Ending::Abort)).await?;
+        producer.sequences.lock().clear();
+        Ok(())
     }
 
     fn forget_idle(&self, now: Timestamp) -> Result<()> {
@@ -256,7 +314,7 @@ impl TransactionService {
 
     /// Rewrites the topic's partitions whose dead records far outnumber the live ones. Waits for the disk.
     pub(crate) fn trim(&self) -> Result<()> {
-        for partition in &self.partitions {
+        for partition in self.partitions.iter().filter_map(Slot::online) {
             let start = {
                 let state = self.state.lock();
                 if !internal::is_bloated(partition, state.len()) {
@@ -285,12 +343,12 @@ impl TransactionService {
                 Step::NeedProducerId => fresh = Some(self.take_producer_id().await?),
                 Step::Prepare { sync, record } => {
                     fail::fail_point!("broker::before_prepare", are_for_us(), |_| Err(BrokerError::Closed));
-                    flush_all(&self.existing(sync), &self.flusher).await?;
+                    flush_all(&self.existing(sync)?, &self.flusher).await?;
                     self.write_durably(id, record).await?;
                     fail::fail_point!("broker::after_prepare", are_for_us(), |_| Err(BrokerError::Closed));
                 }
                 Step::Complete { partitions, ending, producer_id, epoch, record } => {
-                    let partitions = self.existing(partitions);
+                    let partitions = self.existing(partitions)?;
                     for (n, partition) in partitions.iter().enumerate() {
                         if n > 0 {
                             fail::fail_point!("broker::between_markers", are_for_us(), |_| Err(BrokerError::Closed));
@@ -321,9 +379,10 @@ impl TransactionService {
         }
     }
 
-    /// The partitions that have not been deleted meanwhile.
-    fn existing(&self, partitions: impl IntoIterator<Item = TopicPartition>) -> Vec<Arc<Partition>> {
-        partitions.into_iter().filter_map(|name| self.topics.partition(&name).ok()).collect()
+    /// The partitions that have not been deleted meanwhile. One that is offline is not deleted: its transaction waits.
+    fn existing(&self, partitions: impl IntoIterator<Item = TopicPartition>) -> Result<Vec<Arc<Partition>>> {
+        let open = partitions.into_iter().map(|name| self.topics.partition(&name));
+        open.filter(|open| matches!(open, Ok(_) | Err(BrokerError::Offline(_)))).collect()
     }
 
     fn add_partition(&self, session: &ProducerSession, partition: &TopicPartition) -> Result<()> {

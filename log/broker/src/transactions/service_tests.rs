@@ -111,7 +111,7 @@ async fn a_long_history_of_transactions_is_trimmed_and_open_ones_are_kept() {
     broker.append(&session, &partition, batch("open")).await.unwrap();
     let before = transactions.state.lock().clone();
     broker.apply_retention().await.unwrap();
-    assert!(transactions.partitions[0].log().log_start() > Offset(10_000));
+    assert!(transactions.partitions[0].get().unwrap().log().log_start() > Offset(10_000));
     drop((transactions, broker));
     let (broker, _) = Broker::open(BrokerConfig::new(dir.path())).await.unwrap();
     assert_eq!(*broker.transactions().state.lock(), before);

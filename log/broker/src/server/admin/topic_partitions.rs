@@ -11,6 +11,7 @@ use kafka_protocol::messages::{BrokerId, DescribeTopicPartitionsRequest, Describ
 
 use super::{operations, topic_name};
 use crate::names::{check_topic_name, is_internal};
+use crate::offline::Slot;
 use crate::server::context::RequestContext;
 use crate::topics::OpenTopic;
 
@@ -85,14 +86,22 @@ fn describe(
 ) -> DescribeTopicPartitionsResponseTopic {
     let node = BrokerId(context.node.config.node_id);
     let partition = |index: usize| {
-        DescribeTopicPartitionsResponsePartition::default()
+        let described = DescribeTopicPartitionsResponsePartition::default()
             .with_partition_index(i32::try_from(index).unwrap_or(i32::MAX))
             .with_leader_id(node)
             .with_leader_epoch(crate::partition::LEADER_EPOCH.0)
             .with_replica_nodes(vec![node])
             .with_isr_nodes(vec![node])
             .with_eligible_leader_replicas(Some(Vec::new()))
-            .with_last_known_elr(Some(Vec::new()))
+            .with_last_known_elr(Some(Vec::new()));
+        match topic.partitions.get(index).is_some_and(Slot::is_offline) {
+            true => described
+                .with_error_code(ResponseError::LeaderNotAvailable.code())
+                .with_leader_id(BrokerId(-1))
+                .with_isr_nodes(Vec::new())
+                .with_offline_replicas(vec![node]),
+            false => described,
+        }
     };
     DescribeTopicPartitionsResponseTopic::default()
         .with_name(Some(topic_name(&topic.name)))

@@ -36,6 +36,9 @@ pub(in crate::server) async fn find_coordinator(
 fn find(context: &RequestContext, key: StrBytes, key_type: i8) -> Coordinator {
     let node = &context.node;
     let (code, refusal) = match key_type {
+        GROUP if is_offline(context, &key) => {
+            (ResponseError::CoordinatorNotAvailable, "the partition that holds the group is offline".to_owned())
+        }
         GROUP => {
             return Coordinator::default()
                 .with_key(key)
@@ -56,4 +59,10 @@ fn find(context: &RequestContext, key: StrBytes, key_type: i8) -> Coordinator {
         .with_port(-1)
         .with_error_code(code.code())
         .with_error_message(Some(text(refusal)))
+}
+
+/// Whether the group cannot be read or written, though the node serves others.
+fn is_offline(context: &RequestContext, group: &str) -> bool {
+    let coordinator = context.broker().coordinator();
+    coordinator.is_ok_and(|coordinator| coordinator.service.partition(group).is_err())
 }

@@ -150,26 +150,32 @@ pub(in crate::server) async fn offset_fetch(
     request: OffsetFetchRequest,
 ) -> OffsetFetchResponse {
     let coordinator = context.broker().coordinator();
-    let error_code = coordinator.as_ref().err().map_or(0, code);
+    // A group that cannot be read must not pass for one that never committed.
+    let error_code = |group: &str| match &coordinator {
+        Ok(coordinator) => coordinator.service.partition(group).err().as_ref().map_or(0, code),
+        Err(error) => code(error),
+    };
     let find = |group: &str, topics: Option<Vec<(TopicName, Vec<i32>)>>| match &coordinator {
-        Ok(coordinator) => find(coordinator.service, group, topics, request.require_stable),
-        Err(_) => Vec::new(),
+        Ok(coordinator) if error_code(group) == 0 => find(coordinator.service, group, topics, request.require_stable),
+        _ => Vec::new(),
     };
     if version >= MANY_VERSION {
         let groups = request.groups.into_iter().map(|group| {
             let topics = group.topics.map(|topics| topics.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
             let topics = find(&group.group_id, topics).chunk_by(same_topic).map(topic_of_many).collect();
+            let error_code = error_code(&group.group_id);
             let response = OffsetFetchResponseGroup::default().with_group_id(group.group_id);
             response.with_topics(topics).with_error_code(error_code)
         });
         return OffsetFetchResponse::default().with_groups(groups.collect());
     }
+    let error_code = error_code(&request.group_id);
     // Version 1 has no code for the whole: each partition gets it.
     let per_partition = if version < 2 { error_code } else { 0 };
     let topics: Option<Vec<_>> =
         request.topics.map(|topics| topics.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
-    let found = match (&coordinator, &topics) {
-        (Err(_), Some(topics)) if version < 2 => none(topics, per_partition),
+    let found = match &topics {
+        Some(topics) if version < 2 && error_code != 0 => none(topics, per_partition),
         _ => find(&request.group_id, topics),
     };
     let topics = found.chunk_by(same_topic).map(topic_of_one).collect();
