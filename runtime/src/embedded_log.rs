@@ -36,6 +36,12 @@ fn error(error: BrokerError) -> LogError {
         BrokerError::IllegalGeneration { group, generation } => LogError::IllegalGeneration { group, generation },
         BrokerError::DiskFull(message) => LogError::DiskFull(message),
         BrokerError::Storage { context, source } => LogError::Storage { context, source },
+        offline @ BrokerError::Offline(_) => {
+            LogError::Storage { context: "a partition cannot be served".to_owned(), source: offline.into() }
+        }
+        lost @ BrokerError::Lost { .. } => {
+            LogError::Storage { context: "records are damaged".to_owned(), source: lost.into() }
+        }
         BrokerError::Closed => LogError::Closed,
         // What a caller in this process can do nothing else about.
         other => LogError::Invalid(other.to_string()),

@@ -1,13 +1,16 @@
 //! `logmill topic`: create, list, describe, alter and delete topics.
 
+use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
+use logmill_broker::{BrokerConfig, Damage};
 use logmill_connectors::log::{ConfigChange, Isolation, Log, NewTopic, OffsetAt, TopicInfo, TopicPartition};
 use logmill_pipelines::nearest;
 
-use super::address::Address;
+use super::address::{Address, with_broker};
 use super::print;
+use crate::embedded_log::EmbeddedLog;
 
 /// Create, list, describe, alter or delete topics.
 #[derive(Debug, clap::Subcommand)]
@@ -57,9 +60,32 @@ pub(super) enum Command {
         /// Its name.
         topic: String,
     },
+    /// Verify every record of a topic of the data dir, and give up what is damaged: readers pass over lost records, and
+    /// a partition whose folder is gone begins anew. Damaged bytes are kept beside the log.
+    Repair {
+        /// Its name.
+        topic: String,
+    },
 }
 
 pub(super) async fn execute(command: Command, address: &Address) -> anyhow::Result<()> {
+    let command = match (command, address) {
+        (Command::Repair { topic }, Address::DataDir(data_dir)) => return repair(data_dir, &topic).await,
+        (Command::Repair { .. }, Address::Bootstrap(_)) => {
+            bail!("`logmill topic repair` works on a data dir: stop the node, and say --data-dir")
+        }
+        (Command::Describe { topic, json }, Address::DataDir(data_dir)) => {
+            return with_broker(BrokerConfig::new(data_dir), async |broker| {
+                let damaged = broker.damaged_partitions().await?;
+                let of_topic = damaged.into_iter().filter(|damaged| damaged.partition.topic == topic);
+                let damage = of_topic.map(|damaged| (damaged.partition.partition, damaged.damage)).collect();
+                let log: Arc<dyn Log> = Arc::new(EmbeddedLog::new(broker));
+                describe(&log, &topic, damage, json).await
+            })
+            .await;
+        }
+        (command, _) => command,
+    };
     let work = async |log: Arc<dyn Log>| match command {
         Command::Create { topic, partitions, configs } => {
             let configs = configs.iter().map(|text| parse_config(text)).collect::<anyhow::Result<_>>()?;
@@ -67,13 +93,14 @@ pub(super) async fn execute(command: Command, address: &Address) -> anyhow::Resu
             print(&format!("created {topic}\n"))
         }
         Command::List { all, json } => list(&*log, all, json).await,
-        Command::Describe { topic, json } => describe(&log, &topic, json).await,
+        Command::Describe { topic, json } => describe(&log, &topic, Vec::new(), json).await,
         Command::Alter { topic, partitions, configs } => alter(&*log, &topic, partitions, &configs).await,
         Command::Delete { topic } => {
             find(&*log, &topic).await?;
             log.delete_topic(&topic).await?;
             print(&format!("deleted {topic}\n"))
         }
+        Command::Repair { .. } => Ok(()),
     };
     address.with_log(work).await
 }
@@ -132,38 +159,62 @@ async fn list(log: &dyn Log, all: bool, json: bool) -> anyhow::Result<()> {
     if !json {
         print(&format!("{:width$}  partitions  offsets\n", "topic"))?;
     }
+    let mut failed = Vec::new();
     for topic in &topics {
-        let mut held = 0;
+        let (mut held, mut offline) = (0, Vec::new());
         for partition in 0..topic.partitions {
-            let [start, end, _] = offsets(log, topic, partition).await?;
-            held += end - start;
-        }
-        match json {
-            true => {
-                let row = serde_json::json!({ "topic": topic.name, "partitions": topic.partitions, "offsets": held });
-                print(&format!("{row}\n"))?;
+            match offsets(log, topic, partition).await {
+                Ok([start, end, _]) => held += end - start,
+                Err(error) => offline.push((partition, super::chain(&error))),
             }
-            false => print(&format!("{:width$}  {:>10}  {held:>7}\n", topic.name, topic.partitions))?,
+        }
+        if json {
+            let mut row = serde_json::json!({ "topic": topic.name, "partitions": topic.partitions, "offsets": held });
+            if !offline.is_empty() {
+                let offline = offline.iter().map(|(p, why)| serde_json::json!({ "partition": p, "reason": why }));
+                row["offline"] = offline.collect();
+            }
+            print(&format!("{row}\n"))?;
+        } else {
+            let note = if offline.is_empty() { String::new() } else { format!("  {} offline", offline.len()) };
+            print(&format!("{:width$}  {:>10}  {held:>7}{note}\n", topic.name, topic.partitions))?;
+            failed.extend(offline.into_iter().map(|(_, why)| why));
         }
     }
-    Ok(())
+    failed.iter().try_for_each(|why| print(&format!("{why}\n")))
 }
 
 fn is_hidden(topic: &TopicInfo) -> bool {
     topic.internal || topic.name.starts_with("__")
 }
 
-async fn describe(log: &Arc<dyn Log>, name: &str, json: bool) -> anyhow::Result<()> {
+async fn describe(log: &Arc<dyn Log>, name: &str, damage: Vec<(i32, Damage)>, json: bool) -> anyhow::Result<()> {
     let topic = find(&**log, name).await?;
     let mut partitions = Vec::new();
     for partition in 0..topic.partitions {
-        partitions.push(offsets(&**log, &topic, partition).await?);
+        partitions.push(offsets(&**log, &topic, partition).await.map_err(|error| super::chain(&error)));
     }
     if json {
-        let partitions = partitions.iter().enumerate().map(|(partition, [start, end, stable])| {
-            serde_json::json!({
-                "partition": partition, "log_start": start, "high_watermark": end, "last_stable_offset": stable,
-            })
+        let lost = |partition: usize| {
+            let of = damage.iter().filter(|(of, _)| usize::try_from(*of) == Ok(partition));
+            let lost = of.map(|(_, damage)| {
+                let (from, to) = (damage.from.0, damage.to.0);
+                serde_json::json!({ "from": from, "to": to, "reason": damage.to_string() })
+            });
+            lost.collect::<Vec<_>>()
+        };
+        let partitions = partitions.iter().enumerate().map(|(partition, offsets)| {
+            let mut row = match offsets {
+                Ok([start, end, stable]) => serde_json::json!({
+                    "partition": partition, "log_start": start, "high_watermark": end, "last_stable_offset": stable,
+                }),
+                Err(why) => serde_json::json!({ "partition": partition, "offline": why }),
+            };
+            let lost = lost(partition);
+            if !lost.is_empty() {
+                row["lost"] = lost.into();
+            }
+            row
         });
         let partitions = partitions.collect::<Vec<_>>();
         let configs: indexmap::IndexMap<_, _> = topic.configs.into_iter().collect();
@@ -175,8 +226,31 @@ async fn describe(log: &Arc<dyn Log>, name: &str, json: bool) -> anyhow::Result<
         text.push_str(&format!("  {name} = {value}\n"));
     }
     text.push_str("partition   log start  high watermark  last stable\n");
-    for (partition, [start, end, stable]) in partitions.iter().enumerate() {
-        text.push_str(&format!("{partition:>9}  {start:>10}  {end:>14}  {stable:>11}\n"));
+    for (partition, offsets) in partitions.iter().enumerate() {
+        text.push_str(&match offsets {
+            Ok([start, end, stable]) => format!("{partition:>9}  {start:>10}  {end:>14}  {stable:>11}\n"),
+            Err(why) => format!("{partition:>9}  {why}\n"),
+        });
+    }
+    for (partition, damage) in &damage {
+        text.push_str(&format!("partition {partition}: {damage}\n"));
+    }
+    if !damage.is_empty() {
+        text.push_str(&format!(
+            "restore the files from a backup, or have `logmill topic repair {}` let readers pass over what is lost\n",
+            topic.name
+        ));
     }
     print(&text)
+}
+
+async fn repair(data_dir: &Path, topic: &str) -> anyhow::Result<()> {
+    with_broker(BrokerConfig::new(data_dir), async |broker| {
+        find(&EmbeddedLog::new(broker.clone()), topic).await?;
+        for (place, repair) in broker.repair_topic(topic).await? {
+            print(&format!("partition {}: {repair}\n", place.partition))?;
+        }
+        Ok(())
+    })
+    .await
 }
