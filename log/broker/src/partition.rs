@@ -5,10 +5,11 @@
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use logmill_protocol::{ControlMarker, LeaderEpoch, Offset, ProducerEpoch, ProducerId, Timestamp};
 use logmill_storage::{Appended, EndTransaction, Flusher, PartitionLog, Recovery, StorageError};
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::data_dir::DataDir;
@@ -21,6 +22,8 @@ use crate::waiters::{Waiter, Waiters};
 pub(crate) const LEADER_EPOCH: LeaderEpoch = LeaderEpoch(0);
 /// Epoch of the transaction coordinator, which has never moved either.
 const COORDINATOR_EPOCH: i32 = 0;
+/// How often the node's owner is told at most that a partition cannot be read.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// A partition's log and its waiters.
 #[derive(Debug)]
@@ -37,6 +40,8 @@ pub(crate) struct Partition {
     flush_ms: AtomicU64,
     /// A sync by the clock is due (`flush.ms`).
     flush_due: Arc<AtomicBool>,
+    /// When its damage was last told.
+    told_at: Mutex<Option<Instant>>,
     /// Keeps the data dir locked while anyone may still write to it.
     _dir: Arc<DataDir>,
 }
@@ -62,6 +67,7 @@ impl Partition {
             flush_messages: AtomicU64::new(config.flush_messages),
             flush_ms: AtomicU64::new(config.flush_ms),
             flush_due: Arc::default(),
+            told_at: Mutex::default(),
             _dir: dir,
         };
         Ok((this, recovery))
@@ -210,6 +216,16 @@ impl Partition {
     /// Waits until everything appended so far is on disk; many callers share one sync.
     pub(crate) async fn flush(&self, flusher: &Flusher) -> Result<()> {
         self.requested(self.request_flush(flusher)).await
+    }
+
+    /// Whether the node's owner may be told of its damage now: not for each reader that meets it.
+    pub(crate) fn may_tell(&self) -> bool {
+        let mut told_at = self.told_at.lock();
+        let may = told_at.is_none_or(|at| at.elapsed() >= TELL_EVERY);
+        if may {
+            *told_at = Some(Instant::now());
+        }
+        may
     }
 
     pub(crate) fn stored<T>(&self, result: logmill_storage::Result<T>) -> Result<T> {

@@ -32,6 +32,8 @@ use crate::types::Isolation;
 const MAX_RESPONSE_BYTES: usize = 55 << 20;
 /// Sessions kept (`max.incremental.fetch.session.cache.slots`).
 const SESSION_SLOTS: usize = 1_000;
+/// How long one waits who can only be told that a partition is offline or damaged, unless others of its partitions grow.
+const BACK_OFF: Duration = Duration::from_millis(500);
 /// Most partitions of one request.
 const MAX_PARTITIONS: usize = 100_000;
 /// The first version that names topics by their ids.
@@ -67,6 +69,7 @@ pub(super) async fn fetch(context: &RequestContext, version: i16, body: BytesMut
         Err(error) => return Ok(response::refusal(version, error.code())),
     };
     let reading = Reading::new(context, terms, turn.wanted.clone()).read_all().await;
+    let max_wait = if reading.is_refused() { BACK_OFF } else { max_wait };
     let reading =
         if reading.is_enough() || max_wait.is_zero() { reading } else { wait(context, reading, max_wait).await };
     let summaries: Vec<Summary> = reading.slots().iter().map(Slot::summary).collect();

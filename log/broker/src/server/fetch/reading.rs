@@ -136,7 +136,14 @@ impl Reading {
 
     /// Whether there is enough to answer.
     pub(super) fn is_enough(&self) -> bool {
-        self.must_answer || self.slots.is_empty() || self.bytes >= self.terms.min_bytes
+        let has_bytes = self.bytes >= self.terms.min_bytes && !self.is_refused();
+        self.must_answer || self.slots.is_empty() || has_bytes
+    }
+
+    /// Whether all there is to tell is that a partition is offline or damaged. It will be so the next time, too: whoever asks
+    /// again at once is told no sooner.
+    pub(super) fn is_refused(&self) -> bool {
+        self.bytes == 0 && self.slots.iter().any(|slot| slot.found.as_ref().is_err_and(|code| is_lasting(*code)))
     }
 
     /// Reads every partition, in order.
@@ -213,7 +220,7 @@ impl Reading {
             }
         };
         self.must_answer |= match &found {
-            Err(_) => true,
+            Err(code) => !is_lasting(*code),
             Ok(found) => {
                 let is_last = |slice: &LogSlice| slice.ends_segment() && slice.next_offset() < found.end;
                 found.diverging.is_some() || found.slice.as_ref().is_some_and(is_last)
@@ -309,10 +316,26 @@ fn read(
 
 /// The code of a failed read; damage is told to the node's owner, too.
 fn failed(partition: &Partition, error: BrokerError) -> i16 {
-    if let BrokerError::Storage { source, .. } = &error {
-        tracing::error!(partition = %partition.name(), error = %source, "cannot read");
+    if let (BrokerError::Storage { .. } | BrokerError::Lost { .. }, true) = (&error, partition.may_tell()) {
+        tracing::error!(partition = %partition.name(), error = %chain(&error), "cannot read");
     }
     errors::code(&error)
+}
+
+/// Whether an error stays until someone repairs the partition.
+fn is_lasting(code: i16) -> bool {
+    [ResponseError::KafkaStorageError.code(), ResponseError::CorruptMessage.code()].contains(&code)
+}
+
+/// An error with its causes.
+fn chain(error: &BrokerError) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
 }
 
 /// Where the client's log departs from this one, going by the epoch of the last batch it has (KIP-595).
