@@ -11,3 +11,8 @@ pub mod outcome;
 pub mod port;
 pub mod s3;
 pub mod site;
+
+/// Whether long runs are asked for, as `./tests/run --long` does: tests that repeat something then repeat it more often.
+pub fn long() -> bool {
+    std::env::var_os("LOGMILL_TEST_LONG").is_some_and(|value| !value.is_empty() && value != "0")
+}
