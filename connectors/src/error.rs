@@ -56,6 +56,11 @@ impl ConnectorError {
             _ => Self::Permanent { context: context.to_string(), source: error.into() },
         }
     }
+
+    /// Whether the same call may succeed when it is made again.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Transient { .. } | Self::Log(LogError::Unreachable { .. }))
+    }
 }
 
 /// What the log refused or failed to do.

@@ -6,6 +6,9 @@
 //!                       epoch_safe(positions) ◀── the epoch's commit holds ┘
 //! ```
 //!
+//! A pipeline that has never read the source first asks for `start_positions`, and saves them with its first commit. From
+//! then on a split that has no saved position is a new one, and is read from its beginning.
+//!
 //! A source is shared by all tasks; each split has at most one reader at a time. A position that was part of a
 //! committed checkpoint is what `open` is called with after a restart, so a reader resumed there must deliver exactly
 //! the records that a reader which never stopped would have delivered next. A source that cannot promise this says so
@@ -110,6 +113,10 @@ pub trait Source: Send + Sync {
     /// `complete`.
     async fn discover(&self, known: &BTreeSet<SplitId>) -> Result<Discovery, ConnectorError>;
 
+    /// The splits that are there now and where each is read from by a pipeline that never read this source. Splits that
+    /// are read from their beginning may be left out if they never lose it.
+    async fn start_positions(&self) -> Result<Positions, ConnectorError>;
+
     /// Opens a split, at the position after its last committed chunk, or at its beginning.
     async fn open(&self, split: &SplitId, position: Option<&Position>) -> Result<Box<dyn Reader>, ConnectorError>;
 
@@ -124,6 +131,7 @@ pub trait Source: Send + Sync {
 #[async_trait]
 pub trait Reader: Send {
     /// The next chunk; `None` at the end of a bounded split, and again at every later call. Waits for data where the
-    /// split is followed. Cancel-safe: a call dropped before it returned has taken nothing.
+    /// split is followed. Cancel-safe: a call dropped before it returned has taken nothing. After a transient error the
+    /// reader is dropped, and the split is opened again at the position of its last chunk.
     async fn next(&mut self) -> Result<Option<Chunk>, ConnectorError>;
 }

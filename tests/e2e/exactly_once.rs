@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use logmill_tests::data::{FLIGHTS_OF_THE_YEAR, flights_of_the_week, flights_of_the_year};
+use logmill_tests::long;
 use logmill_tests::outcome::{self, assert_same};
 use logmill_tests::s3::S3;
 use logmill_tests::site::Site;
@@ -17,6 +18,8 @@ struct Shape<'a> {
     rate: Option<&'a str>,
     /// Keys of the lake beside its input.
     lake: &'a str,
+    /// Keys of the topic's sink beside its input.
+    topic: &'a str,
     through: bool,
     every: &'a str,
 }
@@ -40,10 +43,11 @@ fn pipeline(site: &Site, shape: &Shape) {
         \x20   sql: SELECT time_hour, carrier, flight, origin, dep_delay FROM flights WHERE dep_delay > 15\n\
          sinks:\n\
         \x20 lake: {{ type: object_store, input: late, {} }}\n\
-        \x20 out: {{ type: topic, input: late, topic: late, key: flight, format: json }}\n\
+        \x20 out: {{ type: topic, input: late, topic: late, key: flight, format: json{} }}\n\
          commit: {{ every: {} }}\n",
         shape.input.display(),
         shape.lake,
+        shape.topic,
         shape.every,
     );
     site.write("pipeline.yaml", text);
@@ -54,7 +58,7 @@ const PARQUET: &str = "url: ./lake, format: parquet, partition_by: [carrier]";
 /// What comes out where nobody interferes; the rows of the lake and those of the topic are the same.
 fn undisturbed(input: &Path, minimum: usize) -> Vec<String> {
     let site = Site::new();
-    pipeline(&site, &Shape { input, rate: None, lake: PARQUET, through: false, every: "1s" });
+    pipeline(&site, &Shape { input, rate: None, lake: PARQUET, topic: "", through: false, every: "1s" });
     site.run(&["run", "pipeline.yaml"]).ok();
     let rows = outcome::rows(&site.path().join("lake"));
     assert_same("the topic", &outcome::topic(&site, "late"), &rows);
@@ -99,9 +103,9 @@ fn killed_thirty_times_over_the_year() {
     let site = Site::new();
     let lake = "url: ./lake, format: parquet, partition_by: [carrier], roll: { every: 2s }";
     let input = flights_of_the_year();
-    pipeline(&site, &Shape { input, rate: Some("12000/s"), lake, through: false, every: "200ms" });
+    pipeline(&site, &Shape { input, rate: Some("12000/s"), lake, topic: "", through: false, every: "200ms" });
     interfere(&site, 1, 30, &Blow::Kill);
-    pipeline(&site, &Shape { input, rate: None, lake, through: false, every: "200ms" });
+    pipeline(&site, &Shape { input, rate: None, lake, topic: "", through: false, every: "200ms" });
     finish(&site, &expected);
 }
 
@@ -111,7 +115,7 @@ fn killed_while_played_through_a_topic() {
     let site = Site::new();
     let lake = "url: ./lake, format: json, roll: { every: 300ms }";
     let input = &flights_of_the_week();
-    pipeline(&site, &Shape { input, rate: Some("1500/s"), lake, through: true, every: "100ms" });
+    pipeline(&site, &Shape { input, rate: Some("1500/s"), lake, topic: "", through: true, every: "100ms" });
     interfere(&site, 2, 8, &Blow::Kill);
     finish(&site, &expected);
 }
@@ -123,9 +127,64 @@ fn interrupted_with_ctrl_c() {
         let site = Site::new();
         let lake = format!("url: ./lake, format: parquet, partition_by: [carrier], roll: {roll}");
         let input = &flights_of_the_week();
-        pipeline(&site, &Shape { input, rate: Some("1000/s"), lake: &lake, through: false, every: "100ms" });
+        pipeline(&site, &Shape { input, rate: Some("1000/s"), lake: &lake, topic: "", through: false, every: "100ms" });
         interfere(&site, seed, 5, &Blow::Interrupt);
         finish(&site, &expected);
+    }
+}
+
+/// Flights of the year's beginning, as many as asked for.
+fn first_flights(site: &Site, count: usize) -> PathBuf {
+    let year = std::fs::read_to_string(flights_of_the_year()).unwrap();
+    let lines: String = year.lines().take(count).flat_map(|line| [line, "\n"]).collect();
+    site.write("first.ndjson", lines)
+}
+
+/// Interrupts runs at seeded moments until one comes to its end before, or `most` times.
+fn interrupt_until_done(site: &Site, random: &mut fastrand::Rng, most: usize) {
+    for _ in 0..most {
+        let mut run = site.start("run", &["run", "pipeline.yaml"]);
+        std::thread::sleep(Duration::from_millis(random.u64(150..900)));
+        if let Some(code) = run.ended() {
+            assert_eq!(code, Some(0), "{}", run.errors());
+            return;
+        }
+        run.interrupt();
+        assert_eq!(run.wait(LIMIT), Some(0), "{}", run.errors());
+    }
+}
+
+/// Interrupts `rounds` times over a pipeline that is played through a topic and fills small batches of a second one, each time
+/// until it is done.
+fn check_interrupts(rows: usize, rate: Option<&str>, seed: u64, rounds: usize, most: usize) {
+    let inputs = Site::new();
+    let input = &first_flights(&inputs, rows);
+    let expected = undisturbed(input, rows / 10);
+    let mut random = fastrand::Rng::with_seed(seed);
+    for _ in 0..rounds {
+        let site = Site::new();
+        let lake = "url: ./lake, format: parquet, roll: { every: 100ms }";
+        let topic = ", batch_bytes: 1KiB";
+        pipeline(&site, &Shape { input, rate, lake, topic, through: true, every: "100ms" });
+        interrupt_until_done(&site, &mut random, most);
+        finish(&site, &expected);
+        assert_eq!(outcome::topic(&site, "flights").len(), rows, "the topic that the source is played through");
+    }
+}
+
+#[test]
+fn interrupted_at_full_speed_while_played_through_a_topic() {
+    match long() {
+        true => check_interrupts(FLIGHTS_OF_THE_YEAR, None, 6, 2, 30),
+        false => check_interrupts(40_000, None, 6, 1, 8),
+    }
+}
+
+#[test]
+fn interrupted_at_a_steady_pace_while_played_through_a_topic() {
+    match long() {
+        true => check_interrupts(100_000, Some("20000/s"), 7, 20, 30),
+        false => check_interrupts(20_000, Some("20000/s"), 7, 1, 8),
     }
 }
 
@@ -136,7 +195,7 @@ fn killed_while_writing_to_s3() {
     let site = Site::new();
     let lake = s3_lake(&s3, "{ every: 300ms }");
     let input = &flights_of_the_week();
-    pipeline(&site, &Shape { input, rate: Some("1000/s"), lake: &lake, through: false, every: "150ms" });
+    pipeline(&site, &Shape { input, rate: Some("1000/s"), lake: &lake, topic: "", through: false, every: "150ms" });
     interfere(&site, 5, 8, &Blow::Kill);
     finish_s3(&site, &s3, &expected);
 }
@@ -206,7 +265,7 @@ fn died_at_each_point_of_the_commit() {
     for roll in ["{ rows: 100 }", "{ every: 100ms }", "{ every: 60s }"] {
         let mut site = Site::new();
         let lake = format!("url: ./lake, format: parquet, partition_by: [origin], roll: {roll}");
-        pipeline(&site, &Shape { input, rate: Some("20000/s"), lake: &lake, through: false, every: "50ms" });
+        pipeline(&site, &Shape { input, rate: Some("20000/s"), lake: &lake, topic: "", through: false, every: "50ms" });
         for point in POINTS {
             let _ = std::fs::remove_dir_all(site.path().join("data"));
             let _ = std::fs::remove_dir_all(site.path().join("lake"));
@@ -225,7 +284,10 @@ fn died_at_each_point_of_a_commit_to_s3() {
             let s3 = S3::start();
             let mut site = Site::new();
             let lake = s3_lake(&s3, roll);
-            pipeline(&site, &Shape { input, rate: Some("20000/s"), lake: &lake, through: false, every: "50ms" });
+            pipeline(
+                &site,
+                &Shape { input, rate: Some("20000/s"), lake: &lake, topic: "", through: false, every: "50ms" },
+            );
             die_at(&mut site, point, 1);
             finish_s3(&site, &s3, &expected);
         }

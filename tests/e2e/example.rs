@@ -1,4 +1,4 @@
-//! The examples do what their README says.
+//! The examples do what their README says, and the commands that are printed anywhere work as they are printed.
 
 use std::fs;
 
@@ -69,4 +69,118 @@ fn guests_of_two_languages_mask_and_score_flights_and_sql_calls_a_third() {
     assert_eq!(rejects.len(), 16);
     assert!(rejects.iter().all(|row| row.contains("it never left")), "{rejects:?}");
     assert_eq!(outcome::topic(&site, "scored-flights").len(), 812);
+}
+
+/// A clone as far as the commands of the READMEs need one.
+fn clone() -> Site {
+    let site = Site::new();
+    for example in ["01-late-flights", "02-wasm-transform"] {
+        let below = format!("examples/{example}");
+        copy(&repository().join(&below), &site.path().join(&below));
+    }
+    site
+}
+
+/// The blocks of code under a heading, or in all of a text, that hold commands of ours.
+fn commands(text: &str, heading: Option<&str>) -> Vec<String> {
+    let text = heading.map_or(text, |heading| {
+        let (_, after) = text.split_once(heading).unwrap_or_else(|| panic!("no `{heading}`"));
+        after.split("\n## ").next().unwrap()
+    });
+    let blocks = text.split("```\n").skip(1).step_by(2);
+    let blocks = blocks.map(|block| block.replace("cargo run --release -- ", "logmill "));
+    blocks.filter(|block| block.starts_with("logmill ")).collect()
+}
+
+#[test]
+fn the_commands_of_the_readmes_work_as_they_are_printed() {
+    let site = clone();
+    let run = |block: &str| site.shell(".", &format!("set -e\n{block}"));
+    let start = commands(&fs::read_to_string(repository().join("README.md")).unwrap(), Some("## Start\n"));
+    assert_eq!(start.len(), 2, "{start:?}");
+    let said: Vec<_> = start.iter().map(|block| run(block).ok()).collect();
+    for text in ["9E", "JetBlue Airways", "late-flights"] {
+        assert!(said[1].contains(text), "no {text} in:\n{}", said[1]);
+    }
+    for example in ["01-late-flights", "02-wasm-transform"] {
+        let text = fs::read_to_string(repository().join(format!("examples/{example}/README.md"))).unwrap();
+        for block in commands(&text, None) {
+            run(&block).ok();
+        }
+    }
+}
+
+#[test]
+fn what_a_run_suggests_works_from_where_it_was_said() {
+    let site = clone();
+    for (folder, run) in [
+        (".", "logmill run examples/01-late-flights/pipeline.yaml"),
+        ("examples/01-late-flights", "logmill run pipeline.yaml --fresh"),
+        ("examples", "logmill run 01-late-flights/pipeline.yaml --data-dir 'it is here'"),
+    ] {
+        let said = site.shell(folder, run);
+        assert_eq!(said.code, Some(0), "{said:?}");
+        let (_, suggested) = said.stderr.split_once("try next:\n").unwrap();
+        let lines: Vec<_> = suggested.lines().filter(|line| line.starts_with("  logmill ")).collect();
+        assert!(lines.len() >= 4, "{}", said.stderr);
+        for line in lines {
+            assert!(!site.shell(folder, line).ok().is_empty(), "{line} said nothing");
+        }
+        let again = site.shell(folder, &run.replace(" --fresh", ""));
+        assert!(again.stderr.contains("nothing new"), "{again:?}");
+    }
+}
+
+#[test]
+fn a_pipelines_state_follows_its_file_and_not_the_working_directory() {
+    let site = clone();
+    let lake = site.path().join("examples/01-late-flights/out/late-flights");
+    for (folder, run) in [
+        (".", "logmill run examples/01-late-flights/pipeline.yaml"),
+        ("examples", "logmill run 01-late-flights/pipeline.yaml"),
+        ("examples/01-late-flights", "logmill run pipeline.yaml"),
+    ] {
+        let said = site.shell(folder, run);
+        assert_eq!(said.code, Some(0), "{said:?}");
+        assert!(said.stderr.contains("logmill-data"), "{said:?}");
+        assert_eq!(outcome::rows(&lake).len(), 763, "{folder}");
+    }
+    assert!(!site.path().join("logmill-data").exists() && !site.path().join("examples/logmill-data").exists());
+}
+
+#[test]
+fn state_in_the_working_directory_is_not_passed_over() {
+    let site = clone();
+    let run = "logmill run examples/01-late-flights/pipeline.yaml";
+    site.shell(".", &format!("{run} --data-dir logmill-data")).ok();
+    let refused = site.shell(".", run).fails_with(&[
+        "earlier runs of pipeline `late-flights` kept their state in `logmill-data`",
+        "--data-dir logmill-data",
+        "--data-dir examples/01-late-flights/logmill-data",
+    ]);
+    assert!(!refused.stderr.contains("--fresh"), "{refused:?}");
+    assert!(site.shell(".", &format!("{run} --data-dir logmill-data")).stderr.contains("nothing new"));
+    // In another folder nobody knows of it, and where it was said to begin there, there is no question.
+    site.shell(".", &format!("{run} --data-dir examples/01-late-flights/logmill-data")).ok();
+    assert!(site.shell(".", run).stderr.contains("nothing new"));
+}
+
+#[test]
+fn commands_that_find_no_data_dir_say_so_and_make_none() {
+    let site = Site::new();
+    site.write("a.ndjson", "{\"n\":1}\n");
+    for command in [
+        "topic list",
+        "topic create t",
+        "group list",
+        "consume t",
+        "produce t",
+        "sql 'SELECT * FROM t'",
+        "sql 'SELECT 1 FROM u'",
+    ] {
+        let refused = site.shell(".", &format!("logmill {command}"));
+        refused.fails_with(&["the working directory has no `logmill-data`", "--data-dir DIR", "LOGMILL_DATA_DIR"]);
+    }
+    assert!(site.shell(".", "logmill sql \"SELECT n FROM 'a.ndjson'\"").ok().contains('1'));
+    assert!(!site.path().join("logmill-data").exists());
 }

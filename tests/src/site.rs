@@ -110,6 +110,20 @@ impl Site {
         self.command(arguments).output().unwrap().into()
     }
 
+    /// Runs a line of shell in a folder below, in which `logmill` is the binary and no data directory is named.
+    pub fn shell(&self, folder: &str, line: &str) -> Finished {
+        let tools = self.path().join("bin");
+        if !tools.exists() {
+            fs::create_dir_all(&tools).unwrap();
+            std::os::unix::fs::symlink(fs::canonicalize(binary()).unwrap(), tools.join("logmill")).unwrap();
+        }
+        let path = format!("{}:{}", tools.display(), std::env::var("PATH").unwrap());
+        let mut command = Command::new("sh");
+        command.current_dir(self.path().join(folder)).args(["-c", line]).stdin(Stdio::null()).env("PATH", path);
+        command.env_remove("LOGMILL_DATA_DIR").env_remove("LOGMILL_BOOTSTRAP").env_remove("RUST_BACKTRACE");
+        command.output().unwrap().into()
+    }
+
     /// Starts a command in the background; its output goes to `<name>.out` and `<name>.err` below the folder.
     pub fn start(&self, name: &str, arguments: &[&str]) -> Running {
         let file = |suffix: &str| fs::File::create(self.path().join(format!("{name}.{suffix}"))).unwrap();

@@ -69,6 +69,8 @@ pub async fn check_bounded(source: &dyn Source) -> Vec<(SplitId, Content)> {
     let known: BTreeSet<_> = found.new.iter().cloned().collect();
     assert_eq!(known.len(), found.new.len(), "each split is found once");
     assert!(source.discover(&known).await.unwrap().new.is_empty(), "what is known is not new");
+    let starts = source.start_positions().await.expect("the source can tell where it begins");
+    assert!(starts.keys().all(|split| known.contains(split)), "it begins in splits that are found: {starts:?}");
     let mut contents = Vec::new();
     for split in found.new {
         let (positions, whole) = read(source, &split, None).await;

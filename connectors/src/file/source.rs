@@ -163,6 +163,11 @@ impl Source for FileSource {
         Ok(Discovery { new, complete: !self.files.config.follow })
     }
 
+    async fn start_positions(&self) -> Result<Positions, ConnectorError> {
+        // Every file is read from its beginning, whenever it is found.
+        Ok(Positions::new())
+    }
+
     async fn open(&self, split: &SplitId, position: Option<&Position>) -> Result<Box<dyn Reader>, ConnectorError> {
         let path = Path::new(split.as_str());
         if self.files.format == Format::Parquet {

@@ -152,6 +152,10 @@ impl Source for Generate {
         Ok(Discovery { new: if known.contains(&only) { Vec::new() } else { vec![only] }, complete: true })
     }
 
+    async fn start_positions(&self) -> Result<Positions, ConnectorError> {
+        Ok(Positions::new())
+    }
+
     async fn open(&self, _split: &SplitId, position: Option<&Position>) -> Result<Box<dyn Reader>, ConnectorError> {
         let row = position.and_then(|position| position.0.get("row")?.as_u64()).unwrap_or(0);
         let (config, schema) = (self.config.clone(), self.schema.clone());

@@ -37,7 +37,6 @@ pub(super) struct TopicReader {
     end: End,
     isolation: Isolation,
     on_gap: OnGap,
-    tell_start: bool,
     in_hand: Option<InHand>,
     scratch: Vec<u8>,
 }
@@ -63,23 +62,7 @@ impl TopicReader {
         on_gap: OnGap,
     ) -> Self {
         let place = format!("{}-{}", partition.topic, partition.partition).into();
-        Self {
-            log,
-            partition,
-            place,
-            offset,
-            end,
-            isolation,
-            on_gap,
-            tell_start: false,
-            in_hand: None,
-            scratch: Vec::new(),
-        }
-    }
-
-    /// The first chunk is empty and says where the reader began.
-    pub(super) fn telling_its_start(self) -> Self {
-        Self { tell_start: true, ..self }
+        Self { log, partition, place, offset, end, isolation, on_gap, in_hand: None, scratch: Vec::new() }
     }
 
     /// The end, exclusive, as far as it is known.
@@ -216,11 +199,6 @@ impl InHand {
 #[async_trait]
 impl Reader for TopicReader {
     async fn next(&mut self) -> Result<Option<Chunk>, ConnectorError> {
-        if self.tell_start {
-            self.tell_start = false;
-            let data = ChunkData::Records(Records { place: self.place.clone(), ..Records::default() });
-            return Ok(Some(Chunk { data, position: position(self.offset), bytes_read: 0 }));
-        }
         loop {
             let end = self.end_offset();
             if end.is_some_and(|end| self.offset >= end) {

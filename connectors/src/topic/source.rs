@@ -7,7 +7,6 @@ use async_trait::async_trait;
 use logmill_pipelines::flow::{Position, Positions, SplitId};
 use logmill_pipelines::{ConnectorKind, Role};
 use logmill_protocol::{Offset, Timestamp};
-use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -50,7 +49,6 @@ pub fn source(log: Arc<dyn Log>, config: &SourceConfig) -> Arc<dyn Source> {
         end,
         on_gap: config.on_gap,
         isolation,
-        later: Mutex::default(),
     })
 }
 
@@ -64,7 +62,6 @@ pub fn bounded_source(log: Arc<dyn Log>, topic: &str, ends: Ends) -> Arc<dyn Sou
         end: EndSpec::Told(ends),
         on_gap: OnGap::Stop,
         isolation: Isolation::ReadCommitted,
-        later: Mutex::default(),
     })
 }
 
@@ -75,8 +72,6 @@ struct TopicSource {
     end: EndSpec,
     on_gap: OnGap,
     isolation: Isolation,
-    /// Partitions that were added while we read: they are read from their beginning.
-    later: Mutex<BTreeSet<SplitId>>,
 }
 
 enum EndSpec {
@@ -99,6 +94,11 @@ pub fn position(offset: Offset) -> Position {
 }
 
 impl TopicSource {
+    async fn partitions(&self) -> Result<i32, ConnectorError> {
+        let info = self.log.topic(&self.topic).await?;
+        Ok(info.ok_or_else(|| LogError::UnknownTopic(self.topic.clone()))?.partitions)
+    }
+
     fn partition(&self, split: &SplitId) -> Result<TopicPartition, ConnectorError> {
         let partition = split.as_str().parse().map_err(|_| ConnectorError::Data {
             place: format!("split `{split}` of topic `{}`", self.topic),
@@ -107,11 +107,9 @@ impl TopicSource {
         Ok(TopicPartition { topic: self.topic.clone(), partition })
     }
 
-    async fn start(&self, split: &SplitId, partition: &TopicPartition) -> Result<Offset, ConnectorError> {
+    /// Where `from:` begins in a partition.
+    async fn start(&self, partition: &TopicPartition) -> Result<Offset, ConnectorError> {
         let earliest = OffsetAt::Earliest;
-        if self.later.lock().contains(split) {
-            return Ok(self.log.offset(partition, earliest).await?);
-        }
         Ok(match &self.from {
             From::Earliest => self.log.offset(partition, earliest).await?,
             From::Latest => self.log.offset(partition, OffsetAt::Latest(self.isolation)).await?,
@@ -140,32 +138,38 @@ impl TopicSource {
 #[async_trait]
 impl Source for TopicSource {
     async fn discover(&self, known: &BTreeSet<SplitId>) -> Result<Discovery, ConnectorError> {
-        let info = self.log.topic(&self.topic).await?.ok_or_else(|| LogError::UnknownTopic(self.topic.clone()))?;
-        let splits = (0..info.partitions).map(|partition| SplitId::new(partition.to_string()));
+        let splits = (0..self.partitions().await?).map(|partition| SplitId::new(partition.to_string()));
         let new: Vec<_> = splits.filter(|split| !known.contains(split)).collect();
-        if !known.is_empty() {
-            self.later.lock().extend(new.iter().cloned());
-        }
         // A bounded read is of the partitions that were there at its start.
         Ok(Discovery { new, complete: !matches!(self.end, EndSpec::Never) })
     }
 
+    /// Of every partition, also of one that is empty: what is appended to it later is read, and what is deleted before it
+    /// is read is a gap.
+    async fn start_positions(&self) -> Result<Positions, ConnectorError> {
+        let mut positions = Positions::new();
+        for partition in 0..self.partitions().await? {
+            let place = TopicPartition { topic: self.topic.clone(), partition };
+            positions.insert(SplitId::new(partition.to_string()), position(self.start(&place).await?));
+        }
+        Ok(positions)
+    }
+
+    /// A partition's beginning is its oldest record, whatever `from:` says.
     async fn open(&self, split: &SplitId, position: Option<&Position>) -> Result<Box<dyn Reader>, ConnectorError> {
         let partition = self.partition(split)?;
-        let (offset, tell_start) = match position {
+        let offset = match position {
             Some(position) => {
                 let saved = SavedPosition::deserialize(&position.0).map_err(|error| ConnectorError::Data {
                     place: format!("position of {}-{}", partition.topic, partition.partition),
                     message: format!("{error}: {}", position.0),
                 })?;
-                (Offset(saved.offset), false)
+                Offset(saved.offset)
             }
-            // Where it is not the same at every start, the beginning is itself a position worth saving.
-            None => (self.start(split, &partition).await?, self.from != From::Earliest),
+            None => self.log.offset(&partition, OffsetAt::Earliest).await?,
         };
         let end = self.end(&partition).await?;
-        let reader = TopicReader::new(self.log.clone(), partition, offset, end, self.isolation, self.on_gap);
-        Ok(Box::new(if tell_start { reader.telling_its_start() } else { reader }))
+        Ok(Box::new(TopicReader::new(self.log.clone(), partition, offset, end, self.isolation, self.on_gap)))
     }
 
     async fn epoch_safe(&self, _positions: &Positions) -> Result<(), ConnectorError> {

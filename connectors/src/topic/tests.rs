@@ -182,6 +182,7 @@ async fn a_dropped_call_takes_nothing() {
 
 #[tokio::test]
 async fn reading_begins_where_from_says() {
+    let split = SplitId::new("0");
     let log = log_with(1).await;
     for (time, value) in [(1000, "a"), (2000, "b"), (3000, "c")] {
         let mut builder = BatchBuilder::new(BatchOptions::default());
@@ -198,7 +199,8 @@ async fn reading_begins_where_from_says() {
         ("{ group: unknown }", vec!["a", "b", "c"]),
     ] {
         let source = source_of(&log, &format!("{{ topic: flights, from: {from}, until: end }}"));
-        let (seen, _) = drain(open(&source, 0, None).await.as_mut()).await;
+        let starts = source.start_positions().await.unwrap();
+        let (seen, _) = drain(source.open(&split, starts.get(&split)).await.unwrap().as_mut()).await;
         assert_eq!(seen, expected, "{from}");
     }
     let source = source_of(&log, "{ topic: flights, until: { time: 1970-01-01T00:00:02Z } }");
@@ -206,32 +208,31 @@ async fn reading_begins_where_from_says() {
 }
 
 #[tokio::test]
-async fn a_beginning_that_moves_is_told_as_a_position() {
-    let log = log_with(1).await;
+async fn a_first_start_fixes_where_every_partition_is_read_from() {
+    let log = log_with(2).await;
     log.produce(&place(0), batch(Compression::None, &["old"])).await.unwrap();
-    let source = source_of(&log, "{ topic: flights, from: latest }");
-    let chunk = open(&source, 0, None).await.next().await.unwrap().unwrap();
-    assert_eq!(chunk.position, Position(serde_json::json!({ "offset": 1 })));
-    let ChunkData::Records(records) = chunk.data else { panic!("rows") };
-    assert!(records.is_empty());
+    for (from, expected) in [("earliest", [0, 0]), ("latest", [1, 0])] {
+        let source = source_of(&log, &format!("{{ topic: flights, from: {from} }}"));
+        let expected = (0..2).zip(expected).map(|(partition, offset): (i32, i64)| {
+            (SplitId::new(partition.to_string()), Position(serde_json::json!({ "offset": offset })))
+        });
+        assert_eq!(source.start_positions().await.unwrap(), expected.collect(), "{from}");
+    }
 }
 
 #[tokio::test]
 async fn partitions_that_are_added_are_read_from_their_beginning() {
     let log = log_with(1).await;
     let source = source_of(&log, "{ topic: flights, from: latest }");
-    let mut known = BTreeSet::new();
-    let found = source.discover(&known).await.unwrap();
+    let found = source.discover(&BTreeSet::new()).await.unwrap();
     assert!(!found.complete);
-    assert_eq!(found.new, [SplitId::new("0")]);
-    known.extend(found.new);
+    let known: BTreeSet<_> = found.new.into_iter().collect();
+    assert_eq!(known, BTreeSet::from([SplitId::new("0")]));
     log.create_partitions(TOPIC, 2).await.unwrap();
     log.produce(&place(1), batch(Compression::None, &["a"])).await.unwrap();
     assert_eq!(source.discover(&known).await.unwrap().new, [SplitId::new("1")]);
-    let mut reader = open(&source, 1, None).await;
-    let start = reader.next().await.unwrap().unwrap();
-    assert_eq!(start.position, Position(serde_json::json!({ "offset": 0 })));
-    let ChunkData::Records(records) = reader.next().await.unwrap().unwrap().data else { panic!("rows") };
+    let chunk = open(&source, 1, None).await.next().await.unwrap().unwrap();
+    let ChunkData::Records(records) = chunk.data else { panic!("rows") };
     assert_eq!(values(&records), ["a"]);
 }
 

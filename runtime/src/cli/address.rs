@@ -8,11 +8,17 @@ use logmill_broker::server::{Server, ServerConfig};
 use logmill_broker::{Broker, BrokerConfig};
 use logmill_connectors::log::Log;
 
+use super::pipeline_file;
 use crate::embedded_log::EmbeddedLog;
 use crate::remote_log::RemoteLog;
 
-/// The data dir where nothing else is said.
+/// The name of the data dir where none is named: of commands that take a pipeline, beside the pipeline's file; of others, in
+/// the working directory.
 pub(super) const DEFAULT_DATA_DIR: &str = "logmill-data";
+
+/// What to do where a command needs a log and no data dir is there.
+pub(super) const NO_DATA_DIR: &str = "the working directory has no `logmill-data`; name a data dir with --data-dir DIR or \
+                                      LOGMILL_DATA_DIR (that of a pipeline lies beside its file), or a server with --bootstrap";
 
 /// Where the log is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +36,8 @@ pub(super) struct Said {
     pub(super) bootstrap: Option<String>,
     pub(super) data_dir_by_env: Option<PathBuf>,
     pub(super) bootstrap_by_env: Option<String>,
+    /// Whether the working directory has a data dir of the default name.
+    pub(super) is_default_there: bool,
 }
 
 impl Said {
@@ -41,21 +49,33 @@ impl Said {
             bootstrap,
             data_dir_by_env: env("LOGMILL_DATA_DIR").map(PathBuf::from),
             bootstrap_by_env: env("LOGMILL_BOOTSTRAP").map(|text| text.to_string_lossy().into_owned()),
+            is_default_there: Path::new(DEFAULT_DATA_DIR).is_dir(),
         }
     }
 
     /// For commands that work on either.
+    ///
+    /// # Errors
+    /// None is named, and there is none in the working directory.
     pub(super) fn address(&self) -> anyhow::Result<Address> {
-        let default = || PathBuf::from(DEFAULT_DATA_DIR);
-        Ok(match (&self.data_dir, &self.bootstrap, &self.data_dir_by_env, &self.bootstrap_by_env) {
+        self.address_if_any()?.with_context(|| format!("there is no log to work on\n  hint: {NO_DATA_DIR}"))
+    }
+
+    /// For commands that work on either, or on none.
+    pub(super) fn address_if_any(&self) -> anyhow::Result<Option<Address>> {
+        let default = || self.is_default_there.then(|| PathBuf::from(DEFAULT_DATA_DIR));
+        Ok(Some(match (&self.data_dir, &self.bootstrap, &self.data_dir_by_env, &self.bootstrap_by_env) {
             (_, Some(servers), ..) => Address::Bootstrap(servers.clone()),
             (Some(path), None, ..) => Address::DataDir(path.clone()),
             (None, None, Some(_), Some(_)) => bail!(
                 "LOGMILL_DATA_DIR and LOGMILL_BOOTSTRAP are both set: unset one, or say --data-dir or --bootstrap"
             ),
             (None, None, None, Some(servers)) => Address::Bootstrap(servers.clone()),
-            (None, None, path, None) => Address::DataDir(path.clone().unwrap_or_else(default)),
-        })
+            (None, None, path, None) => match path.clone().or_else(default) {
+                Some(path) => Address::DataDir(path),
+                None => return Ok(None),
+            },
+        }))
     }
 
     /// The data dir that was named, for commands that work in this process only.
@@ -66,9 +86,41 @@ impl Said {
         Ok(self.data_dir.clone().or_else(|| self.data_dir_by_env.clone()))
     }
 
+    /// The data dir of a pipeline, for commands that work in this process only: where none is named, beside its file.
+    pub(super) fn pipeline_data_dir(&self, command: &str, pipeline: &Path) -> anyhow::Result<PathBuf> {
+        Ok(self.named_data_dir(command)?.unwrap_or_else(|| {
+            let base_dir = pipeline_file::base_dir(pipeline);
+            if base_dir == Path::new(".") { PathBuf::from(DEFAULT_DATA_DIR) } else { base_dir.join(DEFAULT_DATA_DIR) }
+        }))
+    }
+
+    /// What to add to commands without a pipeline so that they work on this data dir: nothing, if they do so by themselves.
+    pub(super) fn flag_for(&self, data_dir: &Path) -> String {
+        let unsaid = Self { data_dir: None, bootstrap: None, ..self.clone() };
+        match unsaid.address_if_any() {
+            Ok(Some(Address::DataDir(path))) if is_same(&path, data_dir) => String::new(),
+            _ => data_dir_flag(data_dir),
+        }
+    }
+
     /// The data dir, for commands that work in this process only.
     pub(super) fn own_data_dir(&self, command: &str) -> anyhow::Result<PathBuf> {
         Ok(self.named_data_dir(command)?.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR)))
+    }
+}
+
+/// Whether two paths lead to the same folder.
+pub(super) fn is_same(one: &Path, other: &Path) -> bool {
+    one == other || matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
+}
+
+/// ` --data-dir DIR`, as a shell takes it.
+pub(super) fn data_dir_flag(data_dir: &Path) -> String {
+    let path = data_dir.display().to_string();
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-+=@%,:".contains(c);
+    match path.chars().all(is_plain) {
+        true => format!(" --data-dir {path}"),
+        false => format!(" --data-dir '{}'", path.replace('\'', r"'\''")),
     }
 }
 
@@ -140,6 +192,7 @@ mod tests {
     fn flags_come_before_the_environment() {
         let check = |flags: [Option<&str>; 2], env: [Option<&str>; 2], expected: Option<Address>| {
             let said = Said {
+                is_default_there: true,
                 data_dir: flags[0].map(PathBuf::from),
                 bootstrap: flags[1].map(str::to_owned),
                 data_dir_by_env: env[0].map(PathBuf::from),
@@ -155,5 +208,43 @@ mod tests {
         check([None, None], [Some("e"), Some("s:1")], None);
         check([Some("d"), None], [Some("e"), Some("s:1")], dir("d"));
         check([None, Some("f:1")], [Some("e"), Some("s:1")], server("f:1"));
+    }
+
+    #[test]
+    fn where_nothing_is_named_and_nothing_is_there_no_log_is_made() {
+        let error = Said::default().address().unwrap_err().to_string();
+        assert!(error.contains("no log") && error.contains("--data-dir"), "{error}");
+    }
+
+    #[test]
+    fn a_pipelines_data_dir_lies_beside_its_file() {
+        for (named, pipeline, expected) in [
+            (None, "p.yaml", "logmill-data"),
+            (None, "-", "logmill-data"),
+            (None, "a/b/p.yaml", "a/b/logmill-data"),
+            (None, "/a/p.yaml", "/a/logmill-data"),
+            (Some("d"), "a/p.yaml", "d"),
+        ] {
+            let said = Said { data_dir_by_env: named.map(PathBuf::from), ..Said::default() };
+            assert_eq!(said.pipeline_data_dir("run", Path::new(pipeline)).unwrap(), Path::new(expected), "{pipeline}");
+        }
+    }
+
+    #[test]
+    fn a_flag_is_suggested_where_commands_would_work_elsewhere() {
+        let said = |env: Option<&str>, is_default_there| Said {
+            data_dir_by_env: env.map(PathBuf::from),
+            is_default_there,
+            ..Said::default()
+        };
+        for (said, data_dir, expected) in [
+            (said(None, true), DEFAULT_DATA_DIR, ""),
+            (said(None, false), DEFAULT_DATA_DIR, " --data-dir logmill-data"),
+            (said(None, true), "a/logmill-data", " --data-dir a/logmill-data"),
+            (said(Some("e"), true), "e", ""),
+            (said(Some("e"), true), "it's here", r" --data-dir 'it'\''s here'"),
+        ] {
+            assert_eq!(said.flag_for(Path::new(data_dir)), expected, "{said:?} {data_dir}");
+        }
     }
 }

@@ -6,6 +6,7 @@ use anyhow::Context;
 use logmill_connectors::registry::registry;
 use logmill_pipelines::Diagnostics;
 
+use super::address::Said;
 use super::connect::connect;
 use super::{Told, colours, patiently, pipeline_file, print, runtime};
 use crate::modules::{self, Modules};
@@ -25,16 +26,17 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-pub(super) fn execute(arguments: &Arguments, data_dir: &Path) -> anyhow::Result<()> {
+pub(super) fn execute(arguments: &Arguments, said: &Said) -> anyhow::Result<()> {
     let files = pipeline_files(&arguments.paths)?;
     let (mut errors, mut text) = (0, String::new());
     for file in &files {
+        let data_dir = said.pipeline_data_dir("check", file)?;
         let (found, inferred) = match arguments.connect {
             true => {
-                let connected = runtime()?.block_on(connect(file, data_dir))?;
+                let connected = runtime()?.block_on(connect(file, &data_dir))?;
                 (connected.found, connected.inferred.unwrap_or_default())
             }
-            false => (examine(file, modules::cache_dir(data_dir).as_deref())?.1, String::new()),
+            false => (examine(file, modules::cache_dir(&data_dir).as_deref())?.1, String::new()),
         };
         errors += found.errors();
         if arguments.json {

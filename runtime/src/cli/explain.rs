@@ -1,13 +1,14 @@
 //! `logmill explain`: a pipeline's plan, with the columns that flow.
 
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use arrow::datatypes::{Field, SchemaRef};
 use logmill_operators::operator::PortSchema;
 use logmill_pipelines::flow::STATE_SHARDS;
 use logmill_pipelines::{ByteSize, ColumnType, DurationSpec, OperatorSpec};
 
+use super::address::Said;
 use super::check::examine;
 use super::connect::connect;
 use super::{print, runtime, told};
@@ -29,14 +30,15 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-pub(super) fn execute(arguments: &Arguments, data_dir: &Path) -> anyhow::Result<()> {
+pub(super) fn execute(arguments: &Arguments, said: &Said) -> anyhow::Result<()> {
+    let data_dir = said.pipeline_data_dir("explain", &arguments.path)?;
     let (plan, found, inferred) = match arguments.connect {
         true => {
-            let connected = runtime()?.block_on(connect(&arguments.path, data_dir))?;
+            let connected = runtime()?.block_on(connect(&arguments.path, &data_dir))?;
             (connected.plan, connected.found, connected.inferred)
         }
         false => {
-            let (plan, found) = examine(&arguments.path, modules::cache_dir(data_dir).as_deref())?;
+            let (plan, found) = examine(&arguments.path, modules::cache_dir(&data_dir).as_deref())?;
             (plan, found, None)
         }
     };

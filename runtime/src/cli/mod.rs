@@ -36,7 +36,8 @@ use crate::guest_log;
 #[derive(Debug, Parser)]
 #[command(name = "logmill", version, about, max_term_width = 110)]
 pub struct Cli {
-    /// The folder of the log and of the pipelines' state [env: LOGMILL_DATA_DIR] [default: logmill-data].
+    /// The folder of the log and of the pipelines' state [env: LOGMILL_DATA_DIR] [default: logmill-data, beside the
+    /// pipeline's file; in the working directory for commands that take no pipeline].
     #[arg(long, global = true, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Work on the log of this server instead of a data dir; several are separated by commas [env: LOGMILL_BOOTSTRAP].
@@ -127,16 +128,16 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
             let schema = logmill_pipelines::json_schema(&registry().catalog());
             print(&format!("{}\n", serde_json::to_string_pretty(&schema)?))
         }
-        Command::Check(arguments) => check::execute(&arguments, &said.own_data_dir("check")?),
-        Command::Test(arguments) => runtime()?.block_on(test::execute(&arguments, &said.own_data_dir("test")?)),
-        Command::Explain(arguments) => explain::execute(&arguments, &said.own_data_dir("explain")?),
-        Command::Run(arguments) => runtime()?.block_on(run::execute(arguments, said.own_data_dir("run")?)),
+        Command::Check(arguments) => check::execute(&arguments, &said),
+        Command::Test(arguments) => runtime()?.block_on(test::execute(&arguments, &said)),
+        Command::Explain(arguments) => explain::execute(&arguments, &said),
+        Command::Run(arguments) => runtime()?.block_on(run::execute(arguments, &said)),
         Command::Serve(arguments) => runtime()?.block_on(serve::execute(arguments, &said)),
         Command::Topic(command) => runtime()?.block_on(topic::execute(command, &said.address()?)),
         Command::Group(command) => runtime()?.block_on(group::execute(command, &said.address()?)),
         Command::Produce(arguments) => runtime()?.block_on(produce::execute(arguments, &said.address()?)),
         Command::Consume(arguments) => runtime()?.block_on(consume::execute(arguments, &said.address()?)),
-        Command::Sql(arguments) => runtime()?.block_on(sql::execute(arguments, &said.address()?)),
+        Command::Sql(arguments) => runtime()?.block_on(sql::execute(arguments, said.address_if_any()?.as_ref())),
         Command::Wasm(command) => wasm::execute(&command, &said.own_data_dir("wasm")?),
         Command::New(command) => new::execute(&command),
         Command::Bench(arguments) => runtime()?.block_on(bench::execute(arguments, &said)),

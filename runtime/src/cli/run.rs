@@ -3,19 +3,20 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use anyhow::bail;
 use logmill_broker::BrokerConfig;
 use logmill_connectors::log::Log;
 use logmill_pipelines::Pipeline;
 use logmill_pipelines::spec::OnError;
 use tokio::sync::watch;
 
-use super::address::with_broker;
+use super::address::{DEFAULT_DATA_DIR, Said, data_dir_flag, is_same, with_broker};
 use super::check::examine;
 use super::serve::serve_beside;
 use super::signals::stop_on_signal;
 use super::{Told, chain, pipeline_file, told};
 use crate::embedded_log::EmbeddedLog;
-use crate::engine::{Ending, Outcome, Run, RunError, Takeover};
+use crate::engine::{self, Ending, FreshStart, Outcome, Run, RunError, Takeover};
 use crate::metrics::Metrics;
 use crate::modules::{self, Modules};
 use crate::plan::Plan;
@@ -26,9 +27,13 @@ use crate::progress::{self, Progress};
 pub(super) struct Arguments {
     /// The pipeline's file.
     path: PathBuf,
-    /// Forget what earlier runs have read, and begin anew. What they wrote stays.
+    /// Forget what earlier runs have read and remembered, and begin anew. What they wrote stays, in topics and elsewhere, so
+    /// the same rows will be there again.
     #[arg(long)]
     fresh: bool,
+    /// With --fresh: delete all records of the topics that sources are played `through:`, those of other producers included.
+    #[arg(long, requires = "fresh")]
+    delete_through_records: bool,
     /// While it runs, serve the log to Kafka clients here; may be given several times.
     #[arg(long, value_name = "HOST:PORT")]
     listen: Vec<String>,
@@ -40,30 +45,52 @@ pub(super) struct Arguments {
     quiet: bool,
 }
 
-pub(super) async fn execute(arguments: Arguments, data_dir: PathBuf) -> anyhow::Result<()> {
+pub(super) async fn execute(arguments: Arguments, said: &Said) -> anyhow::Result<()> {
+    let data_dir = said.pipeline_data_dir("run", &arguments.path)?;
     // What is declared must fit together before anything is opened or made.
     let (plan, found) = examine(&arguments.path, Some(&modules::cache_of(&data_dir)))?;
     let Some(Plan { pipeline, modules, .. }) = plan else { return Err(told(&found)) };
+    if said.named_data_dir("run")?.is_none() {
+        refuse_to_repeat(&pipeline.spec.pipeline, Path::new(DEFAULT_DATA_DIR), &data_dir)?;
+    }
     if !arguments.quiet {
         eprint!("{}", found.render(super::colours()));
+        eprintln!("{}: topics and state are kept in {}", pipeline.spec.pipeline, data_dir.display());
     }
     let stop = stop_on_signal()?;
     with_broker(BrokerConfig::new(&data_dir), async |broker| {
         let log: Arc<dyn Log> = Arc::new(EmbeddedLog::new(broker.clone()));
         if arguments.listen.is_empty() {
-            return run(&arguments, pipeline, modules, log, data_dir, stop).await;
+            return run(&arguments, said, pipeline, modules, log, data_dir, stop).await;
         }
         let (addresses, advertise) = (arguments.listen.clone(), arguments.advertise.clone());
         let server = serve_beside(broker, addresses, advertise, data_dir.clone()).await?;
-        let result = run(&arguments, pipeline, modules, log, data_dir, stop).await;
+        let result = run(&arguments, said, pipeline, modules, log, data_dir, stop).await;
         server.shutdown().await;
         result
     })
     .await
 }
 
+/// Refuses a run whose data dir holds nothing of the pipeline, where the working directory has one that earlier runs used: it
+/// would read and write everything once more.
+fn refuse_to_repeat(pipeline: &str, earlier: &Path, data_dir: &Path) -> anyhow::Result<()> {
+    if is_same(earlier, data_dir) || engine::has_state(data_dir, pipeline) || !engine::has_state(earlier, pipeline) {
+        return Ok(());
+    }
+    bail!(
+        "earlier runs of pipeline `{pipeline}` kept their state in `{}`, in the working directory; this one would keep it beside \
+         the pipeline's file, and read everything again\n  hint: go on after the earlier runs with{}; or begin in the new place \
+         with{}",
+        earlier.display(),
+        data_dir_flag(earlier),
+        data_dir_flag(data_dir),
+    )
+}
+
 async fn run(
     arguments: &Arguments,
+    said: &Said,
     pipeline: Pipeline,
     modules: Modules,
     log: Arc<dyn Log>,
@@ -78,7 +105,7 @@ async fn run(
         log,
         data_dir: data_dir.clone(),
         base_dir: pipeline_file::base_dir(&arguments.path),
-        fresh: arguments.fresh,
+        fresh: arguments.fresh.then_some(FreshStart { delete_through_records: arguments.delete_through_records }),
         metrics: metrics.clone(),
         stop,
         on_start: Box::new({
@@ -100,7 +127,7 @@ async fn run(
     match result {
         Ok(outcome) => {
             if !arguments.quiet {
-                eprint!("{}", summary(&outcome, &metrics, &pipeline, &arguments.path));
+                eprint!("{}", summary(&outcome, &metrics, &pipeline, &Next::new(arguments, said, &data_dir)));
             }
             Ok(())
         }
@@ -126,11 +153,30 @@ fn announce(takeover: &Takeover, printer: &progress::Printer) {
     }
 }
 
+/// How the commands go on that a run suggests.
+struct Next<'a> {
+    path: &'a Path,
+    /// What the same pipeline's next run needs to be told of the data dir.
+    run_flag: String,
+    /// What commands without a pipeline need to be told of it.
+    flag: String,
+}
+
+impl<'a> Next<'a> {
+    fn new(arguments: &'a Arguments, said: &Said, data_dir: &Path) -> Self {
+        // It was just made, if it was not there.
+        let said = Said { is_default_there: Path::new(DEFAULT_DATA_DIR).is_dir(), ..said.clone() };
+        let run_flag = said.data_dir.as_deref().map(data_dir_flag).unwrap_or_default();
+        Self { path: &arguments.path, run_flag, flag: said.flag_for(data_dir) }
+    }
+}
+
 /// What was done, and what to try next.
-fn summary(outcome: &Outcome, metrics: &Metrics, pipeline: &Pipeline, path: &Path) -> String {
+fn summary(outcome: &Outcome, metrics: &Metrics, pipeline: &Pipeline, next: &Next<'_>) -> String {
+    let Next { path, run_flag, flag } = next;
     let done = metrics.snapshot();
     let name = &pipeline.spec.pipeline;
-    let again = format!("logmill run {} --fresh", path.display());
+    let again = format!("logmill run {} --fresh{run_flag}", path.display());
     if done.rows_read == 0 && done.rows_taken_in == 0 && outcome.takeover.epoch_before > 0 {
         let rows = progress::count(outcome.takeover.rows_before);
         return format!(
@@ -145,14 +191,14 @@ fn summary(outcome: &Outcome, metrics: &Metrics, pipeline: &Pipeline, path: &Pat
     let mut text = format!("{name}: {verb}\n{}", progress::totals(&done));
     text.push_str("try next:\n");
     if let (OnError::DeadLetter(topic), 1..) = (&pipeline.spec.on_error, done.dead_letters) {
-        text.push_str(&format!("  logmill consume {topic} --format json    # what was put aside, and why\n"));
+        text.push_str(&format!("  logmill consume {topic} --format json{flag}    # what was put aside, and why\n"));
     }
     for sink in pipeline.spec.sinks.values() {
         let key = |key: &str| sink.rest.get(key).and_then(|value| value.as_str());
         match (sink.r#type.as_str(), key("topic"), key("url")) {
             ("topic", Some(topic), _) => {
                 text.push_str(&format!(
-                    "  logmill sql 'SELECT * FROM \"{topic}\" LIMIT 5'\n  logmill consume {topic} --max 5\n"
+                    "  logmill sql 'SELECT * FROM \"{topic}\" LIMIT 5'{flag}\n  logmill consume {topic} --max 5{flag}\n"
                 ));
             }
             ("object_store", _, Some(url)) if pipeline.redact(url) == url || !url.contains("://") => {
@@ -167,6 +213,6 @@ fn summary(outcome: &Outcome, metrics: &Metrics, pipeline: &Pipeline, path: &Pat
             _ => {}
         }
     }
-    text.push_str("  logmill topic list\n");
+    text.push_str(&format!("  logmill topic list{flag}\n"));
     text
 }

@@ -15,7 +15,7 @@ use logmill_operators::sql::Functions;
 use logmill_operators::wasm;
 use logmill_wasm::Limits;
 
-use super::address::Address;
+use super::address::{Address, NO_DATA_DIR};
 use super::print;
 use crate::guest_log::guest_log;
 use crate::modules;
@@ -49,26 +49,34 @@ enum Format {
     Csv,
 }
 
-pub(super) async fn execute(arguments: Arguments, address: &Address) -> anyhow::Result<()> {
+pub(super) async fn execute(arguments: Arguments, address: Option<&Address>) -> anyhow::Result<()> {
     let sql = text(&arguments)?;
     // Files alone need no log, which another process may hold open; and asking makes no log where there is none.
-    let is_there = match address {
+    let there = address.filter(|address| match address {
         Address::DataDir(data_dir) => data_dir.exists(),
         Address::Bootstrap(_) => true,
-    };
+    });
     let functions = functions(&arguments.functions, address)?;
-    if is_there && query::reads_topics(&sql)? {
-        address.with_log(async |log| answer(&sql, arguments.format, Some(log), functions).await).await
-    } else {
-        answer(&sql, arguments.format, None, functions).await
+    let reads_topics = query::reads_topics(&sql)?;
+    match there {
+        Some(address) if reads_topics => {
+            address.with_log(async |log| answer(&sql, arguments.format, Some(log), functions).await).await
+        }
+        _ => {
+            let result = answer(&sql, arguments.format, None, functions).await;
+            match address {
+                None if reads_topics => result.map_err(|error| anyhow!("{error}\n  hint: {NO_DATA_DIR}")),
+                _ => result,
+            }
+        }
     }
 }
 
 /// The functions that are named on the command line.
-fn functions(named: &[String], address: &Address) -> anyhow::Result<Functions> {
+fn functions(named: &[String], address: Option<&Address>) -> anyhow::Result<Functions> {
     let cache_dir = match address {
-        Address::DataDir(data_dir) => modules::cache_dir(data_dir),
-        Address::Bootstrap(_) => modules::user_cache_dir(),
+        Some(Address::DataDir(data_dir)) => modules::cache_dir(data_dir),
+        Some(Address::Bootstrap(_)) | None => modules::user_cache_dir(),
     };
     let mut functions = Functions::default();
     for text in named {

@@ -1,25 +1,24 @@
 //! Where a run begins: after what the last one committed, or anew.
 //!
 //! ```text
-//!   anew:   what sinks are owed ─▶ commit: a new incarnation, and nothing else of it ─▶ intakes emptied, store swept
+//!   anew:   what sinks are owed ─▶ commit: a new incarnation and where it reads each source from ─▶ records deleted, if asked
 //! ```
 //!
-//! Nothing that the last incarnation left is cleared away before the log says that there is a new one. A run that dies
-//! in between is made good by the next, which finds the new incarnation `fresh` and begins it again.
+//! Nothing that the last incarnation left is deleted before the log says that there is a new one, and that commit says all
+//! that a later run needs to go on with it. What is left to delete then is part of it.
 
 use std::collections::BTreeSet;
 
 use logmill_connectors::log::Log;
-use logmill_connectors::topic;
-use logmill_pipelines::PipelineSpec;
-use logmill_pipelines::flow::{CheckpointEpoch, SplitId};
+use logmill_pipelines::flow::{CheckpointEpoch, Positions};
 
 use super::coordinator::{SinkHandle, commit_token, commit_tokens};
 use super::error::EngineError;
 use super::journal::Journal;
-use super::manifest::{Changes, Fresh, Manifest, PlanRecord, Stage};
-use super::restore;
-use super::topics;
+use super::manifest::{Changes, Manifest, PlanRecord, Stage};
+use super::start::OpenedSource;
+use super::topics::{self, TopicEnds};
+use super::{restore, retry};
 use crate::plan::PlanFingerprint;
 
 /// What a run starts from.
@@ -37,7 +36,7 @@ pub(crate) struct Beginning {
 /// What begins.
 pub(crate) struct Begun<'a> {
     pub(crate) log: &'a dyn Log,
-    pub(crate) spec: &'a PipelineSpec,
+    pub(crate) sources: &'a [OpenedSource],
     pub(crate) plan: PlanFingerprint,
     pub(crate) sinks: &'a [SinkHandle],
     pub(crate) epoch: CheckpointEpoch,
@@ -49,76 +48,86 @@ impl Begun<'_> {
         let confirmed = commit_tokens(&mut manifest, self.sinks).await?.into_iter().collect();
         let mut changes = restore::forget_positions(&mut manifest, &self.plan);
         let before = manifest.plan.take();
-        self.begin_intakes(before.as_ref().map(|before| &before.plan), &mut manifest, &mut changes).await?;
+        let known = before.iter().flat_map(|before| before.plan.sources.keys().cloned()).collect();
+        self.begin_sources(&known, &mut manifest, &mut changes).await?;
         let first = PlanRecord {
             incarnation: 1,
             epoch: CheckpointEpoch(0),
             finished: false,
             plan: PlanFingerprint::default(),
             rows_read: 0,
-            fresh: None,
+            to_delete: TopicEnds::new(),
         };
-        manifest.plan = Some(PlanRecord { plan: self.plan, ..before.unwrap_or(first) });
+        let mut plan = PlanRecord { plan: self.plan, ..before.unwrap_or(first) };
+        topics::delete_records(self.log, &std::mem::take(&mut plan.to_delete)).await?;
+        manifest.plan = Some(plan);
         Ok(Beginning { manifest, changes, confirmed, epoch: self.epoch })
     }
 
-    /// Begins a new incarnation, of which nothing is read and nothing written yet.
-    pub(crate) async fn anew(self, last: Manifest, journal: &mut Journal) -> Result<Beginning, EngineError> {
+    /// Begins a new incarnation, of which nothing is read and nothing written yet. `delete_through_records` says that the
+    /// topics which sources are played through lose all of their records.
+    pub(crate) async fn anew(
+        self,
+        last: Manifest,
+        delete_through_records: bool,
+        journal: &mut Journal,
+    ) -> Result<Beginning, EngineError> {
         // What a manifest names is committed, come what may.
         settle(&last, &self.plan, self.sinks).await?;
-        let fresh = Fresh { played: last.plan.as_ref().map(played).unwrap_or_default() };
+        let mut to_delete = TopicEnds::new();
+        for topic in self.plan.played_through().filter(|_| delete_through_records) {
+            to_delete.insert(topic.clone(), topics::ends(self.log, topic).await?);
+        }
         let plan = PlanRecord {
             incarnation: last.plan.as_ref().map_or(1, |plan| plan.incarnation) + 1,
             epoch: self.epoch,
             finished: false,
             plan: self.plan.clone(),
             rows_read: 0,
-            fresh: Some(fresh.clone()),
+            to_delete: to_delete.clone(),
         };
         let mut manifest = Manifest { plan: Some(plan), ..Manifest::default() };
-        fail::fail_point!("engine::before_new_incarnation");
-        journal.commit(&mut manifest, Changes::new(), self.epoch, &[]).await?;
-        fail::fail_point!("engine::after_new_incarnation");
-        // A topic that only this plan plays through may hold what belongs to others.
-        for topic in self.plan.played_through().filter(|topic| fresh.played.contains(*topic)) {
-            topics::clear(self.log, topic).await?;
-        }
-        if let Some(plan) = &mut manifest.plan {
-            plan.fresh = None;
-        }
         let mut changes = Changes::new();
-        self.begin_intakes(None, &mut manifest, &mut changes).await?;
-        Ok(Beginning { manifest, changes, confirmed: BTreeSet::new(), epoch: self.epoch.next() })
+        self.begin_sources(&BTreeSet::new(), &mut manifest, &mut changes).await?;
+        fail::fail_point!("engine::before_new_incarnation");
+        journal.commit(&mut manifest, changes, self.epoch, &[]).await?;
+        fail::fail_point!("engine::after_new_incarnation");
+        topics::delete_records(self.log, &to_delete).await?;
+        if let Some(plan) = &mut manifest.plan {
+            plan.to_delete.clear();
+        }
+        let (changes, confirmed) = (Changes::new(), BTreeSet::new());
+        Ok(Beginning { manifest, changes, confirmed, epoch: self.epoch.next() })
     }
 
-    /// A source that is new reads of the topic that it is played through what is played from now on. What lies there
-    /// already was played by another, or by one of its name that is gone, and will be played again.
-    async fn begin_intakes(
+    /// Fixes where the sources begin that are not `known`. The operators read of a topic that a source is played through what
+    /// is appended from now on: what lies there was played by another source, or by an earlier incarnation of this one, and
+    /// will be played again.
+    async fn begin_sources(
         &self,
-        before: Option<&PlanFingerprint>,
+        known: &BTreeSet<String>,
         manifest: &mut Manifest,
         changes: &mut Changes,
     ) -> Result<(), EngineError> {
-        for (name, source) in &self.spec.sources {
-            let Some(through) = &source.through else { continue };
-            if before.is_some_and(|before| before.sources.contains_key(name)) {
-                continue;
-            }
-            let stage = Stage::Source(name.clone());
-            for (partition, end) in topics::ends(self.log, through.as_str()).await? {
-                let split = SplitId::new(partition.to_string());
-                manifest.set_position(&stage, split, topic::position(end), changes);
+        for source in self.sources.iter().filter(|source| !known.contains(&source.name)) {
+            let first = source.intake.as_ref().map_or(&source.read, |intake| &intake.source);
+            let starts = retry::transient(|| first.source.start_positions()).await;
+            let starts = starts.map_err(|error| EngineError::source(&source.name, error))?;
+            let mut begin = |stage: Stage, positions: Positions| {
+                for (split, position) in positions {
+                    manifest.set_position(&stage, split, position, changes);
+                }
+            };
+            match &source.intake {
+                None => begin(Stage::Source(source.name.clone()), starts),
+                Some(intake) => {
+                    begin(Stage::Intake(source.name.clone()), starts);
+                    let ends = topics::ends(self.log, &intake.topic).await?;
+                    begin(Stage::Source(source.name.clone()), topics::positions(&ends));
+                }
             }
         }
         Ok(())
-    }
-}
-
-/// The topics that an incarnation played into.
-fn played(plan: &PlanRecord) -> BTreeSet<String> {
-    match &plan.fresh {
-        Some(fresh) => fresh.played.clone(),
-        None => plan.plan.played_through().cloned().collect(),
     }
 }
 
@@ -210,7 +219,7 @@ mod tests {
                 finished: false,
                 plan: plan(&[("same", "1"), ("moved", "1"), ("gone", "1")]),
                 rows_read: 0,
-                fresh: None,
+                to_delete: TopicEnds::new(),
             }),
             sinks: [("same", state(&[0, 1, 2])), ("moved", state(&[3])), ("gone", state(&[4]))]
                 .map(|(name, state)| (name.to_owned(), state))

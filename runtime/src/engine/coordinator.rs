@@ -10,7 +10,8 @@
 //!   4 sources told that the epoch is safe
 //! ```
 //!
-//! Epochs are committed one after the other; an epoch in which nothing happened writes nothing.
+//! Epochs are committed one after the other; an epoch in which nothing happened writes nothing. At a stop the barrier
+//! halts whoever passes it, so that the last commits hold what the positions cover and nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,12 +24,14 @@ use logmill_connectors::source::Source;
 use logmill_pipelines::flow::{CheckpointEpoch, Positions};
 use logmill_protocol::Offset;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 
 use super::error::EngineError;
 use super::event::{Barrier, Event, FeedId, Reached, WriterId};
 use super::journal::Journal;
 use super::manifest::{Changes, Manifest, Stage, StateRef};
 use super::retry;
+use super::rounds::{Occasion, Rounds};
 use super::state::{self, OperatorState};
 use super::store::CheckpointStore;
 use super::transaction::EpochTransaction;
@@ -48,8 +51,6 @@ pub(crate) struct FeedState {
     pub(crate) topic: Option<String>,
     /// For an intake: told the end offsets of its topic once the source has ended and all of it is committed.
     pub(crate) ends: Option<Ends>,
-    pub(crate) splits: Option<usize>,
-    pub(crate) processed: usize,
 }
 
 /// How the end of a source is passed on through its topic.
@@ -57,12 +58,6 @@ pub(crate) struct Ends {
     pub(crate) topic: String,
     pub(crate) partitions: i32,
     pub(crate) tell: watch::Sender<Option<BTreeMap<i32, i64>>>,
-}
-
-impl FeedState {
-    fn has_ended(&self) -> bool {
-        self.splits == Some(self.processed)
-    }
 }
 
 /// A sink as the coordinator sees it.
@@ -91,31 +86,20 @@ pub(crate) struct Coordinator {
     pub(crate) journal: Journal,
     pub(crate) feeds: Vec<FeedState>,
     pub(crate) sinks: Vec<SinkHandle>,
-    /// How many writers there are: one a sink, and one for dead letters if they are wanted.
-    pub(crate) writers: usize,
     /// The barrier channels of workers and intakes.
     pub(crate) barriers: Vec<mpsc::UnboundedSender<Barrier>>,
     pub(crate) events: mpsc::UnboundedReceiver<Event>,
     pub(crate) stop: watch::Receiver<bool>,
+    /// The tasks that read the sources; aborted when the run stops.
+    pub(crate) readers: JoinSet<()>,
     pub(crate) every: Duration,
-    pub(crate) epoch: CheckpointEpoch,
+    pub(crate) rounds: Rounds,
     /// Shards to be written with the next commit.
     pub(crate) changes: Changes,
-    /// Sinks whose tokens are visible by now, which the manifest does not say yet. No reason for a commit of its own
-    /// while the run lasts: committing a token twice does no harm.
+    /// Sinks whose tokens are visible by now, which the manifest does not say yet: the next commit does, and an idle
+    /// pipeline makes one for it.
     pub(crate) confirmed: BTreeSet<String>,
-    /// Rows read by earlier runs of the incarnation.
-    pub(crate) rows_before: u64,
     pub(crate) metrics: Arc<Metrics>,
-}
-
-/// What a barrier brought back.
-#[derive(Default)]
-struct Gathered {
-    passed: usize,
-    reached: Reached,
-    states: Vec<OperatorState>,
-    prepared: BTreeMap<WriterId, Prepared>,
 }
 
 impl Coordinator {
@@ -123,54 +107,58 @@ impl Coordinator {
     pub(crate) async fn run(mut self) -> Result<Ending, EngineError> {
         let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + FIRST_EPOCH.min(self.every), self.every);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let ending = loop {
-            if self.feeds.iter().all(FeedState::has_ended) {
-                break Ending::Finished;
-            }
-            if self.feeds.iter().any(|feed| feed.ends.is_some() && feed.has_ended()) {
-                self.checkpoint(false).await?;
-                self.pass_ends_on().await?;
-                continue;
-            }
-            tokio::select! {
-                event = self.events.recv() => {
-                    let event = event.ok_or(EngineError::Defect("every task"))?;
-                    self.note(event, &mut Gathered::default())?;
+        let mut occasion = Occasion::Progress;
+        let last = loop {
+            if let Some(barrier) = self.rounds.begin(occasion) {
+                self.checkpoint(barrier).await?;
+                if barrier.halts() {
+                    break barrier;
                 }
-                _ = tick.tick() => self.checkpoint(false).await?,
-                () = stopping(&mut self.stop) => break Ending::Stopped,
             }
+            occasion = tokio::select! {
+                biased;
+                () = stopping(&mut self.stop) => Occasion::Stop,
+                event = self.events.recv() => {
+                    self.rounds.note(event.ok_or(EngineError::Defect("every task"))?)?;
+                    Occasion::Progress
+                }
+                _ = tick.tick() => Occasion::Tick,
+            };
         };
-        self.checkpoint(ending == Ending::Finished).await?;
         self.confirm().await?;
-        Ok(ending)
+        Ok(if last.ends_input() { Ending::Finished } else { Ending::Stopped })
     }
 
     /// Ends an epoch and commits what happened in it.
-    async fn checkpoint(&mut self, last: bool) -> Result<(), EngineError> {
-        let barrier = Barrier { epoch: self.epoch, last };
+    async fn checkpoint(&mut self, barrier: Barrier) -> Result<(), EngineError> {
+        if barrier.halts() {
+            self.readers.abort_all();
+        }
         for channel in &self.barriers {
             // Whoever is gone has told why, and that event ends the wait below.
             let _ = channel.send(barrier);
         }
-        let mut gathered = Gathered::default();
-        while gathered.passed < self.barriers.len() || gathered.prepared.len() < self.writers {
+        let round = loop {
+            if let Some(round) = self.rounds.complete() {
+                break round;
+            }
             let event = self.events.recv().await.ok_or(EngineError::Defect("every task"))?;
-            self.note(event, &mut gathered)?;
+            self.rounds.note(event)?;
+        };
+        let read_on = self.take_positions(round.reached);
+        let mut stale = self.take_state(barrier.epoch, round.states, round.prepared).await?;
+        let finished = barrier.ends_input();
+        if let Some(plan) = &mut self.manifest.plan {
+            plan.rows_read += round.rows_read;
+            if plan.finished != finished && (finished || !self.changes.is_empty() || self.transaction.has_output()) {
+                plan.finished = finished;
+                self.changes.insert((Stage::Plan, 0));
+            }
         }
-        let read_on = self.take_positions(gathered.reached);
-        let mut stale = self.take_state(gathered.states, gathered.prepared).await?;
-        if let Some(plan) = &mut self.manifest.plan
-            && plan.finished != last
-            && (last || !self.changes.is_empty() || self.transaction.has_output())
-        {
-            plan.finished = last;
-            self.changes.insert((Stage::Plan, 0));
-        }
-        if self.changes.is_empty() && !self.transaction.has_output() {
-            self.transaction.pass(self.epoch);
+        if self.changes.is_empty() && self.confirmed.is_empty() && !self.transaction.has_output() {
+            self.transaction.pass(barrier.epoch);
         } else {
-            stale.extend(self.commit(&read_on).await?);
+            stale.extend(self.commit(barrier.epoch, &read_on).await?);
             self.commit_tokens().await?;
             for (feed, positions) in &read_on {
                 if let Some(feed) = self.feeds.get(feed.0) {
@@ -180,34 +168,7 @@ impl Coordinator {
             }
             self.store.delete(stale).await?;
         }
-        self.epoch = self.epoch.next();
-        Ok(())
-    }
-
-    fn note(&mut self, event: Event, gathered: &mut Gathered) -> Result<(), EngineError> {
-        match event {
-            Event::Failed(error) => return Err(error),
-            Event::FeedComplete { feed, splits } => {
-                if let Some(feed) = self.feeds.get_mut(feed.0) {
-                    feed.splits = Some(splits);
-                }
-            }
-            Event::SplitProcessed { feed } => {
-                if let Some(feed) = self.feeds.get_mut(feed.0) {
-                    feed.processed += 1;
-                }
-            }
-            Event::Passed { epoch, reached, states } if epoch == self.epoch => {
-                gathered.passed += 1;
-                gathered.reached.extend(reached);
-                gathered.states.extend(states);
-            }
-            Event::Prepared { epoch, writer, prepared } if epoch == self.epoch => {
-                gathered.prepared.insert(writer, prepared);
-            }
-            Event::Passed { .. } | Event::Prepared { .. } => return Err(EngineError::Defect("the epoch's order")),
-        }
-        Ok(())
+        self.pass_ends_on(&round.ended).await
     }
 
     fn take_positions(&mut self, reached: Reached) -> BTreeMap<FeedId, Positions> {
@@ -223,21 +184,22 @@ impl Coordinator {
     /// Makes the state of operators and writers durable; returns the objects that nothing refers to after the commit.
     async fn take_state(
         &mut self,
+        epoch: CheckpointEpoch,
         states: Vec<OperatorState>,
         prepared: BTreeMap<WriterId, Prepared>,
     ) -> Result<Vec<String>, EngineError> {
         fail::fail_point!("engine::before_state");
         let before = self.manifest.references();
-        let prefix = format!("{}-{}", self.epoch, self.attempt);
+        let prefix = format!("{epoch}-{}", self.attempt);
         state::keep(&mut self.manifest, &mut self.changes, &self.store, &prefix, states).await?;
-        self.take_prepared(prepared).await?;
+        self.take_prepared(&prefix, prepared).await?;
         fail::fail_point!("engine::after_state");
         let after = self.manifest.references();
         Ok(before.difference(&after).cloned().collect())
     }
 
     /// Takes tokens over and stores carried state.
-    async fn take_prepared(&mut self, prepared: BTreeMap<WriterId, Prepared>) -> Result<(), EngineError> {
+    async fn take_prepared(&mut self, prefix: &str, prepared: BTreeMap<WriterId, Prepared>) -> Result<(), EngineError> {
         let mut puts = Vec::new();
         for (writer, prepared) in prepared {
             let Some(handle) = self.sinks.get(writer.0) else { continue };
@@ -257,7 +219,7 @@ impl Coordinator {
                     }
                 }
                 parts.push(carried);
-                let name = format!("{}-{}-{}", self.epoch, self.attempt, handle.name);
+                let name = format!("{prefix}-{}", handle.name);
                 state.carried.push(StateRef(name.clone()));
                 puts.push(self.store.put(name, parts));
             }
@@ -267,16 +229,19 @@ impl Coordinator {
     }
 
     /// The epoch's log transaction. Returns the objects that nothing refers to any more.
-    async fn commit(&mut self, read_on: &BTreeMap<FeedId, Positions>) -> Result<Vec<String>, EngineError> {
+    async fn commit(
+        &mut self,
+        epoch: CheckpointEpoch,
+        read_on: &BTreeMap<FeedId, Positions>,
+    ) -> Result<Vec<String>, EngineError> {
         if let Some(plan) = &mut self.manifest.plan {
-            plan.epoch = self.epoch;
-            plan.rows_read = self.rows_before + self.metrics.rows_read();
+            plan.epoch = epoch;
         }
         self.changes.insert((Stage::Plan, 0));
         self.changes.extend(std::mem::take(&mut self.confirmed).into_iter().map(|name| (Stage::Sink(name), 0)));
         let (changes, offsets) = (std::mem::take(&mut self.changes), self.group_offsets(read_on));
-        let replaced = self.journal.commit(&mut self.manifest, changes, self.epoch, &offsets).await?;
-        self.metrics.committed(self.epoch.0);
+        let replaced = self.journal.commit(&mut self.manifest, changes, epoch, &offsets).await?;
+        self.metrics.committed(epoch.0);
         Ok(replaced)
     }
 
@@ -303,17 +268,17 @@ impl Coordinator {
         Ok(())
     }
 
-    /// Tells the readers of an intake's topic where it ends, now that all of it is committed.
-    async fn pass_ends_on(&mut self) -> Result<(), EngineError> {
-        for feed in &mut self.feeds {
-            if !feed.has_ended() {
-                continue;
-            }
-            let Some(ends) = feed.ends.take() else { continue };
+    /// Tells the readers of these intakes' topics where they end, now that all that the intakes appended is committed.
+    ///
+    /// The end is that of all records, not the last stable offset: an open transaction of another producer may hold that
+    /// back below records of the intake.
+    async fn pass_ends_on(&mut self, ended: &[FeedId]) -> Result<(), EngineError> {
+        for feed in ended {
+            let Some(ends) = self.feeds.get_mut(feed.0).and_then(|feed| feed.ends.take()) else { continue };
             let mut offsets = BTreeMap::new();
             for partition in 0..ends.partitions {
                 let place = TopicPartition { topic: ends.topic.clone(), partition };
-                let end = self.log.offset(&place, OffsetAt::Latest(Isolation::ReadCommitted)).await?;
+                let end = self.log.offset(&place, OffsetAt::Latest(Isolation::ReadUncommitted)).await?;
                 offsets.insert(partition, end.0);
             }
             ends.tell.send_replace(Some(offsets));
@@ -321,10 +286,14 @@ impl Coordinator {
         Ok(())
     }
 
-    /// Writes the manifest without the tokens that are visible by now, sweeps, and leaves the group.
+    /// Writes the manifest without the tokens that are visible by now, sweeps, and leaves the group. Workers, intakes and
+    /// writers have passed a barrier that halts, so the open transaction holds nothing of theirs.
     async fn confirm(&mut self) -> Result<(), EngineError> {
+        if self.transaction.has_output() {
+            return Err(EngineError::Defect("the epoch's order"));
+        }
         if !self.confirmed.is_empty() {
-            self.commit(&BTreeMap::new()).await?;
+            self.commit(self.rounds.epoch(), &BTreeMap::new()).await?;
         }
         let attempt = logmill_connectors::sink::Attempt(self.attempt.clone());
         for handle in &self.sinks {

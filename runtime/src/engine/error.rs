@@ -40,7 +40,8 @@ pub enum EngineError {
     /// A module does not take over what an earlier build of it remembered.
     #[error(
         "operator `{operator}` cannot go on from the state that earlier runs left\n  hint: go back to the module that left it, \
-         let `restore` take its version, or start anew from the beginning of the sources with --fresh"
+         let `restore` take its version, or give the pipeline another name; if the sources still hold all they ever \
+         held, --fresh reads them again"
     )]
     StateRefused {
         /// The operator.
@@ -67,7 +68,8 @@ pub enum EngineError {
     /// What was staged under a committed manifest is gone, and so is the result.
     #[error(
         "sink `{sink}`: {what} is lost: it was staged and committed by the manifest, and neither it nor the result is \
-         there any more\n  hint: bring one of them back, or start anew from the beginning of the sources with --fresh"
+         there any more\n  hint: put one of them back where it was and run again; if the sources still hold all they ever held, \
+         --fresh reads them again"
     )]
     Lost {
         /// The sink.
@@ -93,8 +95,8 @@ impl EngineError {
         Self::Connector { kind: "table", name: name.to_owned(), source }
     }
 
-    /// An operator could not take over what it remembered. Another module or a fresh start are what helps only where the
-    /// module itself said no: one that had too little time or memory for it may well do it with more.
+    /// An operator could not take over what it remembered. Another module helps only where the module itself said no: one
+    /// that had too little time or memory for it may well do it with more.
     pub(crate) fn not_restored(operator: &str, source: OperatorError) -> Self {
         match source {
             OperatorError::StateRefused { .. } => Self::StateRefused { operator: operator.to_owned(), source },
@@ -120,10 +122,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fresh_start_is_suggested_only_where_the_module_itself_said_no() {
+    fn another_module_is_suggested_only_where_the_module_itself_said_no() {
         let (operator, message) = ("op".to_owned(), "no".to_owned());
         let refused = OperatorError::StateRefused { operator: operator.clone(), message: message.clone() };
-        assert!(EngineError::not_restored("op", refused).to_string().contains("--fresh"));
+        assert!(EngineError::not_restored("op", refused).to_string().contains("hint: go back to the module"));
         let late = OperatorError::Failed { operator, message };
         assert_eq!(EngineError::not_restored("op", late).to_string(), "operator `op`: no");
     }

@@ -19,8 +19,31 @@ pub(crate) struct WriterId(pub(crate) usize);
 pub(crate) struct Barrier {
     /// The epoch that it ends.
     pub(crate) epoch: CheckpointEpoch,
-    /// Whether the input has ended, so that nothing may be held back.
-    pub(crate) last: bool,
+    /// What comes after it.
+    pub(crate) kind: BarrierKind,
+}
+
+/// What comes after a barrier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BarrierKind {
+    /// The next epoch.
+    Checkpoint,
+    /// Nothing: the run stops, and a later one goes on from here.
+    Halt,
+    /// Nothing: the input has ended, so nothing may be held back.
+    End,
+}
+
+impl Barrier {
+    /// Whether whoever passes it processes nothing more.
+    pub(crate) fn halts(self) -> bool {
+        self.kind != BarrierKind::Checkpoint
+    }
+
+    /// Whether the input has ended.
+    pub(crate) fn ends_input(self) -> bool {
+        self.kind == BarrierKind::End
+    }
 }
 
 /// The positions that one worker or intake reached since its last barrier.
@@ -46,6 +69,8 @@ pub(crate) enum Event {
         epoch: CheckpointEpoch,
         /// What it had processed by then.
         reached: Reached,
+        /// Rows that its operators were given since its last barrier.
+        rows_read: u64,
         /// What its operators remember, of the shards that changed since its last barrier.
         states: Vec<OperatorState>,
     },

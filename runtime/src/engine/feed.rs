@@ -11,15 +11,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use logmill_connectors::error::ConnectorError;
-use logmill_connectors::source::{Chunk, ChunkData, Source};
-use logmill_pipelines::flow::{Positions, SplitId, state_shard};
+use logmill_connectors::source::{Chunk, ChunkData, Reader, Source};
+use logmill_pipelines::flow::{Position, Positions, SplitId, state_shard};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::error::EngineError;
 use super::event::{Event, FeedId};
 use super::queue::Sender;
-use super::retry;
+use super::retry::{self, Backoff};
 
 /// How many splits of a bounded source are read at a time.
 const OPEN_SPLITS: usize = 64;
@@ -115,14 +115,11 @@ impl Feed {
         let outlet = self.outlets.get(number % self.outlets.len().max(1)).cloned();
         async move {
             let Some(outlet) = outlet else { return Ok(()) };
-            let mut reader = retry::transient(|| source.open(&split, position.as_ref())).await?;
+            let mut reader = SplitReader { source, split, position, reader: None, backoff: Backoff::default() };
             while let Some(chunk) = reader.next().await? {
                 let bytes = chunk_bytes(&chunk);
-                if outlet
-                    .send(Input::Chunk { feed, split: split.clone(), chunk: Box::new(chunk) }, bytes)
-                    .await
-                    .is_err()
-                {
+                let chunk = Input::Chunk { feed, split: reader.split.clone(), chunk: Box::new(chunk) };
+                if outlet.send(chunk, bytes).await.is_err() {
                     return Ok(());
                 }
             }
@@ -132,10 +129,165 @@ impl Feed {
     }
 }
 
+/// Reads a split; after a transient error it opens the split again at the position that it has reached. How often in a row
+/// is bounded, and each chunk begins a new row.
+struct SplitReader {
+    source: Arc<dyn Source>,
+    split: SplitId,
+    /// Where the next chunk begins; the split's beginning if absent.
+    position: Option<Position>,
+    reader: Option<Box<dyn Reader>>,
+    backoff: Backoff,
+}
+
+impl SplitReader {
+    /// The next chunk; `None` at the end of the split.
+    async fn next(&mut self) -> Result<Option<Chunk>, ConnectorError> {
+        loop {
+            match self.try_next().await {
+                Ok(Some(chunk)) => {
+                    self.backoff.reset();
+                    self.position = Some(chunk.position.clone());
+                    return Ok(Some(chunk));
+                }
+                Ok(None) => return Ok(None),
+                Err(error) => {
+                    self.reader = None;
+                    self.backoff.wait_after(error).await?;
+                }
+            }
+        }
+    }
+
+    async fn try_next(&mut self) -> Result<Option<Chunk>, ConnectorError> {
+        let reader = match &mut self.reader {
+            Some(reader) => reader,
+            none => none.insert(self.source.open(&self.split, self.position.as_ref()).await?),
+        };
+        reader.next().await
+    }
+}
+
 /// What a chunk counts for in a queue.
 fn chunk_bytes(chunk: &Chunk) -> usize {
     match &chunk.data {
         ChunkData::Records(records) => records.buffer.len() + records.len() * size_of::<(usize, usize)>(),
         ChunkData::Rows(batch) => batch.size_bytes(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use async_trait::async_trait;
+    use logmill_connectors::source::{Discovery, Records};
+    use parking_lot::Mutex;
+    use serde_json::json;
+
+    /// What a reader does that is about to deliver a chunk: fail, or deliver it.
+    type Script = Arc<Mutex<dyn FnMut(u64) -> Option<ConnectorError> + Send>>;
+
+    /// A source of one split of `CHUNKS` chunks, whose readers follow a script.
+    struct Flaky(Script);
+
+    const CHUNKS: u64 = 8;
+
+    struct FlakyReader {
+        script: Script,
+        next: u64,
+    }
+
+    #[async_trait]
+    impl Source for Flaky {
+        async fn discover(&self, _: &BTreeSet<SplitId>) -> Result<Discovery, ConnectorError> {
+            Ok(Discovery { new: vec![SplitId::new("0")], complete: true })
+        }
+
+        async fn start_positions(&self) -> Result<Positions, ConnectorError> {
+            Ok(Positions::new())
+        }
+
+        async fn open(&self, _: &SplitId, position: Option<&Position>) -> Result<Box<dyn Reader>, ConnectorError> {
+            let next = position.map_or(0, |position| position.0.as_u64().unwrap());
+            Ok(Box::new(FlakyReader { script: self.0.clone(), next }))
+        }
+
+        async fn epoch_safe(&self, _: &Positions) -> Result<(), ConnectorError> {
+            Ok(())
+        }
+
+        async fn size_hint(&self) -> Option<u64> {
+            None
+        }
+    }
+
+    #[async_trait]
+    impl Reader for FlakyReader {
+        async fn next(&mut self) -> Result<Option<Chunk>, ConnectorError> {
+            if let Some(error) = (self.script.lock())(self.next) {
+                // A reader that failed is of no use any more.
+                self.next = u64::MAX;
+                return Err(error);
+            }
+            if self.next >= CHUNKS {
+                return Ok(None);
+            }
+            self.next += 1;
+            let data = ChunkData::Records(Records::default());
+            Ok(Some(Chunk { data, position: Position(json!(self.next)), bytes_read: 0 }))
+        }
+    }
+
+    /// The positions that a feed hands over, and how it ends.
+    async fn read(script: impl FnMut(u64) -> Option<ConnectorError> + Send + 'static) -> (Vec<u64>, bool) {
+        let (outlet, mut queue) = super::super::queue::channel(1 << 20);
+        let feed = Feed {
+            id: FeedId(0),
+            name: "s".into(),
+            source: Arc::new(Flaky(Arc::new(Mutex::new(script)))),
+            positions: Positions::new(),
+            outlets: vec![outlet],
+            by_shard: false,
+        };
+        let (events, mut told) = mpsc::unbounded_channel();
+        feed.run(events).await;
+        let mut positions = Vec::new();
+        while let Some(lease) = queue.recv().await {
+            if let Input::Chunk { chunk, .. } = lease.item {
+                positions.push(chunk.position.0.as_u64().unwrap());
+            }
+        }
+        (positions, matches!(told.recv().await, Some(Event::FeedComplete { splits: 1, .. })))
+    }
+
+    fn transient() -> ConnectorError {
+        ConnectorError::Transient { context: "read".into(), source: "reset by peer".into() }
+    }
+
+    #[tokio::test]
+    async fn a_split_is_read_on_after_transient_errors_and_each_chunk_begins_a_new_count() {
+        let mut failures = 0;
+        let (positions, complete) = read(move |at| {
+            // Four errors before each chunk: more in all than are borne in a row.
+            failures += 1;
+            (failures % 5 != 0).then(transient).filter(|_| at < CHUNKS)
+        })
+        .await;
+        assert_eq!((positions, complete), ((1..=CHUNKS).collect(), true));
+    }
+
+    #[tokio::test]
+    async fn a_split_that_keeps_failing_or_fails_for_good_is_reported() {
+        let (positions, complete) = read(|at| (at >= 3).then(transient)).await;
+        assert_eq!((positions, complete), (vec![1, 2, 3], false));
+        let mut calls = 0;
+        let (positions, complete) = read(move |at| {
+            calls += 1;
+            assert!(calls <= 4, "tried again");
+            (at == 3).then(|| ConnectorError::Config("no".into()))
+        })
+        .await;
+        assert_eq!((positions, complete), (vec![1, 2, 3], false));
     }
 }

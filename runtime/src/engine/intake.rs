@@ -53,7 +53,11 @@ impl Intake {
                     let Some(barrier) = barrier else { return Ok(()) };
                     self.records.prepare(barrier.epoch).await?;
                     let reached = reached.drain().map(|((feed, split), position)| (feed, split, position)).collect();
-                    let _ = self.events.send(Event::Passed { epoch: barrier.epoch, reached, states: Vec::new() });
+                    let passed = Event::Passed { epoch: barrier.epoch, reached, rows_read: 0, states: Vec::new() };
+                    let _ = self.events.send(passed);
+                    if barrier.halts() {
+                        return Ok(());
+                    }
                 }
                 Some(lease) = self.input.recv() => match lease.item {
                     Input::SplitEnd { feed } => {

@@ -157,7 +157,7 @@ mod tests {
             finished: false,
             plan: PlanFingerprint::default(),
             rows_read: 0,
-            fresh: None,
+            to_delete: Default::default(),
         };
         let large = Token(json!("x".repeat(MAX_RECORD_BYTES)));
         let sink = SinkState { tokens: vec![large], carried: Vec::new() };

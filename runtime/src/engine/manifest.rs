@@ -21,6 +21,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::error::EngineError;
 use super::state::ShardState;
+use super::topics::TopicEnds;
 use crate::plan::PlanFingerprint;
 
 /// The version of the records; a run refuses newer ones.
@@ -83,16 +84,9 @@ pub(crate) struct PlanRecord {
     pub(crate) plan: PlanFingerprint,
     /// Rows read from the sources in all runs of the incarnation.
     pub(crate) rows_read: u64,
-    /// Said while this is all there is of the incarnation: a fresh start has committed it, and nothing has followed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) fresh: Option<Fresh>,
-}
-
-/// What a fresh start has yet to clear away.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Fresh {
-    /// The topics that the sources of the last incarnation were played through.
-    pub(crate) played: BTreeSet<String>,
+    /// Records that a fresh start was asked to delete, until it has done so.
+    #[serde(default, skip_serializing_if = "TopicEnds::is_empty")]
+    pub(crate) to_delete: TopicEnds,
 }
 
 /// The state of a sink's shard.
@@ -383,7 +377,7 @@ mod tests {
                 finished: false,
                 plan: PlanFingerprint::default(),
                 rows_read: 5,
-                fresh: None,
+                to_delete: TopicEnds::new(),
             }),
             ..Manifest::default()
         };

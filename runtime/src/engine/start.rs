@@ -1,7 +1,7 @@
 //! Puts a run together: takes the pipeline over from its predecessor, finds out where it stopped, and wires the tasks.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,14 +46,21 @@ pub struct Run {
     pub data_dir: PathBuf,
     /// The folder that relative paths in the pipeline start from.
     pub base_dir: PathBuf,
-    /// Forget the earlier runs' positions and begin a new incarnation.
-    pub fresh: bool,
+    /// Forget what earlier runs have read and begin a new incarnation.
+    pub fresh: Option<FreshStart>,
     /// Told what happens, while it does.
     pub metrics: Arc<Metrics>,
     /// Becomes true when the run shall commit and stop.
     pub stop: watch::Receiver<bool>,
     /// Told, once, what the run takes over from earlier ones.
     pub on_start: Box<dyn Fn(&Takeover) + Send>,
+}
+
+/// What happens when a pipeline begins anew.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FreshStart {
+    /// Delete all records of the topics that the sources are played through, whoever wrote them.
+    pub delete_through_records: bool,
 }
 
 /// What a run found when it started.
@@ -114,6 +121,15 @@ pub(crate) struct OpenedIntake {
     pub(crate) ends: watch::Sender<Option<BTreeMap<i32, i64>>>,
 }
 
+/// Whether a data dir holds what runs of a pipeline left.
+pub fn has_state(data_dir: &Path, pipeline: &str) -> bool {
+    checkpoint_folder(data_dir, pipeline).is_dir()
+}
+
+fn checkpoint_folder(data_dir: &Path, pipeline: &str) -> PathBuf {
+    data_dir.join("checkpoints").join(pipeline)
+}
+
 impl Run {
     /// Runs the pipeline until its input has ended or a stop is asked for.
     pub async fn execute(self) -> Result<Outcome, RunError> {
@@ -127,10 +143,9 @@ impl Run {
         let timeout = MIN_TRANSACTION_TIMEOUT.max(every * 3);
         let session = self.log.init_producer(&id, timeout.as_millis() as u64).await.map_err(EngineError::from)?;
         let membership = self.log.join_group(&id, "worker-0").await.map_err(EngineError::from)?;
-        let store = CheckpointStore::open(self.data_dir.join("checkpoints").join(&name)).await?;
-        let found = restore::read_manifest(&self.log, &store, &name, self.fresh).await?;
-        // A fresh start that did not get further than its own commit is made again.
-        let fresh = self.fresh || found.plan.as_ref().is_some_and(|plan| plan.fresh.is_some());
+        let store = CheckpointStore::open(checkpoint_folder(&self.data_dir, &name)).await?;
+        let fresh = self.fresh.is_some();
+        let found = restore::read_manifest(&self.log, &store, &name, fresh).await?;
         let epoch = found.plan.as_ref().map_or(CheckpointEpoch(1), |plan| plan.epoch.next());
         let transaction = Arc::new(EpochTransaction::new(self.log.clone(), session, epoch));
         let context = self.context(transaction.clone());
@@ -155,10 +170,12 @@ impl Run {
             attempt: attempt.0.clone(),
         };
         let mut journal = Journal::new(parts, epoch);
-        let begun = Begun { log: &*self.log, spec: &self.pipeline.spec, plan: fingerprint, sinks: &sinks, epoch };
-        let beginning = match fresh {
-            true => begun.anew(found, &mut journal).await,
-            false => begun.go_on(found).await,
+        let begun = Begun { log: &*self.log, sources: &opened.sources, plan: fingerprint, sinks: &sinks, epoch };
+        let beginning = match self.fresh {
+            Some(FreshStart { delete_through_records }) => {
+                begun.anew(found, delete_through_records, &mut journal).await
+            }
+            None => begun.go_on(found).await,
         };
         let beginning = or_give_up(&transaction, beginning).await?;
         sweep_sinks(&sinks, &attempt).await?;
@@ -177,7 +194,6 @@ impl Run {
             every,
             metrics: self.metrics.clone(),
             stop: self.stop.clone(),
-            rows_before: takeover.rows_before,
         };
         let ending = or_give_up(&transaction, wire::run(wiring, opened, sinks).await).await?;
         Ok(Outcome { ending, takeover })
@@ -268,8 +284,8 @@ fn take_over(manifest: &Manifest, now: &PlanFingerprint, fresh: bool) -> Result<
         Verdict::Compatible { reasons } => reasons,
         Verdict::Incompatible { reasons } => {
             return Err(EngineError::Incompatible(format!(
-                "the pipeline was edited, and its saved state does not fit any more\n  {}\n  hint: undo the change, or \
-                 start anew from the beginning of the sources with --fresh",
+                "the pipeline was edited, and its saved state does not fit any more\n  {}\n  hint: undo the change, or give \
+                 the edited pipeline another name; if the sources still hold all they ever held, --fresh reads them again",
                 reasons.join("\n  ")
             )));
         }

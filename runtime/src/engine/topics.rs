@@ -1,7 +1,11 @@
 //! The topics of a pipeline: made before it starts, where they are missing.
 
+use std::collections::BTreeMap;
+
 use logmill_connectors::error::LogError;
 use logmill_connectors::log::{Isolation, Log, NewTopic, OffsetAt, TopicPartition};
+use logmill_connectors::topic;
+use logmill_pipelines::flow::{Positions, SplitId};
 use logmill_pipelines::{Compression, OnError, PipelineSpec, Retention, SourceSpec, TopicSpec};
 use logmill_protocol::Offset;
 
@@ -33,26 +37,39 @@ pub(crate) async fn create(log: &dyn Log, spec: &PipelineSpec) -> Result<(), Eng
     create_missing(log, NewTopic { name: manifest::topic_of(&spec.pipeline), partitions: 1, configs }).await
 }
 
-/// Empties a topic, if it is there.
-pub(crate) async fn clear(log: &dyn Log, topic: &str) -> Result<(), EngineError> {
-    for (partition, end) in ends(log, topic).await? {
-        log.delete_records(&TopicPartition { topic: topic.to_owned(), partition }, end).await?;
+/// The end offsets, exclusive, of all partitions of topics.
+pub(crate) type TopicEnds = BTreeMap<String, BTreeMap<i32, i64>>;
+
+/// Deletes all records of topics before the offsets. A topic that is gone has none.
+pub(crate) async fn delete_records(log: &dyn Log, before: &TopicEnds) -> Result<(), EngineError> {
+    for (topic, ends) in before {
+        if log.topic(topic).await?.is_none() {
+            continue;
+        }
+        for (partition, end) in ends {
+            let place = TopicPartition { topic: topic.clone(), partition: *partition };
+            log.delete_records(&place, Offset(*end)).await?;
+        }
     }
     Ok(())
 }
 
-/// Where the partitions of a topic end, of those that hold something: partition and offset.
-pub(crate) async fn ends(log: &dyn Log, topic: &str) -> Result<Vec<(i32, Offset)>, EngineError> {
-    let Some(info) = log.topic(topic).await? else { return Ok(Vec::new()) };
-    let mut ends = Vec::new();
+/// Where the partitions of a topic end.
+pub(crate) async fn ends(log: &dyn Log, topic: &str) -> Result<BTreeMap<i32, i64>, EngineError> {
+    let info = log.topic(topic).await?.ok_or_else(|| LogError::UnknownTopic(topic.to_owned()))?;
+    let mut ends = BTreeMap::new();
     for partition in 0..info.partitions {
         let place = TopicPartition { topic: info.name.clone(), partition };
-        let end = log.offset(&place, OffsetAt::Latest(Isolation::ReadUncommitted)).await?;
-        if log.offset(&place, OffsetAt::Earliest).await? < end {
-            ends.push((partition, end));
-        }
+        ends.insert(partition, log.offset(&place, OffsetAt::Latest(Isolation::ReadUncommitted)).await?.0);
     }
     Ok(ends)
+}
+
+/// Offsets of partitions as positions of splits.
+pub(crate) fn positions(offsets: &BTreeMap<i32, i64>) -> Positions {
+    let position =
+        |(partition, offset): (&i32, &i64)| (SplitId::new(partition.to_string()), topic::position(Offset(*offset)));
+    offsets.iter().map(position).collect()
 }
 
 /// The topic a source reads without an intake, if it reads one.

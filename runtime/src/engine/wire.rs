@@ -28,7 +28,8 @@ use super::journal::Journal;
 use super::manifest::{Manifest, Stage};
 use super::queue::{self, Receiver, Sender};
 use super::restore;
-use super::start::{Opened, OpenedIntake};
+use super::rounds::Rounds;
+use super::start::{Opened, OpenedIntake, OpenedSource};
 use super::state;
 use super::store::CheckpointStore;
 use super::transaction::EpochTransaction;
@@ -56,32 +57,114 @@ pub(crate) struct Wiring<'a> {
     pub(crate) every: Duration,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) stop: watch::Receiver<bool>,
-    pub(crate) rows_before: u64,
 }
 
 /// The tasks of a run while they are put together.
 struct Tasks {
     events: mpsc::UnboundedSender<Event>,
     barriers: Vec<mpsc::UnboundedSender<Barrier>>,
+    readers: JoinSet<()>,
     spawned: JoinSet<()>,
     threads: Vec<std::thread::JoinHandle<()>>,
 }
 
-/// Runs what was opened until its input has ended or a stop is asked for.
+/// Runs what was opened until its input has ended or a stop is asked for. When it returns, no task of the run is left.
 pub(crate) async fn run(wiring: Wiring<'_>, opened: Opened, sinks: Vec<SinkHandle>) -> Result<Ending, EngineError> {
     let (events, told) = mpsc::unbounded_channel();
-    let mut tasks = Tasks { events, barriers: Vec::new(), spawned: JoinSet::new(), threads: Vec::new() };
+    let mut tasks =
+        Tasks { events, barriers: Vec::new(), readers: JoinSet::new(), spawned: JoinSet::new(), threads: Vec::new() };
+    let ending = match start(wiring, opened, sinks, told, &mut tasks).await {
+        Ok(coordinator) => coordinator.run().await,
+        Err(error) => Err(error),
+    };
+    // Queues and barrier channels close as the tasks go, which ends the workers; what they still say is of no account.
+    let Tasks { barriers, mut readers, mut spawned, threads, .. } = tasks;
+    drop(barriers);
+    readers.shutdown().await;
+    spawned.shutdown().await;
+    let joined = tokio::task::spawn_blocking(move || threads.into_iter().try_for_each(|thread| thread.join()));
+    if ending.is_ok() && !matches!(joined.await, Ok(Ok(()))) {
+        return Err(EngineError::Defect("a worker"));
+    }
+    ending
+}
+
+/// Starts the tasks of a run, and puts its coordinator together.
+async fn start(
+    wiring: Wiring<'_>,
+    opened: Opened,
+    sinks: Vec<SinkHandle>,
+    told: mpsc::UnboundedReceiver<Event>,
+    tasks: &mut Tasks,
+) -> Result<Coordinator, EngineError> {
     let Opened { sources, plan, graphs, .. } = opened;
     let workers = graphs.len();
 
     wiring.metrics.name_sinks(sinks.iter().map(|sink| sink.name.clone()));
-    let mut writer_queues = open_writers(&wiring, &sinks, workers, &mut tasks).await?;
+    let writer_queues = open_writers(&wiring, &sinks, workers, tasks).await?;
     let writers = writer_queues.len();
     let letters = (writers > sinks.len()).then_some(WriterId(sinks.len()));
+    let inputs = start_workers(&wiring, &sources, &plan, graphs, writer_queues, letters, tasks)?;
+    let mut feeds = Vec::new();
+    let mut intakes = Vec::new();
+    for (number, source) in sources.into_iter().enumerate() {
+        let stage = Stage::Source(source.name.clone());
+        let id = FeedId(number);
+        let positions = positions(&wiring.beginning.manifest, &stage);
+        let from = source.read.source.clone();
+        let (name, outlets, by_shard) = (source.name.clone(), inputs.clone(), plan.is_stateful());
+        let feed = Feed { id, name, source: from.clone(), positions, outlets, by_shard };
+        tasks.readers.spawn(feed.run(tasks.events.clone()));
+        feeds.push(FeedState { stage, source: from, topic: source.topic, ends: None });
+        intakes.extend(source.intake.map(|intake| (source.name, intake)));
+    }
+    for (name, intake) in intakes {
+        let id = FeedId(feeds.len());
+        feeds.push(start_intake(&wiring, id, name, intake, tasks).await?);
+    }
+    drop(inputs);
+
+    let Beginning { manifest, changes, confirmed, epoch } = wiring.beginning;
+    let barriers = std::mem::take(&mut tasks.barriers);
+    let mut rounds = Rounds::new(epoch, barriers.len(), writers);
+    feeds.iter().for_each(|feed| rounds.add_feed(feed.ends.is_some()));
+    Ok(Coordinator {
+        log: wiring.log,
+        transaction: wiring.transaction,
+        membership: wiring.membership,
+        store: wiring.store,
+        attempt: wiring.attempt.0,
+        manifest,
+        journal: wiring.journal,
+        feeds,
+        sinks,
+        barriers,
+        events: told,
+        stop: wiring.stop,
+        readers: std::mem::take(&mut tasks.readers),
+        every: wiring.every,
+        rounds,
+        changes,
+        confirmed,
+        metrics: wiring.metrics,
+    })
+}
+
+/// Starts the worker threads; returns the queues to their inputs.
+fn start_workers(
+    wiring: &Wiring<'_>,
+    sources: &[OpenedSource],
+    plan: &Plan,
+    graphs: Vec<Graph>,
+    mut writer_queues: Vec<Vec<Sender<Item>>>,
+    letters: Option<WriterId>,
+    tasks: &mut Tasks,
+) -> Result<Vec<Sender<Input>>, EngineError> {
+    let workers = graphs.len();
     let (inputs, queues): (Vec<_>, Vec<_>) = (0..workers).map(|_| queue::channel::<Input>(INPUT_QUEUE_BYTES)).unzip();
     for (number, (input, graph)) in queues.into_iter().zip(graphs).enumerate() {
         let mut decoders = Vec::with_capacity(sources.len());
-        for source in &sources {
+        for source in sources {
             let columns =
                 plan.sources.iter().find(|planned| planned.name == source.name).map(|planned| &planned.columns);
             let decoder = source.read.decoder(columns.map_or(&[], Vec::as_slice));
@@ -112,56 +195,7 @@ pub(crate) async fn run(wiring: Wiring<'_>, opened: Opened, sinks: Vec<SinkHandl
         let context = "could not start a worker thread".to_owned();
         tasks.threads.push(started.map_err(|source| EngineError::Io { context, source })?);
     }
-
-    let mut feeds = Vec::new();
-    let mut intakes = Vec::new();
-    for (number, source) in sources.into_iter().enumerate() {
-        let stage = Stage::Source(source.name.clone());
-        let id = FeedId(number);
-        let positions = positions(&wiring.beginning.manifest, &stage);
-        let from = source.read.source.clone();
-        let (name, outlets, by_shard) = (source.name.clone(), inputs.clone(), plan.is_stateful());
-        let feed = Feed { id, name, source: from.clone(), positions, outlets, by_shard };
-        tasks.spawned.spawn(feed.run(tasks.events.clone()));
-        feeds.push(FeedState { stage, source: from, topic: source.topic, ends: None, splits: None, processed: 0 });
-        intakes.extend(source.intake.map(|intake| (source.name, intake)));
-    }
-    for (name, intake) in intakes {
-        let id = FeedId(feeds.len());
-        feeds.push(start_intake(&wiring, id, name, intake, &mut tasks).await?);
-    }
-    drop(inputs);
-
-    let Beginning { manifest, changes, confirmed, epoch } = wiring.beginning;
-    let coordinator = Coordinator {
-        log: wiring.log,
-        transaction: wiring.transaction,
-        membership: wiring.membership,
-        store: wiring.store,
-        attempt: wiring.attempt.0,
-        manifest,
-        journal: wiring.journal,
-        feeds,
-        sinks,
-        writers,
-        barriers: tasks.barriers,
-        events: told,
-        stop: wiring.stop,
-        every: wiring.every,
-        epoch,
-        changes,
-        confirmed,
-        rows_before: wiring.rows_before,
-        metrics: wiring.metrics,
-    };
-    let ending = coordinator.run().await;
-    // Queues close as the tasks go, which ends the workers; whatever they still say is of no account.
-    tasks.spawned.shutdown().await;
-    let joined = tokio::task::spawn_blocking(move || tasks.threads.into_iter().try_for_each(|thread| thread.join()));
-    if ending.is_ok() && !matches!(joined.await, Ok(Ok(()))) {
-        return Err(EngineError::Defect("a worker"));
-    }
-    ending
+    Ok(inputs)
 }
 
 /// Starts a writer's task for each sink, and one for dead letters if they are wanted; returns the queues to each, one
@@ -222,9 +256,9 @@ async fn start_intake(
     let (events, metrics) = (tasks.events.clone(), wiring.metrics.clone());
     tasks.spawned.spawn(Intake { name: name.clone(), records, encoder, input, barriers, events, metrics }.run());
     let feed = Feed { id, name, source: source.source.clone(), positions, outlets: vec![outlet], by_shard: false };
-    tasks.spawned.spawn(feed.run(tasks.events.clone()));
+    tasks.readers.spawn(feed.run(tasks.events.clone()));
     let ends = Some(Ends { topic, partitions, tell: ends });
-    Ok(FeedState { stage, source: source.source, topic: None, ends, splits: None, processed: 0 })
+    Ok(FeedState { stage, source: source.source, topic: None, ends })
 }
 
 async fn partitions(wiring: &Wiring<'_>, topic: &str) -> Result<i32, EngineError> {

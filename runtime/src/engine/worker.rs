@@ -68,6 +68,7 @@ impl Worker {
     fn run(mut self) -> Result<(), EngineError> {
         let runtime = self.exit.runtime.clone();
         let mut reached: HashMap<(FeedId, SplitId), Position> = HashMap::new();
+        let mut rows_read = 0;
         loop {
             let step = runtime.block_on(async {
                 tokio::select! {
@@ -81,7 +82,12 @@ impl Worker {
                 Step::Barrier(barrier) => {
                     let states = self.pass(barrier)?;
                     let reached = reached.drain().map(|((feed, split), position)| (feed, split, position)).collect();
-                    let _ = self.events.send(Event::Passed { epoch: barrier.epoch, reached, states });
+                    let rows_read = std::mem::take(&mut rows_read);
+                    let _ = self.events.send(Event::Passed { epoch: barrier.epoch, reached, rows_read, states });
+                    if barrier.halts() {
+                        // What waits in the queue is for a later run.
+                        return Ok(());
+                    }
                 }
                 Step::Input(lease) => match lease.item {
                     Input::SplitEnd { feed } => {
@@ -89,7 +95,7 @@ impl Worker {
                     }
                     Input::Chunk { feed, split, chunk } => {
                         let position = chunk.position.clone();
-                        self.process(feed, &split, *chunk)?;
+                        rows_read += self.process(feed, &split, *chunk)?;
                         reached.insert((feed, split), position);
                     }
                 },
@@ -100,7 +106,7 @@ impl Worker {
     /// Ends an epoch: what comes out at the end of the input is part of it, and so is what the operators remember then,
     /// by which they know in a later run what they have put out already.
     fn pass(&mut self, barrier: Barrier) -> Result<Vec<OperatorState>, EngineError> {
-        if barrier.last {
+        if barrier.ends_input() {
             let mut leaving = Leaving { exit: &self.exit, names: &self.operators, pipeline: &self.pipeline };
             self.graph.end(&mut leaving)?;
         }
@@ -112,24 +118,29 @@ impl Worker {
         Ok(states.collect())
     }
 
-    fn process(&mut self, feed: FeedId, split: &SplitId, chunk: Chunk) -> Result<(), EngineError> {
-        let Some(decoder) = self.feeds.get_mut(feed.0) else { return Ok(()) };
+    /// Runs a chunk through the operators; returns how many rows or records it held.
+    fn process(&mut self, feed: FeedId, split: &SplitId, chunk: Chunk) -> Result<u64, EngineError> {
+        let Some(decoder) = self.feeds.get_mut(feed.0) else { return Ok(0) };
         let origin = |offset| Origin { source: decoder.provenance.source.clone(), split: split.clone(), offset };
+        let count = match &chunk.data {
+            ChunkData::Rows(batch) => batch.num_rows() as u64,
+            ChunkData::Records(records) => records.len() as u64,
+        };
+        self.metrics.read(count, chunk.bytes_read);
         let batch = match chunk.data {
             ChunkData::Rows(mut batch) => {
                 batch.origin.get_or_insert_with(|| origin(-1));
-                self.metrics.read(batch.num_rows() as u64, chunk.bytes_read);
                 batch
             }
             ChunkData::Records(records) => {
-                self.metrics.read(records.len() as u64, chunk.bytes_read);
                 let origin = origin(records.offsets.first().copied().unwrap_or(-1));
                 let rows = decode(decoder, &records, &self.exit)?;
                 RowBatch { rows, ops: None, origin: Some(origin) }
             }
         };
         let mut leaving = Leaving { exit: &self.exit, names: &self.operators, pipeline: &self.pipeline };
-        self.graph.push(feed, batch, &mut leaving)
+        self.graph.push(feed, batch, &mut leaving)?;
+        Ok(count)
     }
 }
 

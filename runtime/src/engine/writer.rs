@@ -61,7 +61,7 @@ impl WriterTask {
         loop {
             let Some(barrier) = self.write_epoch(&mut told).await? else { return Ok(()) };
             let prepared = match &mut self.target {
-                Target::Sink(writer) => writer.prepare(barrier.epoch, barrier.last).await?,
+                Target::Sink(writer) => writer.prepare(barrier.epoch, barrier.ends_input()).await?,
                 Target::Letters(records) => {
                     records.prepare(barrier.epoch).await?;
                     Prepared::default()
@@ -69,6 +69,9 @@ impl WriterTask {
             };
             self.tell(&mut told);
             let _ = self.events.send(Event::Prepared { epoch: barrier.epoch, writer: self.id, prepared });
+            if barrier.halts() {
+                return Ok(());
+            }
         }
     }
 

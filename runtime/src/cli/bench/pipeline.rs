@@ -188,7 +188,7 @@ async fn logmill(file: &Path, out: &Path, data_dir: &Path) -> anyhow::Result<Dur
         log: Arc::new(EmbeddedLog::new(broker.clone())),
         data_dir: data_dir.to_owned(),
         base_dir: std::path::absolute(".")?,
-        fresh: false,
+        fresh: None,
         metrics: Arc::new(Metrics::new()),
         stop,
         on_start: Box::new(|_| {}),

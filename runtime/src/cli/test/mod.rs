@@ -7,6 +7,7 @@ mod trial;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
+use super::address::Said;
 use super::check::{examine, pipeline_files};
 use super::{Told, colours, pipeline_file, print};
 use crate::modules;
@@ -45,9 +46,10 @@ struct Count {
     left_out: usize,
 }
 
-pub(super) async fn execute(arguments: &Arguments, data_dir: &Path) -> anyhow::Result<()> {
-    let (mut count, cache_dir) = (Count::default(), modules::cache_dir(data_dir));
+pub(super) async fn execute(arguments: &Arguments, said: &Said) -> anyhow::Result<()> {
+    let mut count = Count::default();
     for file in pipeline_files(&arguments.paths)? {
+        let cache_dir = modules::cache_dir(&said.pipeline_data_dir("test", &file)?);
         test_file(&file, arguments.filter.as_deref(), cache_dir.as_deref(), &mut count).await?;
     }
     let Count { passed, failed, left_out } = count;
