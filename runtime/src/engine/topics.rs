@@ -37,8 +37,8 @@ pub(crate) async fn create(log: &dyn Log, spec: &PipelineSpec) -> Result<(), Eng
     create_missing(log, NewTopic { name: manifest::topic_of(&spec.pipeline), partitions: 1, configs }).await
 }
 
-/// The end offsets, exclusive, of all partitions of topics.
-pub(crate) type TopicEnds = BTreeMap<String, BTreeMap<i32, i64>>;
+/// The end offset, exclusive, of each partition of some topics.
+pub(crate) type TopicEnds = BTreeMap<String, Vec<(i32, i64)>>;
 
 /// Deletes all records of topics before the offsets. A topic that is gone has none.
 pub(crate) async fn delete_records(log: &dyn Log, before: &TopicEnds) -> Result<(), EngineError> {
@@ -55,20 +55,20 @@ pub(crate) async fn delete_records(log: &dyn Log, before: &TopicEnds) -> Result<
 }
 
 /// Where the partitions of a topic end.
-pub(crate) async fn ends(log: &dyn Log, topic: &str) -> Result<BTreeMap<i32, i64>, EngineError> {
+pub(crate) async fn ends(log: &dyn Log, topic: &str) -> Result<Vec<(i32, i64)>, EngineError> {
     let info = log.topic(topic).await?.ok_or_else(|| LogError::UnknownTopic(topic.to_owned()))?;
-    let mut ends = BTreeMap::new();
+    let mut ends = Vec::new();
     for partition in 0..info.partitions {
         let place = TopicPartition { topic: info.name.clone(), partition };
-        ends.insert(partition, log.offset(&place, OffsetAt::Latest(Isolation::ReadUncommitted)).await?.0);
+        ends.push((partition, log.offset(&place, OffsetAt::Latest(Isolation::ReadUncommitted)).await?.0));
     }
     Ok(ends)
 }
 
 /// Offsets of partitions as positions of splits.
-pub(crate) fn positions(offsets: &BTreeMap<i32, i64>) -> Positions {
+pub(crate) fn positions(offsets: &[(i32, i64)]) -> Positions {
     let position =
-        |(partition, offset): (&i32, &i64)| (SplitId::new(partition.to_string()), topic::position(Offset(*offset)));
+        |(partition, offset): &(i32, i64)| (SplitId::new(partition.to_string()), topic::position(Offset(*offset)));
     offsets.iter().map(position).collect()
 }
 

@@ -408,7 +408,7 @@ fn simulate(seed: u64) -> (usize, usize) {
     let mut durable = Durable::default();
     let (mut stops, mut crashes, mut idle) = (0, 0, 0);
     loop {
-        let (stop_at, crash_at) = (random.usize(0..600), random.usize(0..600));
+        let (stop_at, crash_at) = (random.usize(0..150), random.usize(0..300));
         let mut run = Run::start(&sources, &mut durable, &mut random);
         let mut steps = 0;
         let end = loop {
