@@ -52,8 +52,21 @@ pub const CHUNK_BYTES: usize = 1 << 20;
 pub enum ChunkData {
     /// Records that a decoder turns into rows.
     Records(Records),
-    /// Rows, from a source whose data has columns already.
-    Rows(RowBatch),
+    /// Rows, from a source whose data has columns already, and those between them that cannot be handed on.
+    Rows(RowBatch, Vec<RejectedRow>),
+}
+
+/// A row of a source that cannot be handed on: one of its values does not fit its column, or is one that no text can show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RejectedRow {
+    /// For a human: `flights.parquet, row 17`.
+    pub place: String,
+    /// Its number in the split, from 0.
+    pub offset: i64,
+    /// What is wrong with it.
+    pub message: String,
+    /// The row as JSON.
+    pub value: Bytes,
 }
 
 /// A header of a record: where its name lies, and its value unless that is null.
@@ -109,6 +122,12 @@ impl Records {
 /// Where rows come from.
 #[async_trait]
 pub trait Source: Send + Sync {
+    /// Learns where the splits of earlier runs go on. Called once, before the first `discover`. For sources whose splits are
+    /// known by what was read of them, not by their names.
+    fn resume(&self, _positions: &Positions) -> Result<(), ConnectorError> {
+        Ok(())
+    }
+
     /// The splits that are there now and not in `known`. Called at the start, and again from time to time until
     /// `complete`.
     async fn discover(&self, known: &BTreeSet<SplitId>) -> Result<Discovery, ConnectorError>;

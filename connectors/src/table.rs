@@ -73,7 +73,10 @@ pub async fn load(
         let mut reader = source.open(&split, None).await?;
         while let Some(chunk) = reader.next().await? {
             let batch = match (chunk.data, &mut decoder) {
-                (ChunkData::Rows(batch), _) => batch.rows,
+                (ChunkData::Rows(batch, rejected), _) => match rejected.into_iter().next() {
+                    None => batch.rows,
+                    Some(row) => return Err(ConnectorError::Data { place: row.place, message: row.message }),
+                },
                 (ChunkData::Records(records), Some(decoder)) => {
                     digest.update(&records.buffer);
                     let decoded = decoder.decode(&records)?;

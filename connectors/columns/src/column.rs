@@ -11,7 +11,6 @@ use arrow::array::{
     PrimitiveArray, StringArray, StructArray, new_empty_array,
 };
 use arrow::buffer::{OffsetBuffer, ScalarBuffer};
-use arrow::compute::kernels::cast_utils::parse_decimal;
 use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, Field, FieldRef, Fields, Float32Type, Float64Type, Int8Type, Int16Type,
     Int32Type, Int64Type, Time64MicrosecondType, TimeUnit, TimestampMicrosecondType, UInt8Type, UInt16Type, UInt32Type,
@@ -20,8 +19,11 @@ use arrow::datatypes::{
 use arrow::error::ArrowError;
 use logmill_pipelines::ColumnType;
 
-use crate::cursor::{Cursor, Problem, RawString, unescape};
+use crate::cursor::{Cursor, Problem, RawString, check_strings, unescape};
 use crate::scalar::{self, Number};
+
+/// How much of a value a message shows.
+const SHOWN_BYTES: usize = 40;
 
 /// A column that no text is read into: its type is none that a schema can declare.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -242,6 +244,7 @@ impl Column {
             },
             Values::Json(values) => {
                 cursor.skip()?;
+                check_strings(cursor.since(start))?;
                 values.bytes.extend_from_slice(cursor.since(start));
                 values.end()?;
             }
@@ -277,7 +280,8 @@ impl Column {
                     _ => return Err(Problem::expected(wanted, cursor.found())),
                 };
                 if !self.append_number(&number) {
-                    return Err(Problem::expected(&self.kind, String::from_utf8_lossy(number.text)));
+                    let shown = number.text.get(..number.text.len().min(SHOWN_BYTES)).unwrap_or_default();
+                    return Err(Problem::expected(&self.kind, String::from_utf8_lossy(shown)));
                 }
             }
         }
@@ -325,7 +329,7 @@ impl Column {
 
     #[cold]
     fn unfit(&self, text: &[u8]) -> Problem {
-        let shown = String::from_utf8_lossy(text.get(..text.len().min(40)).unwrap_or_default());
+        let shown = String::from_utf8_lossy(text.get(..text.len().min(SHOWN_BYTES)).unwrap_or_default());
         Problem(format!("expected {}, found \"{}\"", self.wanted(), shown.escape_debug()))
     }
 
@@ -354,6 +358,8 @@ impl Column {
             Values::TimestampLocal(values) => scalar::timestamp_local(text).map(|value| values.push(value)),
             Values::Date(values) => scalar::date(text).map(|value| values.push(value)),
             Values::Time(values) => scalar::time(text).map(|value| values.push(value)),
+            Values::Float32(values) => scalar::float_word(text).map(|value| values.push(value as f32)),
+            Values::Float64(values) => scalar::float_word(text).map(|value| values.push(value)),
             Values::Binary(values) => match scalar::hex(text, &mut values.bytes) {
                 Some(()) => values.end().ok(),
                 None => {
@@ -464,21 +470,11 @@ impl Column {
     }
 }
 
-/// A decimal; one with more digits behind the point than the column has is none, unless they are zeros.
 fn decimal(text: &[u8], precision: u8, scale: i8, kind: &ColumnType) -> Result<i128, Problem> {
-    let shown = String::from_utf8_lossy(text);
-    let value = parse_decimal::<Decimal128Type>(&shown, precision, scale).ok();
-    value
-        .filter(|_| decimals(&shown).is_some_and(|digits| digits <= i64::from(scale)))
-        .ok_or_else(|| Problem::expected(kind, shown))
-}
-
-/// How many digits a number has behind the point, but for zeros at its end; negative for hundreds and thousands.
-fn decimals(text: &str) -> Option<i64> {
-    let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
-    let fraction = mantissa.split_once('.').map_or("", |(_, fraction)| fraction);
-    let digits = i64::try_from(fraction.trim_end_matches('0').len()).ok()?;
-    digits.checked_sub(exponent.parse().ok()?)
+    scalar::decimal(text, precision, scale).ok_or_else(|| {
+        let shown = text.get(..text.len().min(SHOWN_BYTES)).unwrap_or_default();
+        Problem::expected(kind, String::from_utf8_lossy(shown))
+    })
 }
 
 fn list(cursor: &mut Cursor<'_>, scratch: &mut Scratch, items: &mut Column) -> Result<(), Problem> {

@@ -233,6 +233,36 @@ impl<'a> Cursor<'a> {
     }
 }
 
+/// Holds the strings of a JSON text to the grammar, beyond what stepping over them does: escapes are known ones, and control
+/// characters stand only between values. The text is known to be JSON otherwise.
+pub(crate) fn check_strings(text: &[u8]) -> Result<(), Problem> {
+    if !text.iter().any(|byte| *byte < 0x20 || *byte == b'\\') {
+        return Ok(());
+    }
+    let (mut at, mut is_inside) = (0, false);
+    while let Some(byte) = text.get(at) {
+        at += match (byte, is_inside) {
+            (b'"', _) => {
+                is_inside = !is_inside;
+                1
+            }
+            (b'\\', true) => match text.get(at + 1) {
+                Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => 2,
+                Some(b'u') if text.get(at + 2..at + 6).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit)) => 6,
+                _ => return Err(Problem("a string of the JSON text has an unknown escape".into())),
+            },
+            (0..0x20, true) => {
+                return Err(Problem(format!(
+                    "a string of the JSON text holds the control character `{}`, which must be escaped",
+                    byte.escape_ascii()
+                )));
+            }
+            _ => 1,
+        };
+    }
+    Ok(())
+}
+
 /// Appends what a string with escapes stands for.
 pub fn unescape(raw: &[u8], out: &mut Vec<u8>) -> Result<(), Problem> {
     let mut rest = raw;

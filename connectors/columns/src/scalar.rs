@@ -1,6 +1,26 @@
 //! Reads numbers, days and times from text, for every format that writes them as text.
 //!
-//! Times follow RFC 3339, with a space allowed for the `T`. What is finer than a microsecond is cut.
+//! Times follow RFC 3339, with a space allowed for the `T`. What is finer than a microsecond is cut. Years that four digits
+//! cannot hold have a sign and more digits, after ISO 8601: `+12345-01-31`, `-0044-03-15`.
+
+use std::ops::RangeInclusive;
+
+/// The years of dates and timestamps: those of Arrow's calendar, less one at each end, so that no time zone leads out of it.
+pub const YEARS: RangeInclusive<i32> = -262_142..=262_141;
+/// The days of these years, from 1970-01-01.
+pub const DAYS: RangeInclusive<i32> = first_day(*YEARS.start())..=first_day(*YEARS.end() + 1) - 1;
+/// The microseconds of these years, from 1970-01-01T00:00:00.
+pub const MICROS: RangeInclusive<i64> = *DAYS.start() as i64 * DAY_MICROS..=(*DAYS.end() as i64 + 1) * DAY_MICROS - 1;
+
+const DAY_MICROS: i64 = 86_400_000_000;
+
+/// The days from 1970-01-01 to the first of January of a year.
+const fn first_day(year: i32) -> i32 {
+    let before = year - 1;
+    let leap_days = before.div_euclid(4) - before.div_euclid(100) + before.div_euclid(400);
+    // The year 1 began 719,162 days before 1970.
+    before * 365 + leap_days - 719_162
+}
 
 /// A number as JSON writes it, with its value as far as it fits.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -90,6 +110,64 @@ impl<'a> Number<'a> {
     }
 }
 
+/// A decimal number as an integer of units of the last place, `10^-scale`. `None` if it is none, has digits behind that place
+/// other than zeros, or has more than `precision` digits.
+pub fn decimal(text: &[u8], precision: u8, scale: i8) -> Option<i128> {
+    let (negative, mut at) = match text.first()? {
+        b'-' => (true, 1),
+        b'+' => (false, 1),
+        _ => (false, 0),
+    };
+    // The digits up to the last that is not zero, how many zeros follow it, and how many digits stand behind the point.
+    let (mut mantissa, mut zeros, mut fraction) = (0i128, 0u32, 0i64);
+    let (mut has_digits, mut has_point) = (false, false);
+    while let Some(byte) = text.get(at) {
+        match byte {
+            b'0'..=b'9' => {
+                has_digits = true;
+                fraction += i64::from(has_point);
+                zeros = zeros.checked_add(1)?;
+                if *byte != b'0' {
+                    // Leading zeros multiply nothing.
+                    let power = if mantissa == 0 { 1 } else { 10i128.checked_pow(zeros)? };
+                    mantissa = mantissa.checked_mul(power)?.checked_add(i128::from(byte - b'0'))?;
+                    zeros = 0;
+                }
+            }
+            b'.' if !has_point => has_point = true,
+            b'e' | b'E' => break,
+            _ => return None,
+        }
+        at += 1;
+    }
+    let exponent = match text.get(at..)? {
+        [] => 0,
+        [_, exponent @ ..] => exponent_of(exponent)?,
+    };
+    if !has_digits || mantissa == 0 {
+        return has_digits.then_some(0);
+    }
+    let power = i64::from(zeros).checked_sub(fraction)?.checked_add(exponent)?.checked_add(i64::from(scale))?;
+    let value = mantissa.checked_mul(10i128.checked_pow(u32::try_from(power).ok()?)?)?;
+    let fits = 10u128.checked_pow(u32::from(precision)).is_none_or(|limit| value.unsigned_abs() < limit);
+    fits.then_some(if negative { -value } else { value })
+}
+
+/// The exponent of a number, which may be larger than any that makes sense.
+fn exponent_of(text: &[u8]) -> Option<i64> {
+    let (negative, digits) = match text.split_first()? {
+        (b'-', digits) => (true, digits),
+        (b'+', digits) => (false, digits),
+        _ => (false, text),
+    };
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let value =
+        digits.iter().fold(0i64, |value, digit| value.saturating_mul(10).saturating_add(i64::from(digit - b'0')));
+    Some(if negative { -value } else { value })
+}
+
 /// Reads decimal digits from `at` on, appends them to `value` and returns where they end.
 #[inline]
 fn digits(bytes: &[u8], start: usize, value: &mut u64, overflow: &mut bool) -> usize {
@@ -109,12 +187,41 @@ fn digits(bytes: &[u8], start: usize, value: &mut u64, overflow: &mut bool) -> u
     at
 }
 
-/// Days since 1970-01-01 of `YYYY-MM-DD`.
+/// A float in words, as JSON and CSV hold it: `NaN`, `Infinity`, `-Infinity`, and the short form `inf`.
+pub fn float_word(text: &[u8]) -> Option<f64> {
+    match text {
+        b"NaN" => Some(f64::NAN),
+        b"Infinity" | b"inf" => Some(f64::INFINITY),
+        b"-Infinity" | b"-inf" => Some(f64::NEG_INFINITY),
+        _ => None,
+    }
+}
+
+/// How many digits the year has at the start of a date, with its sign if there is one.
+#[inline]
+fn year_length(text: &[u8]) -> Option<usize> {
+    match text.first()? {
+        b'+' | b'-' => Some(1 + text.get(1..8)?.iter().position(|byte| *byte == b'-').filter(|digits| *digits >= 4)?),
+        _ => Some(4),
+    }
+}
+
+/// Days since 1970-01-01 of `YYYY-MM-DD`, or of a year with a sign and four to six digits.
 pub fn date(text: &[u8]) -> Option<i32> {
-    if text.len() != 10 || text[4] != b'-' || text[7] != b'-' {
+    let length = year_length(text)?;
+    let (signed, rest) = text.split_at_checked(length)?;
+    if rest.len() != 6 || rest[0] != b'-' || rest[3] != b'-' {
         return None;
     }
-    let (year, month, day) = (fixed(text, 0, 4)?, fixed(text, 5, 2)?, fixed(text, 8, 2)?);
+    let (month, day) = (fixed(rest, 1, 2)?, fixed(rest, 4, 2)?);
+    let year = match signed.split_first()? {
+        (b'-', digits) => -fixed(digits, 0, digits.len())?,
+        (b'+', digits) => fixed(digits, 0, digits.len())?,
+        _ => fixed(signed, 0, 4)?,
+    };
+    if !YEARS.contains(&i32::try_from(year).ok()?) {
+        return None;
+    }
     let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
     let days = match month {
         2 => 28 + i64::from(leap),
@@ -169,13 +276,14 @@ pub fn time(text: &[u8]) -> Option<i64> {
 /// A date and time: microseconds since the epoch on the clock it was written for, and that clock's distance from UTC in
 /// seconds, if it says so.
 fn date_time(text: &[u8]) -> Option<(i64, Option<i64>)> {
-    let days = date(text.get(..10)?)?;
-    if !matches!(text.get(10), Some(b'T' | b't' | b' ')) {
+    let length = year_length(text)? + 6;
+    let days = date(text.get(..length)?)?;
+    if !matches!(text.get(length), Some(b'T' | b't' | b' ')) {
         return None;
     }
-    let rest = text.get(11..)?;
+    let rest = text.get(length + 1..)?;
     let (micros, taken) = time_prefix(rest)?;
-    let micros = i64::from(days) * 86_400_000_000 + micros;
+    let micros = i64::from(days) * DAY_MICROS + micros;
     let zone = rest.get(taken..)?;
     let offset = match zone {
         [] => None,
@@ -198,7 +306,8 @@ fn date_time(text: &[u8]) -> Option<(i64, Option<i64>)> {
 
 /// Microseconds since the epoch of an RFC 3339 time; one without a zone is taken as UTC.
 pub fn timestamp(text: &[u8]) -> Option<i64> {
-    date_time(text).map(|(micros, offset)| micros - offset.unwrap_or(0) * 1_000_000)
+    let micros = date_time(text).map(|(micros, offset)| micros - offset.unwrap_or(0) * 1_000_000);
+    micros.filter(|micros| MICROS.contains(micros))
 }
 
 /// Whether the text is an RFC 3339 time with its zone: nobody writes that by chance.
@@ -274,13 +383,62 @@ mod tests {
                 .map(|micros| Utc.timestamp_micros(micros).unwrap().to_rfc3339_opts(SecondsFormat::Micros, true));
             assert_eq!(printed.as_deref(), expected, "{text}");
         }
+        assert_eq!(date(b"-262142-01-01"), Some(*DAYS.start()));
+        assert_eq!(date(b"+262141-12-31"), Some(*DAYS.end()));
+        for outside in
+            ["+262142-01-01", "-262143-12-31", "12345-01-01", "+123-01-01", "+1234567-01-01", "--123-01-01", "+"]
+        {
+            assert_eq!(date(outside.as_bytes()), None, "{outside}");
+        }
+        assert_eq!(timestamp(b"+262141-12-31T23:59:59-01:00"), None);
         assert_eq!(timestamp_local(b"1970-01-01T00:00:01"), Some(1_000_000));
         assert_eq!(timestamp_local(b"1970-01-01T00:00:01Z"), None);
         assert_eq!(time(b"01:02:03.5"), Some(3_723_500_000));
         assert_eq!(time(b"01:02:03x"), None);
     }
 
+    #[test]
+    fn decimals_are_exact_or_none() {
+        let long = format!("1{}", "0".repeat(256));
+        let small = format!("0.{}1", "0".repeat(300));
+        for (text, precision, scale, expected) in [
+            ("1.5", 10, 2, Some(150)),
+            ("-1.500", 10, 2, Some(-150)),
+            ("1.239", 10, 2, None),
+            ("1.239e1", 10, 2, Some(1239)),
+            ("12.39e-1", 10, 2, None),
+            ("1e2", 10, 0, Some(100)),
+            ("100e-2", 10, 0, Some(1)),
+            ("0e999999999999999999999", 10, 2, Some(0)),
+            ("1e999999999999999999999", 10, 2, None),
+            ("1e-999999999999999999999", 10, 2, None),
+            ("99999999999999999999999999999999999999", 38, 0, Some(10i128.pow(38) - 1)),
+            ("-99999999999999999999999999999999999999", 38, 0, Some(1 - 10i128.pow(38))),
+            ("100000000000000000000000000000000000000", 38, 0, None),
+            ("1000", 3, 0, None),
+            ("10.00", 3, 1, Some(100)),
+            ("000.10", 1, 1, Some(1)),
+            (&long, 38, 0, None),
+            (&small, 38, 38, None),
+            ("", 3, 0, None),
+            (".", 3, 0, None),
+            ("-", 3, 0, None),
+            ("1e", 3, 0, None),
+            ("1.2.3", 3, 0, None),
+            ("1x", 3, 0, None),
+        ] {
+            assert_eq!(decimal(text.as_bytes(), precision, scale), expected, "{text}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn decimals_come_back(units in -(10i128.pow(38) - 1)..10i128.pow(38), scale in 0i8..=38) {
+            use arrow::datatypes::DecimalType;
+            let text = arrow::datatypes::Decimal128Type::format_decimal(units, 38, scale);
+            prop_assert_eq!(decimal(text.as_bytes(), 38, scale), Some(units), "{}", text);
+        }
+
         #[test]
         fn floats_are_those_of_the_standard_library(value: f64, short in -1_000_000i64..1_000_000, places in 0usize..8) {
             for text in [format!("{value:?}"), format!("{:.places$}", short as f64 / 1000.0)] {
@@ -291,12 +449,15 @@ mod tests {
         }
 
         #[test]
-        fn days_are_those_of_chrono(days in -700_000i32..2_900_000) {
+        fn days_are_those_of_chrono(days in prop_oneof![-800_000i32..3_000_000, DAYS]) {
             let day = NaiveDate::from_ymd_opt(1970, 1, 1).unwrap() + chrono::Duration::days(i64::from(days));
-            let text = day.format("%Y-%m-%d").to_string();
-            if text.len() == 10 {
-                prop_assert_eq!(date(text.as_bytes()), Some(days));
-            }
+            prop_assert_eq!(date(day.to_string().as_bytes()), Some(days), "{}", day);
+        }
+
+        #[test]
+        fn instants_of_all_years_are_those_of_chrono(micros in prop_oneof![MICROS, Just(*MICROS.start()), Just(*MICROS.end())]) {
+            let text = DateTime::from_timestamp_micros(micros).unwrap().to_rfc3339();
+            prop_assert_eq!(timestamp(text.as_bytes()), Some(micros), "{}", text);
         }
 
         #[test]
@@ -308,6 +469,7 @@ mod tests {
         #[test]
         fn any_bytes_are_answered(bytes: Vec<u8>) {
             let _ = (Number::read(&bytes), date(&bytes), time(&bytes), timestamp(&bytes), hex(&bytes, &mut Vec::new()));
+            let _ = decimal(&bytes, 38, 10);
         }
     }
 }

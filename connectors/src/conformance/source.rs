@@ -31,7 +31,8 @@ impl Content {
                     self.records.push((records.offsets[index], line, records.value(index).map(<[u8]>::to_vec)));
                 }
             }
-            ChunkData::Rows(batch) => {
+            ChunkData::Rows(batch, rejected) => {
+                assert_eq!(rejected, &[], "all rows are sound");
                 let rows = self.rows.take().map_or_else(
                     || batch.rows.clone(),
                     |rows| concat_batches(&rows.schema(), [&rows, &batch.rows]).unwrap(),

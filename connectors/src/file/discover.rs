@@ -9,8 +9,13 @@ use crate::error::ConnectorError;
 
 /// The files that the patterns match, in the order of the patterns and of the names. Paths are relative to `base` where
 /// their patterns are, so that they stay the same wherever the pipeline is run from. Where files may still appear, a
-/// pattern without a match is no error.
-pub(super) fn files(base: &Path, patterns: &[PathBuf], may_appear: bool) -> Result<Vec<PathBuf>, ConnectorError> {
+/// pattern without a match is no error; nor is a path that `is_known` from before.
+pub(super) fn files(
+    base: &Path,
+    patterns: &[PathBuf],
+    may_appear: bool,
+    is_known: &dyn Fn(&Path) -> bool,
+) -> Result<Vec<PathBuf>, ConnectorError> {
     let mut found = Vec::new();
     for pattern in patterns {
         let resolved = base.join(pattern);
@@ -20,9 +25,10 @@ pub(super) fn files(base: &Path, patterns: &[PathBuf], may_appear: bool) -> Resu
                 Path::new(&glob::Pattern::escape(&base.to_string_lossy())).join(pattern).to_string_lossy().into_owned()
             }
         };
-        // A name with brackets that exists is meant as it is.
-        if !pattern.to_string_lossy().contains(['*', '?', '[']) || resolved.is_file() {
-            plain(&resolved)?;
+        if !is_glob(base, pattern) {
+            if !is_known(pattern) {
+                plain(&resolved)?;
+            }
             found.push(pattern.clone());
             continue;
         }
@@ -52,6 +58,11 @@ pub(super) fn files(base: &Path, patterns: &[PathBuf], may_appear: bool) -> Resu
     let mut seen = std::collections::HashSet::new();
     found.retain(|path| seen.insert(path.clone()));
     Ok(found)
+}
+
+/// Whether a path stands for any number of files. A name with brackets that exists is meant as it is.
+pub(super) fn is_glob(base: &Path, pattern: &Path) -> bool {
+    pattern.to_string_lossy().contains(['*', '?', '[']) && !base.join(pattern).is_file()
 }
 
 /// Whether there is a file that can be opened.

@@ -1,24 +1,33 @@
-//! The file source: lines of files, one split a file.
+//! The file source: lines, or rows, of files.
 //!
 //! ```text
 //!   path, globs ─▶ files ─▶ split ─▶ opened at byte B of the (uncompressed) text, line L ─▶ chunks of whole lines
 //! ```
 //!
-//! A position holds the byte and the line after the last record, and a digest of the file's head, so that a file which was
-//! replaced by another is noticed and not read from its middle. Compressed files are skipped into by decompressing.
+//! A path that is named outright is one split; each file that a glob finds is one. A position holds the byte and the line after
+//! the last record, and what tells the file from others: its inode, and digests of its head and of what lies before the
+//! position. So a file is read on, and not again, after it was renamed, copied and truncated, or compressed under a name that
+//! rotation gives; and a file that was replaced by another is noticed and not read from its middle. Compressed files are
+//! skipped into by decompressing.
 
 mod config;
 mod discover;
 mod framing;
+mod identity;
 mod lines;
 mod pace;
 mod parquet;
+mod pass;
+#[cfg(test)]
+mod rotation_tests;
+mod siblings;
 mod source;
+mod splits;
 #[cfg(test)]
 mod tests;
 
 pub use config::{Compression, Config, OnGap, Paths, Rate};
-pub use lines::MAX_LINE_BYTES;
+pub use pass::MAX_LINE_BYTES;
 pub use source::{FileSource, Files};
 
 use logmill_pipelines::{ConnectorKind, Role};

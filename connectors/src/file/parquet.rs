@@ -1,21 +1,28 @@
 //! Reads the rows of one Parquet file on a thread of its own, in the types that are wanted.
 
+use std::collections::BTreeMap;
 use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
-use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::array::{BooleanArray, RecordBatch, RecordBatchOptions, new_null_array};
+use arrow::compute::{CastOptions, cast_with_options, concat_batches, filter_record_batch};
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::error::ArrowError;
+use bytes::Bytes;
+use logmill_columns::{BadValue, invalid_values, out_of_range};
 use logmill_pipelines::ColumnType;
 use logmill_pipelines::flow::{Position, RowBatch};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use serde::{Deserialize, Serialize};
 
+use super::identity::{Digest, FileId, FilePosition, TAIL_BYTES, digest_at};
 use super::lines::Chunks;
 use crate::error::ConnectorError;
-use crate::source::{Chunk, ChunkData};
+use crate::format::shown_rows;
+use crate::source::{Chunk, ChunkData, RejectedRow};
 
 /// Rows a batch.
 const BATCH_ROWS: usize = 8192;
@@ -30,6 +37,12 @@ pub(super) struct RowPosition {
     file_rows: u64,
     /// The size of the file.
     file_bytes: u64,
+    /// The file. Positions of older versions know it by the name of the split only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    file: Option<FileId>,
+    /// The end of the file, where Parquet says what is in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tail: Option<Digest>,
 }
 
 impl RowPosition {
@@ -39,24 +52,45 @@ impl RowPosition {
             ConnectorError::Config(format!("the saved position of `{shown}` is not one of a Parquet file: {error}"))
         })
     }
+
+    /// The place behind the whole file, by which the file is known.
+    pub(super) fn of_file(&self) -> FilePosition {
+        FilePosition { byte: self.file_bytes, tail: self.tail, file: self.file, ..FilePosition::default() }
+    }
+
+    /// At the beginning of a file of so many rows.
+    fn at_start(file: &File, file_rows: u64) -> std::io::Result<Self> {
+        let metadata = file.metadata()?;
+        let file_bytes = metadata.len();
+        let tail = digest_at(file, file_bytes.saturating_sub(TAIL_BYTES as u64), TAIL_BYTES as u64)?;
+        Ok(Self { row: 0, file_rows, file_bytes, file: Some(FileId::of(&metadata)), tail: Some(tail) })
+    }
+
+    /// Whether the position is one in the file that the other is of.
+    fn is_in(&self, other: &Self) -> bool {
+        let is_same_end = self.tail.is_none_or(|tail| other.tail == Some(tail));
+        is_same_end && (self.file_rows, self.file_bytes) == (other.file_rows, other.file_bytes)
+    }
 }
 
-fn open(path: &Path) -> Result<(ParquetRecordBatchReaderBuilder<File>, u64), ConnectorError> {
+fn open(path: &Path) -> Result<(ParquetRecordBatchReaderBuilder<File>, RowPosition), ConnectorError> {
     let shown = path.display();
     let failed = |error| ConnectorError::io(format!("could not open `{shown}`"), error);
     let file = File::open(path).map_err(failed)?;
-    let bytes = file.metadata().map_err(failed)?.len();
+    let copy = file.try_clone().map_err(failed)?;
     let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| ConnectorError::Data {
         place: shown.to_string(),
         message: format!("not a Parquet file that can be read: {error}"),
     })?;
-    Ok((builder, bytes))
+    let rows = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
+    let start = RowPosition::at_start(&copy, rows).map_err(failed)?;
+    Ok((builder, start))
 }
 
 /// The columns of a file, in the types that a pipeline's columns have.
 pub(super) fn schema(path: &Path) -> Result<SchemaRef, ConnectorError> {
-    let (builder, _) = open(path)?;
-    let field = |field: &Arc<arrow::datatypes::Field>| {
+    let (builder, _) = contained(path, || open(path))?;
+    let field = |field: &Arc<Field>| {
         let kind = ColumnType::from_field(field).map_err(|error| ConnectorError::Data {
             place: format!("{}, column `{}`", path.display(), field.name()),
             message: error.to_string(),
@@ -69,53 +103,46 @@ pub(super) fn schema(path: &Path) -> Result<SchemaRef, ConnectorError> {
 
 /// Reads the rows behind a position, with the columns of `wanted`: those that the file lacks are null.
 pub(super) fn read(path: &Path, from: Option<RowPosition>, wanted: &SchemaRef, chunks: &Chunks) {
-    if let Err(error) = read_all(path, from, wanted, chunks) {
+    if let Err(error) = contained(path, || read_all(path, from, wanted, chunks)) {
         // Whoever is gone does not want to know.
         let _ = chunks.blocking_send(Err(error));
     }
 }
 
+/// Runs what reads a file whose bytes may be anything: where the Parquet reader panics at them, that is an error of the file.
+fn contained<T>(path: &Path, read: impl FnOnce() -> Result<T, ConnectorError>) -> Result<T, ConnectorError> {
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| {
+        Err(ConnectorError::Data {
+            place: path.display().to_string(),
+            message: "the Parquet file is damaged: its reader failed on it; the failure is printed above".into(),
+        })
+    })
+}
+
 fn read_all(path: &Path, from: Option<RowPosition>, wanted: &SchemaRef, chunks: &Chunks) -> Result<(), ConnectorError> {
     let place = path.display().to_string();
     let data = |message: String| ConnectorError::Data { place: place.clone(), message };
-    let (builder, file_bytes) = open(path)?;
-    let file_rows = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
-    let start = RowPosition { row: from.map_or(0, |from| from.row), file_rows, file_bytes };
-    if from.is_some_and(|from| from != start) {
+    let (builder, start) = open(path)?;
+    let RowPosition { file_rows, file_bytes, .. } = start;
+    let start = RowPosition { row: from.map_or(0, |from| from.row), ..start };
+    if from.is_some_and(|from| !from.is_in(&start)) {
         return Err(data(
             "the file was replaced by another since it was read; restore it, or start anew with --fresh".into(),
         ));
     }
-    // Whole row groups before the position are not even opened.
-    let (mut row, mut groups) = (0, Vec::new());
-    let mut skipped = 0;
-    for (index, group) in builder.metadata().row_groups().iter().enumerate() {
-        let rows = u64::try_from(group.num_rows()).unwrap_or(0);
-        if row + rows > start.row {
-            groups.push(index);
-        } else {
-            skipped = row + rows;
-        }
-        row += rows;
-    }
-    let names: Vec<&str> = wanted.fields().iter().map(|field| field.name().as_str()).collect();
-    let roots =
-        builder.schema().fields().iter().enumerate().filter(|(_, field)| names.contains(&field.name().as_str()));
-    let roots: Vec<usize> = roots.map(|(index, _)| index).collect();
-    let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
-    let offset = usize::try_from(start.row - skipped).unwrap_or(usize::MAX);
-    let reader = builder.with_projection(mask).with_row_groups(groups).with_batch_size(BATCH_ROWS).with_offset(offset);
     let mut row = start.row;
-    for batch in reader.build().map_err(|error| data(error.to_string()))? {
+    for batch in rows_after(builder, row, wanted).map_err(|error| data(error.to_string()))? {
         let batch = batch.map_err(|error| data(format!("after row {row}: {error}")))?;
-        let batch = fit(&batch, wanted)
-            .map_err(|(column, error)| data(format!("after row {row}, column `{column}`: {error}")))?;
         let rows = batch.num_rows() as u64;
-        row += rows;
+        let (batch, rejected) = fit(&batch, wanted).map_err(|error| data(format!("after row {row}: {error}")))?;
+        let rejected = rejected.into_iter().map(|rejected| rejected.at(&place, row)).collect();
+        let before = row;
+        row = row.saturating_add(rows);
         let position = serde_json::to_value(RowPosition { row, ..start }).map_err(|error| data(error.to_string()))?;
         // Each row counts for its part of the file.
-        let bytes_read = file_bytes * row / file_rows.max(1) - file_bytes * (row - rows) / file_rows.max(1);
-        let data = ChunkData::Rows(RowBatch::inserts(batch));
+        let part = |row: u64| u128::from(file_bytes) * u128::from(row) / u128::from(file_rows.max(1));
+        let bytes_read = u64::try_from(part(row).saturating_sub(part(before))).unwrap_or(0);
+        let data = ChunkData::Rows(RowBatch::inserts(batch), rejected);
         if chunks.blocking_send(Ok(Chunk { data, position: Position(position), bytes_read })).is_err() {
             return Ok(());
         }
@@ -123,19 +150,118 @@ fn read_all(path: &Path, from: Option<RowPosition>, wanted: &SchemaRef, chunks: 
     Ok(())
 }
 
-/// The rows with the columns and types that are wanted.
-fn fit(rows: &RecordBatch, wanted: &SchemaRef) -> Result<RecordBatch, (String, arrow::error::ArrowError)> {
-    let strict = CastOptions { safe: false, ..CastOptions::default() };
-    let column = |field: &Arc<arrow::datatypes::Field>| -> Result<ArrayRef, (String, arrow::error::ArrowError)> {
-        match rows.column_by_name(field.name()) {
-            None => Ok(new_null_array(field.data_type(), rows.num_rows())),
-            Some(column) if column.data_type() == field.data_type() => Ok(column.clone()),
-            Some(column) => {
-                cast_with_options(column, field.data_type(), &strict).map_err(|error| (field.name().clone(), error))
-            }
+/// The wanted columns of the rows from `start` on.
+fn rows_after(
+    builder: ParquetRecordBatchReaderBuilder<File>,
+    start: u64,
+    wanted: &SchemaRef,
+) -> parquet::errors::Result<ParquetRecordBatchReader> {
+    // Whole row groups before the position are not even opened.
+    let (mut row, mut groups) = (0u64, Vec::new());
+    let mut skipped = 0;
+    for (index, group) in builder.metadata().row_groups().iter().enumerate() {
+        let rows = u64::try_from(group.num_rows()).unwrap_or(0);
+        let end = row.saturating_add(rows);
+        if end > start {
+            groups.push(index);
+        } else {
+            skipped = end;
         }
+        row = end;
+    }
+    let names: Vec<&str> = wanted.fields().iter().map(|field| field.name().as_str()).collect();
+    let roots =
+        builder.schema().fields().iter().enumerate().filter(|(_, field)| names.contains(&field.name().as_str()));
+    let roots: Vec<usize> = roots.map(|(index, _)| index).collect();
+    let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
+    let offset = usize::try_from(start.saturating_sub(skipped)).unwrap_or(usize::MAX);
+    builder.with_projection(mask).with_row_groups(groups).with_batch_size(BATCH_ROWS).with_offset(offset).build()
+}
+
+/// A row of a batch that does not fit, with its number in the batch.
+struct Unfit {
+    row: usize,
+    message: String,
+    value: Bytes,
+}
+
+impl Unfit {
+    /// The row of a file whose batch begins at `first`.
+    fn at(self, file: &str, first: u64) -> RejectedRow {
+        let row = first.saturating_add(self.row as u64);
+        RejectedRow {
+            place: format!("{file}, row {}", row.saturating_add(1)),
+            offset: i64::try_from(row).unwrap_or(i64::MAX),
+            message: self.message,
+            value: self.value,
+        }
+    }
+}
+
+/// The rows with the columns and types that are wanted, and those that cannot have them.
+fn fit(rows: &RecordBatch, wanted: &SchemaRef) -> Result<(RecordBatch, Vec<Unfit>), ConnectorError> {
+    // What lies outside of a range is found before a cast could wrap it around.
+    let mut unfit: BTreeMap<usize, String> = BTreeMap::new();
+    let mut note = |found: Vec<BadValue>, rows: Option<&[usize]>| {
+        let place = |row: usize| rows.map_or(Some(row), |rows| rows.get(row).copied());
+        let found = found.into_iter().filter_map(|bad| Some((place(bad.row)?, bad.message)));
+        for (row, message) in found {
+            unfit.entry(row).or_insert(message);
+        }
+    };
+    note(out_of_range(rows), None);
+    let fitted = match convert(rows, wanted) {
+        Ok(fitted) => {
+            note(invalid_values(&fitted), None);
+            fitted
+        }
+        Err(_) => {
+            // Some value does not fit: row by row, to find which.
+            let (mut good, mut pieces) = (Vec::new(), Vec::new());
+            for row in 0..rows.num_rows() {
+                match convert(&rows.slice(row, 1), wanted) {
+                    Ok(piece) => {
+                        good.push(row);
+                        pieces.push(piece);
+                    }
+                    Err(message) => note(vec![BadValue { row, message }], None),
+                }
+            }
+            let fitted = concat_batches(wanted, &pieces).map_err(batch_error)?;
+            note(invalid_values(&fitted), Some(&good));
+            let kept: BooleanArray = good.iter().map(|row| Some(!unfit.contains_key(row))).collect();
+            return Ok((filter_record_batch(&fitted, &kept).map_err(batch_error)?, shown(rows, unfit)?));
+        }
+    };
+    if unfit.is_empty() {
+        return Ok((fitted, Vec::new()));
+    }
+    let kept: BooleanArray = (0..rows.num_rows()).map(|row| Some(!unfit.contains_key(&row))).collect();
+    Ok((filter_record_batch(&fitted, &kept).map_err(batch_error)?, shown(rows, unfit)?))
+}
+
+fn shown(rows: &RecordBatch, unfit: BTreeMap<usize, String>) -> Result<Vec<Unfit>, ConnectorError> {
+    let one = |(row, message)| {
+        let value = shown_rows(&rows.slice(row, 1))?.into_iter().next().unwrap_or_default();
+        Ok(Unfit { row, message, value })
+    };
+    unfit.into_iter().map(one).collect()
+}
+
+fn batch_error(error: ArrowError) -> ConnectorError {
+    ConnectorError::Permanent { context: "cannot put rows together".into(), source: error.into() }
+}
+
+/// The rows with the columns and types that are wanted, or what is wrong with one of their values.
+fn convert(rows: &RecordBatch, wanted: &SchemaRef) -> Result<RecordBatch, String> {
+    let strict = CastOptions { safe: false, ..CastOptions::default() };
+    let column = |field: &Arc<Field>| match rows.column_by_name(field.name()) {
+        None => Ok(new_null_array(field.data_type(), rows.num_rows())),
+        Some(column) if column.data_type() == field.data_type() => Ok(column.clone()),
+        Some(column) => cast_with_options(column, field.data_type(), &strict)
+            .map_err(|error| format!("column `{}`: {error}", field.name())),
     };
     let columns = wanted.fields().iter().map(column).collect::<Result<Vec<_>, _>>()?;
     let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
-    RecordBatch::try_new_with_options(wanted.clone(), columns, &options).map_err(|error| (String::new(), error))
+    RecordBatch::try_new_with_options(wanted.clone(), columns, &options).map_err(|error| error.to_string())
 }

@@ -7,13 +7,16 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use logmill_pipelines::flow::{Position, Positions, SplitId};
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::config::{Compression, Config, OnGap};
 use super::framing::Framing;
-use super::lines::{Chunks, FilePosition, Lines};
+use super::identity::FilePosition;
+use super::lines::{Chunks, Lines, Tracked};
 use super::pace::Pace;
 use super::parquet::RowPosition;
+use super::splits::Splits;
 use super::{discover, parquet};
 use crate::blocking::blocking;
 use crate::error::ConnectorError;
@@ -40,6 +43,7 @@ pub struct FileSource {
     pace: Option<Pace>,
     /// The columns of the rows of Parquet files.
     schema: SchemaRef,
+    splits: Arc<Mutex<Splits>>,
 }
 
 impl Files {
@@ -77,7 +81,11 @@ impl Files {
 
     async fn list(&self) -> Result<Vec<PathBuf>, ConnectorError> {
         let files = self.clone();
-        blocking(move || discover::files(&files.base, &files.patterns, files.config.follow)).await
+        blocking(move || files.list_now(&|_| false)).await
+    }
+
+    fn list_now(&self, is_known: &dyn Fn(&Path) -> bool) -> Result<Vec<PathBuf>, ConnectorError> {
+        discover::files(&self.base, &self.patterns, self.config.follow, is_known)
     }
 
     fn compression(&self, path: &Path) -> Compression {
@@ -85,11 +93,14 @@ impl Files {
     }
 
     fn lines(&self, path: &Path, framing: Framing) -> Lines {
+        let path_here = self.base.join(path);
         Lines {
-            path: self.base.join(path),
+            tracked: Arc::new(Mutex::new(Tracked { path: path_here.clone(), ..Tracked::default() })),
+            path: path_here,
             place: path.display().to_string().into(),
-            compression: self.compression(path),
+            compression: self.config.compression,
             follow: false,
+            goes_on: false,
             on_gap: OnGap::Stop,
             pace: None,
             framing,
@@ -150,16 +161,36 @@ impl FileSource {
         };
         let framing = Framing::new(&files.format, header)?;
         let pace = files.config.rate.map(Pace::new);
-        Ok(Self { files, framing, pace, schema })
+        let by_path = !files.patterns.iter().any(|pattern| discover::is_glob(&files.base, pattern));
+        let splits = Splits::new(files.base.clone(), files.config.compression, by_path);
+        Ok(Self { files, framing, pace, schema, splits: Arc::new(Mutex::new(splits)) })
     }
 }
 
 #[async_trait]
 impl Source for FileSource {
+    fn resume(&self, positions: &Positions) -> Result<(), ConnectorError> {
+        let mut splits = self.splits.lock();
+        for (split, position) in positions {
+            let path = Path::new(split.as_str());
+            let position = match self.files.format {
+                Format::Parquet => RowPosition::parse(position, path)?.of_file(),
+                _ => FilePosition::parse(position, path)?,
+            };
+            splits.resume(split, position);
+        }
+        Ok(())
+    }
+
     async fn discover(&self, known: &BTreeSet<SplitId>) -> Result<Discovery, ConnectorError> {
-        let files = self.files.list().await?;
-        let splits = files.iter().map(|path| SplitId::new(path.to_string_lossy().as_ref()));
-        let new = splits.filter(|split| !known.contains(split)).collect();
+        let (files, splits) = (self.files.clone(), self.splits.clone());
+        let found = blocking(move || {
+            let mut splits = splits.lock();
+            // A file that was moved away, and whose successor is not there yet, is no mistake of the pipeline's.
+            let names = files.list_now(&|path| files.config.follow && splits.is_known(path))?;
+            splits.assign(names).map_err(|error| ConnectorError::io("could not look at the files of a source", error))
+        });
+        let new = found.await?.into_iter().filter(|split| !known.contains(split)).collect();
         Ok(Discovery { new, complete: !self.files.config.follow })
     }
 
@@ -169,18 +200,28 @@ impl Source for FileSource {
     }
 
     async fn open(&self, split: &SplitId, position: Option<&Position>) -> Result<Box<dyn Reader>, ConnectorError> {
-        let path = Path::new(split.as_str());
+        let name = Path::new(split.as_str());
+        let (tracked, goes_on) = {
+            let mut splits = self.splits.lock();
+            (splits.tracked(split), splits.is_by_path())
+        };
+        let path = tracked.lock().path.clone();
         if self.files.format == Format::Parquet {
-            let from = position.map(|position| RowPosition::parse(position, path)).transpose()?;
-            let (path, schema) = (self.files.base.join(path), self.schema.clone());
+            let from = position.map(|position| RowPosition::parse(position, name)).transpose()?;
+            let schema = self.schema.clone();
             return Ok(Box::new(spawn(move |chunks| parquet::read(&path, from, &schema, &chunks))?));
         }
-        let from = position.map(|position| FilePosition::parse(position, path)).transpose()?.unwrap_or_default();
+        let from = position.map(|position| FilePosition::parse(position, name)).transpose()?.unwrap_or_default();
+        let named = if goes_on { self.files.base.join(name) } else { path };
+        let place = named.strip_prefix(&self.files.base).unwrap_or(&named).display().to_string();
         let lines = Lines {
             follow: self.files.config.follow,
+            goes_on,
             on_gap: self.files.config.on_gap,
             pace: self.pace.clone(),
-            ..self.files.lines(path, self.framing.clone())
+            place: place.into(),
+            tracked,
+            ..self.files.lines(&named, self.framing.clone())
         };
         Ok(Box::new(spawn(move |chunks| lines.read(from, &chunks))?))
     }

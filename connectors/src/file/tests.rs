@@ -35,12 +35,12 @@ async fn source(folder: &Path, yaml: &str, format: Format) -> Result<FileSource,
 }
 
 /// A source whose columns need no sample.
-async fn raw(folder: &Path, yaml: &str) -> FileSource {
+pub(super) async fn raw(folder: &Path, yaml: &str) -> FileSource {
     let schema = Arc::new(Schema::new(vec![ColumnType::String.to_field("value")]));
     FileSource::new(Files::new(config(yaml), Format::Raw, folder), schema, None).unwrap()
 }
 
-fn texts(content: &Content) -> Vec<String> {
+pub(super) fn texts(content: &Content) -> Vec<String> {
     content
         .records
         .iter()
@@ -57,7 +57,7 @@ fn message(error: &ConnectorError) -> String {
     }
 }
 
-fn gzip(bytes: &[u8]) -> Vec<u8> {
+pub(super) fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
@@ -211,7 +211,7 @@ async fn a_file_that_was_replaced_or_cut_is_not_read_on() {
 }
 
 /// The first `count` records of a followed split, with something done after the first chunk.
-async fn followed(
+pub(super) async fn followed(
     files: &FileSource,
     split: &str,
     from: Option<&logmill_pipelines::flow::Position>,

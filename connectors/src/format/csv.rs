@@ -1,20 +1,19 @@
 //! CSV after RFC 4180: one record a line, fields quoted where they hold the delimiter, a quote or a line end.
 
 use std::collections::HashMap;
-use std::ops::Range;
 
-use arrow::array::{Array, ArrayRef, RecordBatch};
+use arrow::array::ArrayRef;
 use arrow::datatypes::Schema;
-use arrow::util::display::{ArrayFormatter, FormatOptions};
 use bytes::{BufMut, BytesMut};
 use logmill_columns::{Column, Problem};
 use logmill_pipelines::UnknownFields;
-use memchr::{memchr, memchr2, memchr3};
+use memchr::{memchr, memchr2};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::csv_encode;
 use super::meta::{DecodedValues, ValueDecoder};
-use crate::decode::{Encoder, RowError};
+use crate::decode::RowError;
 use crate::error::ConnectorError;
 use crate::source::Records;
 
@@ -58,7 +57,14 @@ impl CsvOptions {
         if delimiter == quote {
             return Err("`delimiter` and `quote` must differ".into());
         }
-        let nulls = self.null_values.iter().map(|text| text.as_bytes().to_vec()).collect();
+        let nulls: Vec<Vec<u8>> = self.null_values.iter().map(|text| text.as_bytes().to_vec()).collect();
+        if nulls.iter().flatten().any(|byte| [delimiter, quote, b'\n', b'\r'].contains(byte)) {
+            return Err(
+                "`null_values` hold no delimiter, quote or line end: fields with those are quoted, and what is \
+                        quoted is not null"
+                    .into(),
+            );
+        }
         Ok(Dialect { delimiter, quote, nulls })
     }
 
@@ -67,13 +73,13 @@ impl CsvOptions {
     /// # Errors
     /// `Config` if the options cannot be.
     pub fn header_line(&self, schema: &Schema) -> Result<String, ConnectorError> {
-        let encoder = CsvEncoder::new(self.dialect().map_err(ConnectorError::Config)?);
+        let dialect = self.dialect().map_err(ConnectorError::Config)?;
         let mut line = BytesMut::new();
         for (index, field) in schema.fields().iter().enumerate() {
             if index > 0 {
-                line.put_u8(encoder.dialect.delimiter);
+                line.put_u8(dialect.delimiter);
             }
-            encoder.put(field.name().as_bytes(), &mut line);
+            csv_encode::put(field.name().as_bytes(), &dialect, &mut line);
         }
         Ok(String::from_utf8_lossy(&line).into_owned())
     }
@@ -281,76 +287,5 @@ impl ValueDecoder for CsvDecoder {
             source: error.into(),
         })?;
         Ok(DecodedValues { columns, errors })
-    }
-}
-
-/// Writes rows as CSV.
-pub(crate) struct CsvEncoder {
-    dialect: Dialect,
-    text: String,
-}
-
-impl CsvEncoder {
-    pub(crate) fn new(dialect: Dialect) -> Self {
-        Self { dialect, text: String::new() }
-    }
-
-    /// Appends a field that is not null, quoted where needed.
-    fn put(&self, text: &[u8], out: &mut BytesMut) {
-        let Dialect { delimiter, quote, .. } = self.dialect;
-        let plain = memchr3(delimiter, quote, b'\n', text).is_none() && memchr(b'\r', text).is_none();
-        if plain && !self.dialect.nulls.iter().any(|null| null == text) {
-            out.put_slice(text);
-            return;
-        }
-        out.put_u8(quote);
-        for byte in text {
-            if *byte == quote {
-                out.put_u8(quote);
-            }
-            out.put_u8(*byte);
-        }
-        out.put_u8(quote);
-    }
-}
-
-impl Encoder for CsvEncoder {
-    fn encode(
-        &mut self,
-        rows: &RecordBatch,
-        buffer: &mut BytesMut,
-        values: &mut Vec<Range<usize>>,
-    ) -> Result<(), ConnectorError> {
-        use std::fmt::Write as _;
-        let failed = |error: arrow::error::ArrowError| ConnectorError::Permanent {
-            context: "cannot write rows as CSV".into(),
-            source: error.into(),
-        };
-        let options = FormatOptions::new().with_display_error(false);
-        let columns = rows.columns().iter().map(|column| {
-            ArrayFormatter::try_new(column.as_ref(), &options).map(|formatter| (column, formatter)).map_err(failed)
-        });
-        let columns: Vec<(&ArrayRef, ArrayFormatter<'_>)> = columns.collect::<Result<_, _>>()?;
-        let null = self.dialect.nulls.first().cloned().unwrap_or_default();
-        for row in 0..rows.num_rows() {
-            let start = buffer.len();
-            for (index, (column, formatter)) in columns.iter().enumerate() {
-                if index > 0 {
-                    buffer.put_u8(self.dialect.delimiter);
-                }
-                if column.is_null(row) {
-                    buffer.put_slice(&null);
-                    continue;
-                }
-                self.text.clear();
-                write!(self.text, "{}", formatter.value(row)).map_err(|error| ConnectorError::Permanent {
-                    context: "cannot write rows as CSV".into(),
-                    source: error.into(),
-                })?;
-                self.put(self.text.as_bytes(), buffer);
-            }
-            values.push(start..buffer.len());
-        }
-        Ok(())
     }
 }

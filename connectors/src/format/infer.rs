@@ -20,6 +20,9 @@ pub const SAMPLE_RECORDS: usize = 1000;
 /// How many bytes a sample holds at most, but for its last record.
 pub const SAMPLE_BYTES: usize = crate::source::CHUNK_BYTES;
 
+/// How deep lists and structs nest in an inferred type.
+const MAX_NESTING: usize = 16;
+
 /// What is known of a column's type.
 #[derive(Clone, Debug, PartialEq)]
 enum Guess {
@@ -29,6 +32,8 @@ enum Guess {
     /// More than an `int64` holds.
     Unsigned,
     Float,
+    /// Only `NaN` and the like, which are floats among floats, and text otherwise.
+    FloatWord,
     Timestamp,
     Text,
     List(Box<Guess>),
@@ -45,6 +50,7 @@ impl Guess {
             Value::Number(number) if number.is_u64() => Self::Unsigned,
             Value::Number(_) => Self::Float,
             Value::String(text) if scalar::is_timestamp(text.as_bytes()) => Self::Timestamp,
+            Value::String(text) if scalar::float_word(text.as_bytes()).is_some() => Self::FloatWord,
             Value::String(_) => Self::Text,
             Value::Array(items) => Self::List(Box::new(items.iter().map(Self::of).fold(Self::Null, Self::widen))),
             Value::Object(members) if members.is_empty() => Self::Json,
@@ -65,6 +71,7 @@ impl Guess {
             },
             None if matches!(text, "true" | "false" | "TRUE" | "FALSE" | "True" | "False") => Self::Boolean,
             None if scalar::is_timestamp(text.as_bytes()) => Self::Timestamp,
+            None if scalar::float_word(text.as_bytes()).is_some() => Self::FloatWord,
             None => Self::Text,
         }
     }
@@ -74,8 +81,14 @@ impl Guess {
         match (self, other) {
             (left, right) if left == right => left,
             (Self::Null, other) | (other, Self::Null) => other,
-            (Self::Integer | Self::Unsigned | Self::Float, Self::Integer | Self::Unsigned | Self::Float) => Self::Float,
-            (Self::Timestamp | Self::Text, Self::Timestamp | Self::Text) => Self::Text,
+            (
+                Self::Integer | Self::Unsigned | Self::Float | Self::FloatWord,
+                Self::Integer | Self::Unsigned | Self::Float,
+            )
+            | (Self::Integer | Self::Unsigned | Self::Float, Self::FloatWord) => Self::Float,
+            (Self::Timestamp | Self::Text | Self::FloatWord, Self::Timestamp | Self::Text | Self::FloatWord) => {
+                Self::Text
+            }
             (Self::List(left), Self::List(right)) => Self::List(Box::new(left.widen(*right))),
             (Self::Object(mut left), Self::Object(right)) => {
                 for (name, guess) in right {
@@ -95,19 +108,25 @@ impl Guess {
         }
     }
 
+    /// The type of a column; what nests deeper than types do is `json`.
     fn column_type(self) -> ColumnType {
+        self.nested_type(MAX_NESTING)
+    }
+
+    fn nested_type(self, levels: usize) -> ColumnType {
         match self {
             Self::Boolean => ColumnType::Boolean,
             Self::Integer => ColumnType::Int64,
             Self::Unsigned => ColumnType::UInt64,
             Self::Float => ColumnType::Float64,
             Self::Timestamp => ColumnType::Timestamp,
-            Self::Null | Self::Text => ColumnType::String,
+            Self::Null | Self::Text | Self::FloatWord => ColumnType::String,
             Self::Json => ColumnType::Json,
-            Self::List(item) => ColumnType::List(Box::new(item.column_type())),
-            Self::Object(members) => {
-                ColumnType::Struct(members.into_iter().map(|(name, guess)| (name, guess.column_type())).collect())
-            }
+            Self::List(_) | Self::Object(_) if levels == 0 => ColumnType::Json,
+            Self::List(item) => ColumnType::List(Box::new(item.nested_type(levels - 1))),
+            Self::Object(members) => ColumnType::Struct(
+                members.into_iter().map(|(name, guess)| (name, guess.nested_type(levels - 1))).collect(),
+            ),
         }
     }
 }

@@ -2,9 +2,13 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BinaryBuilder, Int32Array, Int64Array, ListBuilder, RecordBatch, RecordBatchOptions};
+use arrow::array::{
+    ArrayRef, BinaryBuilder, BooleanArray, Int32Array, Int64Array, ListBuilder, RecordBatch, RecordBatchOptions,
+};
 use arrow::array::{StringBuilder, StructBuilder, TimestampMicrosecondArray};
+use arrow::compute::filter;
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
+use logmill_columns::scalar::{MICROS, YEARS};
 
 use crate::decode::{Decoded, Decoder, RowError};
 use crate::error::ConnectorError;
@@ -164,13 +168,47 @@ impl<V: ValueDecoder> WithMeta<V> {
     }
 }
 
+/// Leaves out the records whose timestamps no text can show.
+fn without_bad_timestamps(decoded: DecodedValues, records: &Records) -> Result<DecodedValues, ConnectorError> {
+    let last = MICROS.end() / 1000;
+    if !records.timestamps.iter().any(|millis| *millis > last) {
+        return Ok(decoded);
+    }
+    let DecodedValues { columns, errors } = decoded;
+    let mut failed = errors.into_iter().peekable();
+    let (mut errors, mut kept) = (Vec::new(), Vec::new());
+    for index in 0..records.len() {
+        if let Some(error) = failed.next_if(|error| error.index == index) {
+            errors.push(error);
+            continue;
+        }
+        let outside = records.timestamps.get(index).filter(|millis| **millis > last);
+        kept.push(outside.is_none());
+        if let Some(millis) = outside {
+            let message = format!("column `_timestamp`: {millis} ms from 1970 is after the year {}", YEARS.end());
+            errors.push(RowError { index, message });
+        }
+    }
+    let kept = BooleanArray::from(kept);
+    let columns = columns.iter().map(|column| filter(column, &kept)).collect::<Result<Vec<_>, _>>();
+    let columns = columns.map_err(|error| ConnectorError::Permanent {
+        context: format!("cannot leave records of {} out", records.place),
+        source: error.into(),
+    })?;
+    Ok(DecodedValues { columns, errors })
+}
+
 impl<V: ValueDecoder> Decoder for WithMeta<V> {
     fn schema(&self) -> SchemaRef {
         self.schema.clone()
     }
 
     fn decode(&mut self, records: &Records) -> Result<Decoded, ConnectorError> {
-        let DecodedValues { columns, errors } = self.values.decode_values(records)?;
+        let mut decoded = self.values.decode_values(records)?;
+        if self.outputs.iter().any(|output| matches!(output, Output::Meta(Meta::Timestamp))) {
+            decoded = without_bad_timestamps(decoded, records)?;
+        }
+        let DecodedValues { columns, errors } = decoded;
         let count = records.len() - errors.len().min(records.len());
         let needs_rows = self.outputs.iter().any(|output| matches!(output, Output::Meta(_)));
         let rows: Vec<usize> = if needs_rows {

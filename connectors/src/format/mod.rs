@@ -2,18 +2,21 @@
 //!
 //! ```text
 //!   Records ─▶ json/ | csv.rs | raw.rs ─▶ logmill-columns ─▶ Arrow columns ─ meta.rs ─▶ RecordBatch
-//!   sample  ─▶ infer.rs ─▶ schema              rows ─▶ encode.rs | csv.rs ─▶ values
+//!   sample  ─▶ infer.rs ─▶ schema              rows ─▶ encode.rs | csv_encode.rs ─▶ values
 //! ```
 //!
 //! All decoders put values into the same columns, so a type means the same in each format. Parquet is none of them: it
 //! has columns already, and is read by the file source.
 
 pub(crate) mod csv;
+mod csv_encode;
 pub(crate) mod encode;
 mod infer;
 pub(crate) mod json;
 pub(crate) mod meta;
 pub(crate) mod raw;
+#[cfg(test)]
+mod round_trip;
 #[cfg(test)]
 mod tests;
 
@@ -26,6 +29,7 @@ use schemars::{JsonSchema, schema_for};
 use serde::{Deserialize, Serialize};
 
 pub use csv::CsvOptions;
+pub use encode::shown_rows;
 pub use infer::{SAMPLE_BYTES, SAMPLE_RECORDS, schema_yaml};
 pub use logmill_columns::UNKNOWN_COLUMN;
 pub use meta::meta_field;
@@ -205,9 +209,15 @@ impl Format {
     pub fn encoder(&self, schema: &SchemaRef) -> Result<Box<dyn Encoder>, ConnectorError> {
         Ok(match self {
             Self::Json => json_encoder(schema)?,
-            Self::Csv(options) => Box::new(csv::CsvEncoder::new(options.dialect().map_err(ConnectorError::Config)?)),
-            Self::Raw if schema.fields().len() == 1 => Box::new(encode::RawEncoder),
-            Self::Raw => return Err(ConnectorError::Config(encode::raw_message(schema.fields().len()))),
+            Self::Csv(options) => {
+                let dialect = options.dialect().map_err(ConnectorError::Config)?;
+                check_columns(schema, "CSV")?;
+                Box::new(csv_encode::CsvEncoder::new(dialect, schema)?)
+            }
+            Self::Raw => match encode::raw_problem(schema) {
+                None => Box::new(encode::RawEncoder),
+                Some(problem) => return Err(ConnectorError::Config(problem)),
+            },
             Self::Parquet => return Err(not_records()),
         })
     }
@@ -234,12 +244,18 @@ pub fn infer(format: &Format, sample: &Records, header: Option<&str>) -> Result<
 /// # Errors
 /// `Config` if a column's type has no JSON.
 pub fn json_encoder(schema: &SchemaRef) -> Result<Box<dyn Encoder>, ConnectorError> {
+    check_columns(schema, "JSON")?;
+    Ok(Box::new(encode::JsonEncoder))
+}
+
+/// Holds columns to the types that a schema can declare: what has none could not be read back.
+fn check_columns(schema: &Schema, format: &str) -> Result<(), ConnectorError> {
     for field in schema.fields() {
         ColumnType::from_field(field).map_err(|error| {
-            ConnectorError::Config(format!("column `{}` cannot be written as JSON: {error}", field.name()))
+            ConnectorError::Config(format!("column `{}` cannot be written as {format}: {error}", field.name()))
         })?;
     }
-    Ok(Box::new(encode::JsonEncoder))
+    Ok(())
 }
 
 fn declared(columns: &Columns) -> Schema {

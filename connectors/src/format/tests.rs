@@ -95,6 +95,23 @@ fn raw_holds_the_contract() {
 }
 
 #[test]
+fn records_with_timestamps_beyond_the_calendar_are_errors_where_those_are_read() {
+    let schema = schema(&[("line", "string")]);
+    let mut found = records(&[Some(b"a"), Some(b"\xff"), Some(b"b"), Some(b"c")]);
+    found.timestamps = vec![0, i64::MAX, i64::MAX, -1];
+    let decoder = |columns: &[&str]| {
+        let columns: Vec<_> = columns.iter().map(|name| (*name).to_owned()).collect();
+        Format::Raw.decoder(&schema, &columns, UnknownFields::Ignore).unwrap()
+    };
+    let decoded = decoder(&["line", "_timestamp"]).decode(&found).unwrap();
+    let errors: Vec<_> = decoded.errors.iter().map(|error| (error.index, error.message.as_str())).collect();
+    let expected = "column `_timestamp`: 9223372036854775807 ms from 1970 is after the year 262141";
+    assert_eq!(errors, [(1, "the value is not UTF-8; declare the column as binary"), (2, expected)]);
+    assert_eq!(decoded.rows.column(0).as_string::<i32>().iter().flatten().collect::<Vec<_>>(), ["a", "c"]);
+    assert_eq!(decoder(&["line"]).decode(&found).unwrap().errors.len(), 1);
+}
+
+#[test]
 fn a_column_that_is_not_there_is_named_with_the_nearest() {
     let schema = schema(&[("carrier", "string")]);
     let error = Format::Json.decoder(&schema, &["carier".into()], UnknownFields::Ignore).err().unwrap();

@@ -12,6 +12,7 @@ use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray,
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use async_trait::async_trait;
 use indexmap::IndexMap;
+use logmill_columns::out_of_range;
 use logmill_pipelines::flow::{Position, Positions, RowBatch, SplitId};
 use logmill_pipelines::{ConnectorKind, Role};
 use schemars::{JsonSchema, schema_for};
@@ -101,8 +102,9 @@ impl Column {
             }
             Self::TimeEvery(milliseconds) => {
                 const FROM_MICROS: i64 = 1_577_836_800_000_000;
-                let step = (milliseconds.get() as i64).wrapping_mul(1000);
-                let times = rows.map(|row| FROM_MICROS.wrapping_add((row as i64).wrapping_mul(step)));
+                let step = i64::try_from(milliseconds.get()).unwrap_or(i64::MAX).saturating_mul(1000);
+                let number = |row: u64| i64::try_from(row).unwrap_or(i64::MAX);
+                let times = rows.map(|row| FROM_MICROS.saturating_add(number(row).saturating_mul(step)));
                 Arc::new(TimestampMicrosecondArray::from_iter_values(times).with_timezone("UTC"))
             }
         }
@@ -198,10 +200,14 @@ impl Reader for Rows {
             context: "could not make rows".to_owned(),
             source: error.into(),
         })?;
+        if let Some(bad) = out_of_range(&rows).first() {
+            let place = format!("row {}", self.row.saturating_add(bad.row as u64));
+            return Err(ConnectorError::Data { place, message: bad.message.clone() });
+        }
         self.row = end;
         let bytes_read = rows.get_array_memory_size() as u64;
         let position = Position(serde_json::json!({ "row": end }));
-        Ok(Some(Chunk { data: ChunkData::Rows(RowBatch::inserts(rows)), position, bytes_read }))
+        Ok(Some(Chunk { data: ChunkData::Rows(RowBatch::inserts(rows), Vec::new()), position, bytes_read }))
     }
 }
 
@@ -236,6 +242,15 @@ mod tests {
         assert_ne!(first, read(other.as_ref(), &split, None).await.1);
         let (positions, rated) = read(make("rows: 100, seed: 1, rate: 1000/s").as_ref(), &split, None).await;
         assert_eq!((positions.len(), rated), (2, first));
+    }
+
+    #[tokio::test]
+    async fn times_end_with_the_calendar() {
+        let config = config("{columns: {at: {time_every: 8000000000000000}}}");
+        let source = source(config).unwrap();
+        let split = source.discover(&BTreeSet::new()).await.unwrap().new.remove(0);
+        let error = source.open(&split, None).await.unwrap().next().await.unwrap_err().to_string();
+        assert!(error.starts_with("row 2: column `at`: the timestamp 9223372036854775807"), "{error}");
     }
 
     #[test]

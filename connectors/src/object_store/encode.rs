@@ -61,7 +61,7 @@ impl FileFormat {
     }
 
     /// The encoder of a new file.
-    pub(super) fn encoder(
+    pub(crate) fn encoder(
         &self,
         compression: Option<Compression>,
         schema: &SchemaRef,
@@ -97,7 +97,7 @@ impl FileFormat {
 }
 
 /// Encodes one file.
-pub(super) enum FileEncoder {
+pub(crate) enum FileEncoder {
     /// Parquet, into memory that is emptied row group by row group.
     Parquet(Box<ArrowWriter<Vec<u8>>>),
     /// Lines of text.
@@ -106,7 +106,7 @@ pub(super) enum FileEncoder {
 
 impl FileEncoder {
     /// Encodes rows.
-    pub(super) fn write(&mut self, rows: &RecordBatch) -> Result<(), ConnectorError> {
+    pub(crate) fn write(&mut self, rows: &RecordBatch) -> Result<(), ConnectorError> {
         match self {
             Self::Parquet(writer) => writer.write(rows).map_err(encode_error),
             Self::Text(text) => text.write(rows),
@@ -149,7 +149,7 @@ impl FileEncoder {
     }
 
     /// Ends the file and returns the rest of its bytes. Nothing can be written any more.
-    pub(super) fn finish(&mut self) -> Result<Vec<u8>, ConnectorError> {
+    pub(crate) fn finish(&mut self) -> Result<Vec<u8>, ConnectorError> {
         match self {
             Self::Parquet(writer) => {
                 writer.finish().map_err(encode_error)?;
@@ -164,7 +164,7 @@ impl FileEncoder {
 }
 
 /// Encodes lines of text.
-pub(super) struct TextEncoder {
+pub(crate) struct TextEncoder {
     lines: LineEncoder,
     output: TextOutput,
     buffer: Vec<u8>,

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use bytes::Bytes;
 use logmill_connectors::decode::RowError;
-use logmill_connectors::source::Records;
+use logmill_connectors::format::shown_rows;
+use logmill_connectors::source::{Records, RejectedRow};
+use logmill_operators::error::OperatorError;
 use logmill_pipelines::flow::Origin;
 
 use super::error::EngineError;
@@ -74,6 +76,23 @@ impl Provenance {
         }
     }
 
+    /// The dead letter of a row that its source rejects.
+    pub(crate) fn rejected(&self, row: &RejectedRow) -> DeadLetter {
+        let mut headers = self.headers(&row.message);
+        headers.push(("logmill.place", row.place.clone()));
+        headers.push(("logmill.offset", row.offset.to_string()));
+        DeadLetter { key: None, value: Some(row.value.clone()), timestamp_ms: -1, headers }
+    }
+
+    /// The error that stops the run for such a row.
+    pub(crate) fn stop_at_row(&self, row: &RejectedRow) -> EngineError {
+        EngineError::Record {
+            place: format!("source `{}`: {}", self.source, row.place),
+            reason: row.message.clone(),
+            record: shown(&row.value),
+        }
+    }
+
     fn headers(&self, error: &str) -> Vec<(&'static str, String)> {
         vec![
             ("logmill.pipeline", self.pipeline.to_string()),
@@ -124,15 +143,9 @@ pub(crate) fn stop_at_rows(
 }
 
 fn json_rows(operator: &str, rows: &RecordBatch) -> Result<Vec<Bytes>, EngineError> {
-    let failed = |error: arrow::error::ArrowError| logmill_operators::error::OperatorError::Execution {
-        operator: operator.to_owned(),
-        source: error.into(),
-    };
-    let mut writer = arrow::json::LineDelimitedWriter::new(Vec::new());
-    writer.write(rows).map_err(failed)?;
-    writer.finish().map_err(failed)?;
-    let text = Bytes::from(writer.into_inner());
-    Ok(text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(|line| text.slice_ref(line)).collect())
+    shown_rows(rows).map_err(|error| {
+        EngineError::Operator(OperatorError::Failed { operator: operator.to_owned(), message: error.to_string() })
+    })
 }
 
 fn place(records: &Records, index: usize) -> String {

@@ -73,6 +73,7 @@ impl Feed {
     }
 
     async fn read_all(self) -> Result<usize, ConnectorError> {
+        self.source.resume(&self.positions)?;
         let mut known = BTreeSet::new();
         let mut waiting = std::collections::VecDeque::new();
         let mut readers = JoinSet::new();
@@ -172,7 +173,9 @@ impl SplitReader {
 fn chunk_bytes(chunk: &Chunk) -> usize {
     match &chunk.data {
         ChunkData::Records(records) => records.buffer.len() + records.len() * size_of::<(usize, usize)>(),
-        ChunkData::Rows(batch) => batch.size_bytes(),
+        ChunkData::Rows(batch, rejected) => {
+            batch.size_bytes() + rejected.iter().map(|row| row.value.len() + size_of_val(row)).sum::<usize>()
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use logmill_connectors::decode::Encoder;
 use logmill_connectors::error::ConnectorError;
-use logmill_connectors::source::{ChunkData, Records};
+use logmill_connectors::source::{ChunkData, Records, RejectedRow};
 use logmill_connectors::topic::RecordWriter;
 use logmill_pipelines::flow::{Position, RowBatch, SplitId, state_shard};
 use logmill_protocol::Timestamp;
@@ -77,7 +77,7 @@ impl Intake {
         self.records.send_unkeyed_to(state_shard(split));
         match data {
             ChunkData::Records(records) => self.append_records(records).await,
-            ChunkData::Rows(batch) => self.append_rows(batch).await,
+            ChunkData::Rows(batch, rejected) => self.append_rows(batch, rejected).await,
         }
     }
 
@@ -91,7 +91,9 @@ impl Intake {
         Ok(records.len() as u64)
     }
 
-    async fn append_rows(&mut self, batch: &RowBatch) -> Result<u64, ConnectorError> {
+    /// Appends rows as JSON. Those that the source rejects go along as they are: whoever decodes the topic rejects them again,
+    /// and says where they lie in it.
+    async fn append_rows(&mut self, batch: &RowBatch, rejected: &[RejectedRow]) -> Result<u64, ConnectorError> {
         let mut buffer = BytesMut::new();
         let mut values = Vec::with_capacity(batch.num_rows());
         if let Some(encoder) = &mut self.encoder {
@@ -100,7 +102,10 @@ impl Intake {
         for range in values {
             self.records.append(None, buffer.get(range), &[], Timestamp::NONE).await?;
         }
-        Ok(batch.num_rows() as u64)
+        for row in rejected {
+            self.records.append(None, Some(&row.value), &[], Timestamp::NONE).await?;
+        }
+        Ok((batch.num_rows() + rejected.len()) as u64)
     }
 }
 

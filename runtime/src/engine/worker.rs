@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use logmill_connectors::decode::Decoder;
-use logmill_connectors::source::{Chunk, ChunkData, Records};
+use logmill_connectors::source::{Chunk, ChunkData, Records, RejectedRow};
 use logmill_pipelines::flow::{Origin, Position, RowBatch, SplitId};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -123,13 +123,14 @@ impl Worker {
         let Some(decoder) = self.feeds.get_mut(feed.0) else { return Ok(0) };
         let origin = |offset| Origin { source: decoder.provenance.source.clone(), split: split.clone(), offset };
         let count = match &chunk.data {
-            ChunkData::Rows(batch) => batch.num_rows() as u64,
+            ChunkData::Rows(batch, rejected) => (batch.num_rows() + rejected.len()) as u64,
             ChunkData::Records(records) => records.len() as u64,
         };
         self.metrics.read(count, chunk.bytes_read);
         let batch = match chunk.data {
-            ChunkData::Rows(mut batch) => {
+            ChunkData::Rows(mut batch, rejected) => {
                 batch.origin.get_or_insert_with(|| origin(-1));
+                put_rejected_aside(&decoder.provenance, &rejected, &self.exit)?;
                 batch
             }
             ChunkData::Records(records) => {
@@ -160,6 +161,15 @@ fn decode(
         exit.put_aside(letters)?;
     }
     Ok(decoded.rows)
+}
+
+/// Puts rows aside that a source of rows could not hand on.
+fn put_rejected_aside(provenance: &Provenance, rejected: &[RejectedRow], exit: &WorkerExit) -> Result<(), EngineError> {
+    let Some(first) = rejected.first() else { return Ok(()) };
+    match exit.on_error() {
+        OnError::Stop => Err(provenance.stop_at_row(first)),
+        OnError::DeadLetter => exit.put_aside(rejected.iter().map(|row| provenance.rejected(row)).collect()),
+    }
 }
 
 impl WorkerExit {
