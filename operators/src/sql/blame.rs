@@ -23,6 +23,7 @@ use super::error::{Place, SqlError};
 use super::output;
 use super::parse::{Parsed, lowercase_first, without_kind};
 use super::plan::{Relation, quoted};
+use super::provenance::Provenance;
 use super::wildcard::hide_meta_columns;
 
 /// How many errors one run tells at most; finding one plans the query a few times.
@@ -34,9 +35,18 @@ const UNKNOWN_COLUMN: &str = "unknown column";
 /// How a query is planned: with all rules, or only as far as names go.
 type Planner = fn(&Query, &Relations) -> Result<LogicalPlan, DataFusionError>;
 
-/// Plans a query that the gate let pass.
-pub(super) fn plan(parsed: &Parsed, context: &Relations, relations: &[Relation]) -> Result<LogicalPlan, Vec<SqlError>> {
-    plan_with(super::logical::plan, parsed, context, relations)
+/// Plans a query that the gate let pass, and finds out where the values of its columns come from.
+pub(super) fn plan(
+    parsed: &Parsed,
+    context: &Relations,
+    relations: &[Relation],
+) -> Result<(LogicalPlan, Vec<Provenance>), Vec<SqlError>> {
+    let plan = plan_with(super::logical::plan, parsed, context, relations)?;
+    let mut query = parsed.query.as_ref().clone();
+    hide_meta_columns(&mut query, relations);
+    // What could be planned can be analyzed once more.
+    let provenance = super::logical::provenance(&query, context).unwrap_or_default();
+    Ok((plan, provenance))
 }
 
 fn plan_with(

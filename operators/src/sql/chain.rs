@@ -9,7 +9,8 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, BooleanArray, Int8Array, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::compute::{FilterBuilder, take};
 use arrow::datatypes::SchemaRef;
-use datafusion::common::{Result, internal_datafusion_err};
+use datafusion::common::{Result, exec_err, internal_datafusion_err};
+use logmill_columns::out_of_range;
 
 use super::compile::{Compiled, as_column, evaluate, select};
 use super::join::{Built, Join};
@@ -172,6 +173,9 @@ pub(super) fn run(steps: &[Step], flow: Flow, tables: &Tables, out: &mut Vec<Flo
             }
             Step::Unnest(unnest) => return unnest.apply(&flow, &mut |items| run(rest, items, tables, out)),
         }
+    }
+    if let Some(bad) = out_of_range(&flow.rows).into_iter().next() {
+        return exec_err!("{}", bad.message);
     }
     if flow.rows.num_rows() > 0 {
         out.push(flow);

@@ -12,6 +12,7 @@ use datafusion::optimizer::{Optimizer, OptimizerRule};
 use datafusion::prelude::{SessionConfig, SessionContext};
 
 use super::functions::Functions;
+use super::timestamps;
 
 /// The functions and options of every query; built once, as it takes milliseconds.
 static STATE: LazyLock<SessionState> = LazyLock::new(|| {
@@ -22,6 +23,7 @@ static STATE: LazyLock<SessionState> = LazyLock::new(|| {
     let mut state = SessionStateBuilder::new().with_config(config).with_default_features().build();
     // Registering in a fresh session cannot fail; if it ever did, the functions would be unknown to every query.
     let _ = datafusion_functions_json::register_all(&mut state);
+    timestamps::register(&mut state);
     state
 });
 
@@ -40,6 +42,7 @@ pub fn register_functions(ctx: &SessionContext, functions: &Functions) {
     let state = ctx.state_ref();
     // As above: names that exist are replaced, nothing else can go wrong.
     let _ = datafusion_functions_json::register_all(&mut *state.write());
+    timestamps::register(&mut state.write());
     functions.iter().for_each(|udf| ctx.register_udf(udf.as_ref().clone()));
 }
 

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use arrow::datatypes::Schema;
 use datafusion::logical_expr::LogicalPlan;
+use logmill_pipelines::ColumnType;
 
 use super::chain::{Chain, Source, Step};
 use super::logical::type_name;
@@ -48,7 +49,10 @@ fn explain_chain(chain: &Chain, depth: usize, text: &mut String) {
 
 /// Columns with their types, as a pipeline's schema writes them.
 fn columns(schema: &Schema) -> String {
-    let column = |field: &arrow::datatypes::FieldRef| format!("{}: {}", field.name(), type_name(field.data_type()));
+    let column = |field: &arrow::datatypes::FieldRef| match ColumnType::from_field(field) {
+        Ok(ColumnType::Json) => format!("{}: json", field.name()),
+        _ => format!("{}: {}", field.name(), type_name(field.data_type())),
+    };
     schema.fields().iter().map(column).collect::<Vec<_>>().join(", ")
 }
 

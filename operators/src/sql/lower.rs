@@ -19,6 +19,7 @@ use super::gate::{UNNEST_LEVELS, UNNEST_LEVELS_HINT};
 use super::join::{BuildSide, Join, JoinColumn, JoinFilter, JoinKind, SharedTable};
 use super::parse::lowercase_first;
 use super::plan::{Relation, RelationKind};
+use super::provenance::{Provenance, output_field};
 use super::unnest::{Unnest, Unnested, is_list};
 
 /// A plan's chains and what comes out of each of them.
@@ -67,8 +68,12 @@ fn first_relation(chain: &Chain) -> Option<Arc<str>> {
     }
 }
 
-/// Lowers a plan over the relations that it mentions.
-pub(super) fn lower(plan: &LogicalPlan, relations: &[&Relation]) -> Result<Lowered, Refusal> {
+/// Lowers a plan over the relations that it mentions. `provenance` is that of its columns.
+pub(super) fn lower(
+    plan: &LogicalPlan,
+    provenance: &[Provenance],
+    relations: &[&Relation],
+) -> Result<Lowered, Refusal> {
     let mut lowering = Lowering { relations, build_sides: 0 };
     let mut chains = lowering.lower(plan)?;
     if let Some(fixed) = chains.iter().find(|chain| !lowering.is_stream(chain)) {
@@ -78,7 +83,10 @@ pub(super) fn lower(plan: &LogicalPlan, relations: &[&Relation]) -> Result<Lower
         )
         .about(std::slice::from_ref(fixed)));
     }
-    let output_schema = nullable(plan.schema().as_arrow());
+    let fields = plan.schema().fields().iter().enumerate();
+    let fields =
+        fields.map(|(index, field)| output_field(field, provenance.get(index).unwrap_or(&Provenance::Computed)));
+    let output_schema: SchemaRef = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
     for chain in &mut chains {
         chain.schema = Arc::clone(&output_schema);
     }
@@ -382,7 +390,7 @@ fn values(node: &df::Values) -> Result<Chain, Refusal> {
     Ok(Chain { source: Source::Rows(rows), steps: Vec::new(), schema })
 }
 
-/// The same columns, any of which may be null, and nothing else: what flows carries no metadata.
+/// The same columns, any of which may be null, and nothing else: on the way, columns carry no metadata.
 fn nullable(schema: &Schema) -> SchemaRef {
     let fields = schema.fields().iter().map(|field| Field::new(field.name(), field.data_type().clone(), true));
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))

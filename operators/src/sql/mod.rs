@@ -25,7 +25,9 @@ mod operator;
 mod output;
 mod parse;
 mod plan;
+mod provenance;
 mod scope;
+mod timestamps;
 mod unnest;
 mod wildcard;
 

@@ -137,8 +137,7 @@ impl SqlOperator {
             }
         }
         for made in made.into_iter().flatten().flat_map(|(flows, _)| flows) {
-            let rows = batch(&self.plan.output_schema, made.rows.columns().to_vec(), made.rows.num_rows());
-            let rows = rows.map_err(|e| self.execution(e))?;
+            let rows = output_rows(&made, &self.plan.output_schema).map_err(|e| self.execution(e))?;
             self.pending.push_back(Put::Emit(RowBatch { rows, ops: made.ops, origin: origin.cloned() }));
         }
         let mut failed = failed.into_iter().peekable();
@@ -397,6 +396,16 @@ fn source_rows(source: &Source, tables: &[StaticTable]) -> DataFusionResult<Vec<
         Ok(pick_columns(&Flow { rows: rows.clone(), ops: None }, &indices, wanted)?.rows)
     };
     table.batches.iter().map(select).collect()
+}
+
+/// The rows under the schema of the output, whose nested fields may be marked otherwise than an expression made them.
+fn output_rows(flow: &Flow, schema: &SchemaRef) -> DataFusionResult<RecordBatch> {
+    let column = |(column, field): (&ArrayRef, &FieldRef)| match column.data_type() == field.data_type() {
+        true => Ok(Arc::clone(column)),
+        false => cast(column, field.data_type()),
+    };
+    let columns = flow.rows.columns().iter().zip(schema.fields()).map(column).collect::<Result<Vec<_>, _>>()?;
+    batch(schema, columns, flow.rows.num_rows())
 }
 
 /// Where the wanted columns are, by their names.

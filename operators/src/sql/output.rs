@@ -4,9 +4,11 @@ use std::collections::HashMap;
 
 use arrow::datatypes::{DataType, Schema};
 use datafusion::sql::sqlparser::ast::{Expr, Query, Select, SelectItem, SetExpr, Spanned};
+use logmill_pipelines::ColumnType;
 use logmill_pipelines::flow::RESERVED_PREFIX;
 
 use super::error::{Place, SqlError};
+use super::logical::type_name;
 use super::scope::normalize;
 
 /// Checks the names that the SELECT lists of the output give, before anything is planned.
@@ -47,11 +49,32 @@ pub(super) fn check_schema(query: &Query, schema: &Schema) -> Vec<SqlError> {
                 "a JSON value of any type, which cannot flow on",
                 "take text with `->>`, or a type with `json_get_int` and its like".to_owned(),
             ),
-            _ => continue,
+            other => match ColumnType::from_field(field) {
+                Ok(_) => continue,
+                Err(_) => {
+                    let (message, hint) = no_column_type(name, other);
+                    errors.push(place.error(message, Some(hint)));
+                    continue;
+                }
+            },
         };
         errors.push(place.error(format!("the column `{name}` has {type_name}"), Some(hint)));
     }
     errors
+}
+
+/// Why a column of a type that none of ours holds cannot flow on, and what to write instead.
+fn no_column_type(name: &str, data_type: &DataType) -> (String, String) {
+    let hint = match data_type {
+        DataType::Duration(_) | DataType::Interval(_) => {
+            "take its length as a number, such as `extract(epoch FROM later) - extract(epoch FROM earlier)` in seconds"
+                .to_owned()
+        }
+        DataType::Map(..) => format!("take keys and values as lists: `map_keys({name})`, `map_values({name})`"),
+        DataType::Decimal256(..) | DataType::Decimal128(..) => "cast it: `CAST(… AS decimal(38, 6))`".to_owned(),
+        _ => "cast it to a type that a schema can declare".to_owned(),
+    };
+    (format!("the column `{name}` is of type {}, which no sink can hold", type_name(data_type)), hint)
 }
 
 fn duplicate(name: &str, place: Place, first: Place) -> SqlError {

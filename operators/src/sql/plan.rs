@@ -194,7 +194,7 @@ fn plan_query(
     functions: &Functions,
 ) -> Result<SqlPlan, Vec<SqlError>> {
     let first = parsed.tokens.first();
-    let logical = blame::plan(&parsed, &planning_context(relations, functions), relations)?;
+    let (logical, provenance) = blame::plan(&parsed, &planning_context(relations, functions), relations)?;
     let mentioned: Vec<&Relation> = relations.iter().filter(|r| mentions.iter().any(|(n, _)| **n == *r.name)).collect();
     if !mentioned.iter().any(|relation| relation.kind == RelationKind::Stream) {
         return Err(vec![first.error(
@@ -202,7 +202,8 @@ fn plan_query(
             Some("name a source or an operator in FROM; static tables are joined to one".to_owned()),
         )]);
     }
-    let lowered = lower::lower(&logical, &mentioned).map_err(|refusal| vec![refusal.at(mentions, first)])?;
+    let lowered =
+        lower::lower(&logical, &provenance, &mentioned).map_err(|refusal| vec![refusal.at(mentions, first)])?;
     let inputs = wanted(RelationKind::Stream, &mentioned, &lowered.chains);
     let input_schemas = inputs.iter().map(|input| input_schema(input, relations)).collect();
     let fingerprint = explain::fingerprint(&logical, &lowered.output_schema, &functions.called(&parsed.query));
