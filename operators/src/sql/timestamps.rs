@@ -12,7 +12,7 @@ use arrow::compute::kernels::zip::zip;
 use arrow::compute::{cast, max, min, nullif};
 use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit, TimestampMicrosecondType};
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue, exec_datafusion_err};
+use datafusion::common::{DFSchema, Result, ScalarValue, exec_datafusion_err};
 use datafusion::execution::FunctionRegistry;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::expr::{Cast, TryCast};
@@ -210,7 +210,7 @@ impl DateTrunc {
             return_field: field,
             config_options: Arc::clone(&args.config_options),
         })?;
-        result.into_array(number_rows).map_err(DataFusionError::from)
+        result.into_array(number_rows)
     }
 }
 
