@@ -31,6 +31,10 @@ pub enum Refusal {
     OutOfOrderSequence,
     /// A plain batch inside an open transaction of the same producer.
     InvalidTransactionState,
+    /// A producer id that the cluster has not handed out.
+    UnknownProducer,
+    /// The producer id of a transactional producer, under which no client may write.
+    ForeignProducer,
     /// A topic that only the broker writes.
     InvalidTopic,
     /// Fewer replicas than the topic wants to hear from.
@@ -66,14 +70,14 @@ pub enum BrokerError {
     /// The topic's name is too like that of another.
     #[error("{0}")]
     TopicCollides(String),
-    /// The process could not keep the files of so many partitions open.
+    /// The process could not keep the files of so many segments open; each partition has one or more.
     #[error(
-        "{partitions} partitions would need as many open files, of which this process may have {open_files}; raise the \
+        "{segments} segments would need as many open files, of which this process may have {open_files}; raise the \
          limit (ulimit -n) and restart"
     )]
-    TooManyPartitions {
+    TooManySegments {
         /// How many there would be.
-        partitions: i64,
+        segments: i64,
         /// The limit of open files.
         open_files: u64,
     },

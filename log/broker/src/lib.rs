@@ -60,6 +60,7 @@ mod names;
 mod offline;
 mod open_files;
 mod partition;
+mod producer_ids;
 pub mod server;
 mod topic_config;
 mod topics;

@@ -1,6 +1,7 @@
 //! Kafka's rules for topic names, and what internal topics are called.
 
-use crate::error::{BrokerError, Result};
+use crate::error::{BrokerError, Refusal, Result};
+use crate::wire::MAX_STRING_LEN;
 
 /// The topic of committed offsets and group generations.
 pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
@@ -14,6 +15,34 @@ const MAX_NAME_LEN: usize = 249;
 #[must_use]
 pub fn is_internal(topic: &str) -> bool {
     topic == OFFSETS_TOPIC || topic == TRANSACTIONS_TOPIC
+}
+
+/// What the names of topics begin with that the engine keeps its state in, such as the manifests of pipelines.
+const ENGINE_PREFIX: &str = "__logmill_";
+
+/// What the names of pipelines' groups begin with.
+const ENGINE_GROUP_PREFIX: &str = "logmill-";
+
+/// Whether the name is kept for groups of pipelines, which no client may join.
+pub(crate) fn is_group_of_engine(group: &str) -> bool {
+    group.starts_with(ENGINE_GROUP_PREFIX)
+}
+
+/// Whether the name is kept for topics of the engine's.
+pub(crate) fn is_of_engine(topic: &str) -> bool {
+    topic.starts_with(ENGINE_PREFIX)
+}
+
+/// Checks that the topic is none of the engine's, which no client may make, write, change or delete.
+///
+/// # Errors
+/// `Refused` if it is.
+pub(crate) fn check_not_of_engine(topic: &str) -> Result<()> {
+    if !is_of_engine(topic) {
+        return Ok(());
+    }
+    let message = format!("topic `{topic}` holds the engine's state, clients may only read it");
+    Err(BrokerError::Refused { kind: Refusal::InvalidTopic, message, record: None })
 }
 
 /// Checks a topic name by Kafka's rules, which also make it safe as a file name.
@@ -44,7 +73,7 @@ pub(crate) fn collide(a: &str, b: &str) -> bool {
 pub(crate) fn check_id(what: &str, id: &str) -> Result<()> {
     match id.len() {
         0 => Err(BrokerError::Invalid(format!("the {what} is empty"))),
-        len if len > i16::MAX as usize => Err(BrokerError::Invalid(format!("the {what} is longer than 32767 bytes"))),
+        len if len > MAX_STRING_LEN => Err(BrokerError::Invalid(format!("the {what} is longer than 32767 bytes"))),
         _ => Ok(()),
     }
 }

@@ -16,7 +16,7 @@ use crate::data_dir::DataDir;
 use crate::error::{BrokerError, Result};
 use crate::topic_config::TopicConfig;
 use crate::types::{Isolation, OffsetAt, TopicPartition};
-use crate::waiters::{Waiter, Waiters};
+use crate::waiters::{Place, Waiter, Waiters};
 
 /// The only leader there has been: leaders change when replication does.
 pub(crate) const LEADER_EPOCH: LeaderEpoch = LeaderEpoch(0);
@@ -182,24 +182,24 @@ impl Partition {
     }
 
     /// Puts a waiter on the list until the guard is dropped.
-    fn enlist<'a>(&'a self, waiter: &'a Arc<Waiter>, isolation: Isolation, offset: Offset) -> Enlisted<'a> {
-        self.waiters.add(waiter, 0, isolation, offset);
-        Enlisted { partition: self, waiter }
+    fn enlist(&self, waiter: &Arc<Waiter>, isolation: Isolation, offset: Offset) -> Enlisted<'_> {
+        Enlisted { partition: self, place: self.waiters.add(waiter, 0, isolation, offset) }
     }
 
     /// Has `waiter` told of its slot when a reader of the isolation sees past `offset`, at once if it does already, or
     /// when the topic is deleted.
-    pub(crate) fn watch(&self, waiter: &Arc<Waiter>, slot: u32, isolation: Isolation, offset: Offset) {
-        self.waiters.add(waiter, slot, isolation, offset);
+    pub(crate) fn watch(&self, waiter: &Arc<Waiter>, slot: u32, isolation: Isolation, offset: Offset) -> Place {
+        let place = self.waiters.add(waiter, slot, isolation, offset);
         // Looked at after joining the list: a change in between is not missed.
         if self.visible_end(isolation) > offset || self.deleted.load(Ordering::Acquire) {
             waiter.tell(slot);
         }
+        place
     }
 
     /// Undoes [`Partition::watch`].
-    pub(crate) fn unwatch(&self, waiter: &Arc<Waiter>) {
-        self.waiters.remove(waiter);
+    pub(crate) fn unwatch(&self, place: Place) {
+        self.waiters.remove(place);
     }
 
     /// Wakes everyone who waits, to look again.
@@ -275,12 +275,12 @@ impl Partition {
 /// A waiter on a partition's list.
 struct Enlisted<'a> {
     partition: &'a Partition,
-    waiter: &'a Arc<Waiter>,
+    place: Place,
 }
 
 impl Drop for Enlisted<'_> {
     fn drop(&mut self) {
-        self.partition.unwatch(self.waiter);
+        self.partition.unwatch(self.place);
     }
 }
 

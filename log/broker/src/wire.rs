@@ -65,9 +65,12 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Writes a string. Longer ones than Kafka's format can hold are refused before they get here.
+/// The longest string that Kafka's format can hold, in bytes.
+pub(crate) const MAX_STRING_LEN: usize = i16::MAX as usize;
+
+/// Writes a string. Longer ones than Kafka's format can hold are refused before they get here; they would be cut.
 pub(crate) fn put_string(out: &mut Vec<u8>, text: &str) {
-    let text = text.get(..text.len().min(i16::MAX as usize)).unwrap_or_default();
+    let text = text.get(..text.floor_char_boundary(MAX_STRING_LEN)).unwrap_or_default();
     out.put_i16(text.len() as i16);
     out.put_slice(text.as_bytes());
 }

@@ -352,13 +352,21 @@ async fn groups_and_offsets_are_deleted_when_nobody_uses_them() {
 #[tokio::test]
 async fn a_group_may_be_large_but_not_without_bounds() {
     let mut f = start().await;
-    for (metadata_bytes, expected) in [(2 << 20, None), (9 << 20, Some(ResponseError::UnknownServerError))] {
+    // What the members tell each other, and what is assigned to them, is one record.
+    let too_much = Some(ResponseError::UnknownServerError);
+    for (metadata_bytes, assigned_bytes, expected) in [(2 << 20, 0, None), (6 << 20, 6 << 20, too_much)] {
         let mut request = join(&format!("g{metadata_bytes}"), "");
         request.protocols[0].metadata = vec![0; metadata_bytes].into();
         let joined = f.client.call(3, &request).await;
-        let synced = f.client.call(3, &sync(&request.group_id, &joined.member_id, 1, &[])).await;
+        let mut sync = sync(&request.group_id, &joined.member_id, 1, &[(&joined.member_id, "")]);
+        sync.assignments[0].assignment = vec![0; assigned_bytes].into();
+        let synced = f.client.call(3, &sync).await;
         assert_eq!(error(synced.error_code), expected);
     }
+    let mut request = join("more", "");
+    request.protocols[0].metadata = vec![0; 9 << 20].into();
+    let refused = f.client.call(3, &request).await;
+    assert_eq!(error(refused.error_code), Some(ResponseError::GroupMaxSizeReached));
     let mut f = f.restart().await;
     let request = DescribeGroupsRequest::default().with_groups(vec![group(&format!("g{}", 2 << 20))]);
     let described = f.client.call(6, &request).await;

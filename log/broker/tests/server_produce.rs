@@ -31,7 +31,7 @@ struct Fixture {
     broker: Broker,
     server: Server,
     client: Client,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 /// A broker with topic `t` of two partitions.
@@ -41,7 +41,7 @@ async fn start() -> Fixture {
     broker.create_topic(topic("t", 2, &[])).await.unwrap();
     let server = serve(&broker, ServerConfig::default()).await;
     let client = Client::connect(&server).await;
-    Fixture { broker, server, client, _dir: dir }
+    Fixture { broker, server, client, dir }
 }
 
 impl Fixture {
@@ -60,6 +60,25 @@ impl Fixture {
         let name = if version == BY_ID { Name::Id(self.id("t").await) } else { name };
         let response = self.client.call(version, &request(-1, name, vec![(0, Some(records.into()))])).await;
         response.responses[0].partition_responses[0].clone()
+    }
+
+    /// A producer id for a client.
+    async fn producer_id(&mut self) -> i64 {
+        let response = self.client.call(4, &init(-1, -1)).await;
+        assert_eq!((response.error_code, response.producer_epoch), (0, 0));
+        *response.producer_id
+    }
+
+    /// A new process with the same data.
+    async fn restart(self) -> Self {
+        drop(self.client);
+        self.server.shutdown().await;
+        self.broker.close().await.unwrap();
+        drop(self.broker);
+        let (broker, _) = open(self.dir.path()).await;
+        let server = serve(&broker, ServerConfig::default()).await;
+        let client = Client::connect(&server).await;
+        Self { broker, server, client, dir: self.dir }
     }
 
     async fn log_end(&self) -> i64 {
@@ -172,6 +191,7 @@ async fn each_fault_has_kafkas_error_and_leaves_the_log_as_it_was() {
     let zstd = built(BatchOptions { compression: Compression::Zstd, ..BatchOptions::default() }, 3);
     let two = [&sound[..], &sound[..]].concat();
     let large = batch(&[&"x".repeat(1_100_000)]).to_vec();
+    let id = fixture.producer_id().await;
     let mut cases: Vec<(&str, i16, Vec<u8>, ResponseError)> = vec![
         ("a flipped bit", BY_NAME, changed(sound.len() - 1, b'x'), ResponseError::CorruptMessage),
         ("magic 1", BY_NAME, changed(16, 1), ResponseError::InvalidRecord),
@@ -182,7 +202,7 @@ async fn each_fault_has_kafkas_error_and_leaves_the_log_as_it_was() {
         ("log append time", BY_NAME, append_time, ResponseError::InvalidTimestamp),
         ("zstd before it was known", 6, zstd.clone(), ResponseError::UnsupportedCompressionType),
         ("too large", BY_NAME, large, ResponseError::MessageTooLarge),
-        ("an epoch without sequence", BY_NAME, stamped(7, 0, -1, 1), ResponseError::InvalidRecord),
+        ("an epoch without sequence", BY_NAME, stamped(id, 0, -1, 1), ResponseError::InvalidRecord),
     ];
     let producer = Some(ProducerStamp { id: ProducerId(1), epoch: ProducerEpoch(0), base_sequence: 0 });
     let options = BatchOptions { producer, transactional: true, ..BatchOptions::default() };
@@ -228,9 +248,10 @@ async fn requests_that_are_wrong_as_a_whole_are_refused_for_each_partition() {
 async fn topics_configs_shape_what_is_appended() {
     let mut fixture = start().await;
     fixture.set("message.timestamp.type", "LogAppendTime").await;
-    let response = fixture.one(BY_NAME, stamped(1, 0, 0, 1)).await;
+    let id = fixture.producer_id().await;
+    let response = fixture.one(BY_NAME, stamped(id, 0, 0, 1)).await;
     assert!(response.log_append_time_ms > 1_000_000_000_000);
-    let again = fixture.one(BY_NAME, stamped(1, 0, 0, 1)).await;
+    let again = fixture.one(BY_NAME, stamped(id, 0, 0, 1)).await;
     assert_eq!(again, response, "the answer to what was sent again is that of the first time");
 
     fixture.set("compression.type", "zstd").await;
@@ -275,12 +296,7 @@ fn crc_of(batch: &[u8]) -> u32 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn idempotent_producers_are_held_to_their_sequence() {
     let mut fixture = start().await;
-    let mut id = async || {
-        let response = fixture.client.call(4, &init(-1, -1)).await;
-        assert_eq!((response.error_code, response.producer_epoch), (0, 0));
-        *response.producer_id
-    };
-    let (first, second) = (id().await, id().await);
+    let (first, second) = (fixture.producer_id().await, fixture.producer_id().await);
     assert!(first >= 0 && first != second);
     // (epoch, sequence, records), then the answer.
     let steps = [
@@ -303,6 +319,71 @@ async fn idempotent_producers_are_held_to_their_sequence() {
     // A producer that is not known here may begin anywhere: what it sent before may have been deleted.
     assert_eq!(fixture.one(BY_NAME, stamped(second, 0, 9, 1)).await.base_offset, 7);
     assert_eq!(fixture.log_end().await, 8);
+}
+
+/// The code with which a batch of this producer is refused on both partitions.
+async fn refusal(fixture: &mut Fixture, id: i64, epoch: i16) -> Option<ResponseError> {
+    let records = || Some(Bytes::from(stamped(id, epoch, 0, 1)));
+    let request = request(-1, Name::Named("t"), vec![(0, records()), (1, records())]);
+    let answers = partitions(&fixture.client.call(BY_NAME, &request).await);
+    assert_eq!(answers[0].1, answers[1].1);
+    answers[0].1
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_write_under_ids_that_were_handed_out_to_clients_only() {
+    let mut fixture = start().await;
+    let own = fixture.producer_id().await;
+    assert_eq!(error(&fixture.one(BY_NAME, stamped(own, 0, 0, 1)).await), None);
+    let mut session = fixture.broker.init_producer("pipeline", 60_000).await.unwrap();
+    for round in 0..3 {
+        fixture.broker.append(&session, &tp("t", 0), batch(&["a"])).await.unwrap();
+        let (id, epoch) = (session.id.0, session.epoch.0);
+        for epoch in [i16::MAX, epoch, epoch + 1, 0] {
+            let foreign = Some(ResponseError::InvalidProducerIdMapping);
+            assert_eq!(refusal(&mut fixture, id, epoch).await, foreign, "{round} {epoch}");
+        }
+        // The next one that is handed out may be a pipeline's.
+        // After a restart those that the last process had in hand are nobody's.
+        let next = if round < 2 { id + 1 } else { 1_000 };
+        for unknown in [next, id + 5_000, i64::MAX] {
+            let refused = refusal(&mut fixture, unknown, i16::MAX).await;
+            assert_eq!(refused, Some(ResponseError::UnknownProducerId), "{round} {unknown}");
+        }
+        for negative in [-2, i64::MIN] {
+            assert_eq!(refusal(&mut fixture, negative, 0).await, Some(ResponseError::InvalidRecord));
+        }
+        session = fixture.broker.end_transaction(&session, round != 1).await.unwrap();
+        let foreign = Some(ResponseError::InvalidProducerIdMapping);
+        assert_eq!(refusal(&mut fixture, session.id.0, i16::MAX).await, foreign, "between two transactions");
+        if round == 1 {
+            fixture = fixture.restart().await;
+            assert_eq!(refusal(&mut fixture, session.id.0, i16::MAX).await, foreign, "after a restart");
+            session = fixture.broker.init_producer("pipeline", 60_000).await.unwrap();
+        }
+    }
+    assert_eq!(error(&fixture.one(BY_NAME, stamped(own, 0, 1, 1)).await), None, "ids of clients survive restarts");
+    let expected = ["v", "a", "a", "v"];
+    assert_eq!(support::committed(&fixture.broker, &tp("t", 0)).await, expected);
+    // A client that uses up its epochs harms only itself.
+    assert_eq!(error(&fixture.one(BY_NAME, stamped(own, i16::MAX, 0, 1)).await), None);
+    assert_eq!(error(&fixture.one(BY_NAME, stamped(own, 0, 2, 1)).await), Some(ResponseError::InvalidProducerEpoch));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sequences_wrap_at_their_end() {
+    let mut fixture = start().await;
+    let id = fixture.producer_id().await;
+    let last = i32::MAX;
+    for (sequence, records, offset) in [(last - 1, 2, 0), (0, 1, 2), (1, 3, 3), (last - 1, 2, 0)] {
+        let response = fixture.one(BY_NAME, stamped(id, 0, sequence, records)).await;
+        assert_eq!((error(&response), response.base_offset), (None, offset), "{sequence}");
+    }
+    let across = fixture.producer_id().await;
+    for (sequence, records, offset) in [(last, 3, 6), (2, 1, 9), (last, 3, 6)] {
+        let response = fixture.one(BY_NAME, stamped(across, 0, sequence, records)).await;
+        assert_eq!((error(&response), response.base_offset), (None, offset), "{sequence}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

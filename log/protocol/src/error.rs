@@ -52,6 +52,16 @@ pub enum BatchError {
         /// The header's last offset delta.
         last_offset_delta: i32,
     },
+    /// The header counts more records than the payload can hold: a record takes 7 bytes or more, decompressed.
+    #[error("record batch claims {record_count} records, but its {payload_bytes} bytes hold at most {max}")]
+    CountBeyondPayload {
+        /// The header's record count.
+        record_count: i32,
+        /// Bytes after the header.
+        payload_bytes: usize,
+        /// The most records that so many bytes can hold with the batch's codec.
+        max: usize,
+    },
     /// The batch's offsets are negative or run past `i64::MAX`.
     #[error("record batch has impossible offsets: base {base_offset}, last offset delta {last_offset_delta}")]
     OffsetRange {

@@ -202,7 +202,7 @@ impl<'a> Iterator for Records<'a> {
 }
 
 /// Length, attributes, two deltas, null key, null value, header count: one byte each.
-const MIN_RECORD_LEN: usize = 7;
+pub(crate) const MIN_RECORD_LEN: usize = 7;
 
 /// Takes bytes prefixed with their length as a varint; `-1` is null.
 #[inline]

@@ -1,6 +1,7 @@
 //! One record batch within borrowed bytes: bounds first, then as much checking as the caller asks for.
 
 use crate::header::ATTRIBUTES_AT;
+use crate::records::MIN_RECORD_LEN;
 use crate::{BatchError, BatchHeader, ControlMarker, HEADER_LEN, ProducerEpoch, Records, TimestampType};
 
 /// What a reader or the append path accepts.
@@ -94,7 +95,8 @@ impl<'a> BatchView<'a> {
     }
 
     /// Checks everything that can be checked without looking at the records: size, CRC, codec, counts against
-    /// offsets, the producer stamp, and who may write such a batch.
+    /// offsets, the producer stamp, and who may write such a batch. What a producer sends must not count more records
+    /// than its bytes can hold, either.
     ///
     /// # Errors
     /// The first rule that the batch breaks.
@@ -126,6 +128,14 @@ impl<'a> BatchView<'a> {
         };
         if last_offset_delta < 0 || !count_fits {
             return Err(BatchError::Count { record_count, last_offset_delta });
+        }
+        if !limits.stored {
+            let payload_bytes = self.payload().len();
+            let decompressed = payload_bytes.saturating_mul(self.header.compression()?.max_ratio());
+            let max = decompressed.min(limits.max_decompressed_bytes.max(payload_bytes)) / MIN_RECORD_LEN;
+            if usize::try_from(record_count).unwrap_or(0) > max {
+                return Err(BatchError::CountBeyondPayload { record_count, payload_bytes, max });
+            }
         }
         // A producer's base offset means nothing yet; a stored one is where the log says it is.
         if limits.stored && (base_offset.0 < 0 || base_offset.0.checked_add(offsets).is_none()) {

@@ -73,6 +73,60 @@ fn records_cut_short_inside_a_whole_batch_are_errors() {
 }
 
 #[test]
+fn a_count_that_the_payload_cannot_hold_is_refused() {
+    let check = |codec: Compression, payload: usize, count: i32, expected: Option<usize>| {
+        let mut bytes = with_payload(codec, &vec![0; payload]);
+        bytes[23..27].copy_from_slice(&(count - 1).to_be_bytes());
+        bytes[57..61].copy_from_slice(&count.to_be_bytes());
+        reseal(&mut bytes);
+        match (parse(&bytes).validate(&BatchLimits::PRODUCE), expected) {
+            (Ok(()), None) => {}
+            (Err(BatchError::CountBeyondPayload { max, .. }), Some(expected)) => assert_eq!(max, expected, "{codec}"),
+            (found, _) => panic!("{codec}, {payload} bytes, {count} records: {found:?}"),
+        }
+    };
+    for codec in Compression::ALL {
+        check(codec, 0, 1, Some(0));
+        check(codec, 0, i32::MAX, Some(0));
+        check(codec, 7, 1, None);
+    }
+    check(Compression::None, 700, 100, None);
+    check(Compression::None, 700, 101, Some(100));
+    check(Compression::Gzip, 70, 10_320, None);
+    check(Compression::Gzip, 70, 10_321, Some(10_320));
+    // However few bytes: no more than may be decompressed.
+    let most = BatchLimits::DEFAULT_MAX_DECOMPRESSED_BYTES / 7;
+    check(Compression::Zstd, 100_000, i32::MAX, Some(most));
+    check(Compression::Zstd, 100_000, most as i32, None);
+}
+
+#[test]
+fn the_smallest_records_compressed_best_pass() {
+    for codec in Compression::ALL {
+        let levels: &[Option<i32>] = match codec {
+            Compression::Gzip => &[None, Some(9)],
+            Compression::Zstd => &[None, Some(19)],
+            _ => &[None],
+        };
+        for level in levels {
+            let options = BatchOptions { compression: codec, level: *level, ..BatchOptions::default() };
+            let mut builder = BatchBuilder::new(options);
+            for _ in 0..100_000 {
+                builder.append(Timestamp(0), None, None, &[]).unwrap();
+            }
+            let limits = BatchLimits { max_batch_bytes: usize::MAX, ..BatchLimits::PRODUCE };
+            parse(&builder.finish().unwrap()).validate(&limits).unwrap();
+        }
+        // One record of one byte, as often as it takes: the best that the codec can do.
+        let mut builder = BatchBuilder::new(BatchOptions { compression: codec, ..BatchOptions::default() });
+        builder.append(Timestamp(0), None, Some(&vec![0; 10 << 20]), &[]).unwrap();
+        let bytes = builder.finish().unwrap();
+        let ratio = (10 << 20) / (bytes.len() - HEADER_LEN);
+        assert!(ratio <= codec.max_ratio(), "{codec}: {ratio}");
+    }
+}
+
+#[test]
 fn headers_that_contradict_themselves_are_refused() {
     let check = |at: usize, field: &[u8], expected: &str| {
         let mut bytes = batch(Compression::None, 3, 10);

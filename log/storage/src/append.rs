@@ -20,9 +20,16 @@ use logmill_protocol::{
 use crate::config::{LogConfig, MAX_SEGMENT_BYTES};
 use crate::error::{Result, StorageError};
 use crate::log::{PartitionLog, Writer, store};
+use crate::open_segments;
 use crate::producers::ProducerState;
 use crate::segment::Segment;
 use crate::txn_index::AbortedTxn;
+
+/// A partition with as many segments rolls only those that are not small, whatever its configuration: each segment costs
+/// an open file, and some memory.
+const MANY_SEGMENTS: usize = 1024;
+/// A segment below this size is small.
+const SMALL_SEGMENT_BYTES: u64 = 1 << 20;
 
 /// What a producer sends in place of a timestamp.
 const NO_TIMESTAMP: i64 = -1;
@@ -158,6 +165,23 @@ impl PartitionLog {
         Ok(next)
     }
 
+    /// Rolls, unless that would make too many small segments or there is no file to be had: then the active segment goes
+    /// on. Returns the active segment.
+    pub(crate) fn roll_if_possible(&self, writer: &mut Writer) -> Result<Arc<Segment>> {
+        let active = self.active()?;
+        let is_one_of_many = self.segment_count() >= MANY_SEGMENTS && active.len() < SMALL_SEGMENT_BYTES;
+        if is_one_of_many || !open_segments::has_room() {
+            return Ok(active);
+        }
+        match self.roll_active(writer) {
+            Err(error) if error.is_out_of_files() => {
+                tracing::warn!(log = %self.dir.display(), %error, "going on with the segment there is");
+                Ok(active)
+            }
+            rolled => rolled,
+        }
+    }
+
     fn check_leader(&self, writer: &Writer, found: LeaderEpoch) -> Result<()> {
         self.check_usable()?;
         let current = writer.epochs.latest();
@@ -180,8 +204,10 @@ impl PartitionLog {
             return Err(StorageError::Refused { reason: "it holds no record batch" });
         };
         let mut segment = self.active()?;
-        if must_roll(&segment, writer, bytes.len() as u64, last.last_offset(), now, config) {
+        if !fits(&segment, bytes.len() as u64, last.last_offset()) {
             segment = self.roll_active(writer)?;
+        } else if is_due_to_roll(&segment, writer, bytes.len() as u64, now, config) {
+            segment = self.roll_if_possible(writer)?;
         }
         if last.last_offset().0 - segment.base.0 > i64::from(i32::MAX) {
             return Err(StorageError::Refused { reason: "it holds more offsets than a segment can index" });
@@ -322,18 +348,16 @@ fn check_producers(writer: &Writer, headers: &[BatchHeader]) -> Result<Vec<Produ
     Ok(states)
 }
 
-fn must_roll(
-    segment: &Segment,
-    writer: &Writer,
-    bytes: u64,
-    last_offset: Offset,
-    now: Timestamp,
-    config: &LogConfig,
-) -> bool {
-    let full = segment.len() + bytes > config.segment_bytes;
-    let unaddressable = last_offset.0 - segment.base.0 > i64::from(i32::MAX);
-    segment.len() > 0
-        && (full || unaddressable || is_aged(writer, now, config) || segment.is_index_full(config.segment_index_bytes))
+/// Whether the segment can take the bytes and address their offsets at all; an empty one is not replaced.
+fn fits(segment: &Segment, bytes: u64, last_offset: Offset) -> bool {
+    let is_addressable = last_offset.0 - segment.base.0 <= i64::from(i32::MAX);
+    segment.len() == 0 || (is_addressable && segment.len() + bytes <= MAX_SEGMENT_BYTES)
+}
+
+/// Whether the configuration wants the bytes in another segment.
+fn is_due_to_roll(segment: &Segment, writer: &Writer, bytes: u64, now: Timestamp, config: &LogConfig) -> bool {
+    let is_full = segment.len() + bytes > config.segment_bytes;
+    segment.len() > 0 && (is_full || is_aged(writer, now, config) || segment.is_index_full(config.segment_index_bytes))
 }
 
 /// Whether the active segment got its first append longer ago than `segment_age`.

@@ -310,6 +310,10 @@ pub fn transactions_hold_the_stable_offset(mut harness: impl Harness) {
     assert_eq!(log.last_stable_offset(), Offset(4));
     let plain = put(&log, idempotent(2, 0, 2, 1));
     assert!(matches!(plain, Err(StorageError::InvalidTransactionState { .. })), "{plain:?}");
+    for foreign in [idempotent(2, i16::MAX, 0, 1), idempotent(2, 1, 0, 1), transactional(2, i16::MAX, 0, 1)] {
+        let foreign = put(&log, foreign);
+        assert!(matches!(foreign, Err(StorageError::InvalidTransactionState { .. })), "{foreign:?}");
+    }
     put(&log, transactional(2, 0, 2, 1)).unwrap();
     finish(&log, end(2, 0, ControlKind::Commit)).unwrap();
     log.set_high_watermark(Offset(9));

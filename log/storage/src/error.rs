@@ -186,6 +186,14 @@ impl StorageError {
         }
     }
 
+    /// Whether the process or the system has no file left to open: others may close theirs.
+    pub(crate) fn is_out_of_files(&self) -> bool {
+        use rustix::io::Errno;
+        let Self::Io { source, .. } = self else { return false };
+        let error = source.raw_os_error();
+        [Errno::MFILE, Errno::NFILE].iter().any(|errno| error == Some(errno.raw_os_error()))
+    }
+
     pub(crate) fn corrupt(path: &Path, position: u64, reason: impl Into<String>) -> Self {
         Self::Corrupt { path: path.to_owned(), position, reason: reason.into() }
     }

@@ -95,6 +95,11 @@ impl ProducerState {
                 current: self.epoch,
             });
         }
+        // A new epoch begins after the marker that ended the last one's transaction.
+        let is_part = header.is_transactional() && header.producer_epoch == self.epoch;
+        if self.txn_first_offset.is_some() && !is_part {
+            return Err(StorageError::InvalidTransactionState { producer_id });
+        }
         let found = header.base_sequence;
         let expected = if self.epoch == ProducerEpoch::NONE {
             // Unknown, or forgotten because its records were deleted: it may start anywhere (KIP-360).
@@ -106,9 +111,6 @@ impl ProducerState {
         };
         if found != expected {
             return Err(StorageError::OutOfOrderSequence { producer_id, expected, found });
-        }
-        if self.txn_first_offset.is_some() && header.producer_epoch == self.epoch && !header.is_transactional() {
-            return Err(StorageError::InvalidTransactionState { producer_id });
         }
         Ok(())
     }

@@ -53,7 +53,7 @@ impl PartitionLog {
         let active = self.active()?;
         let removable = active.next_offset() <= self.high_watermark() && is_expired(&active, now, &config);
         if is_aged(&writer, now, &config) || removable {
-            self.roll_active(&mut writer)?;
+            self.roll_if_possible(&mut writer)?;
         }
         let doomed = self.doomed(now, &config);
         let deleted = self.delete(&mut writer, &doomed)?;

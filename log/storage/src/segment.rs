@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use crate::entry_file::{Entry as _, EntryFile};
 use crate::error::{Result, StorageError};
 use crate::index::{OffsetEntry, TimeEntry};
+use crate::open_segments::Counted;
 use crate::scan::{Scan, Step};
 use crate::txn_index::AbortedTxn;
 use crate::{files, names};
@@ -38,6 +39,7 @@ pub(crate) struct Segment {
     hints: Mutex<Hints>,
     /// A reader met damage, and the whole segment was verified since.
     pub(crate) examined: AtomicBool,
+    _counted: Counted,
 }
 
 /// Offset and position just after the last reads, written round robin; as many as readers usually follow a segment.
@@ -153,6 +155,7 @@ impl Segment {
             indexes: Mutex::new(Indexes::new(dir, base)),
             hints: Mutex::new(Hints::default()),
             examined: AtomicBool::new(false),
+            _counted: Counted::new(),
         })
     }
 

@@ -56,11 +56,12 @@ impl PartitionLog {
             });
             dirty.iter().rev().try_for_each(|segment| files::sync_data(&segment.file, &segment.path))?;
             match self.dir_dirty.swap(false, Ordering::AcqRel) {
-                true => files::sync_dir(&self.dir),
+                true => files::sync_dir(&self.dir).inspect_err(|_| self.dir_dirty.store(true, Ordering::Release)),
                 false => Ok(()),
             }
         };
-        sync_all().map_err(|error| self.stop(error))?;
+        // The folder could not be opened: nothing is unknown, and the next sync tries again.
+        sync_all().map_err(|error| if error.is_out_of_files() { error } else { self.stop(error) })?;
         fail::fail_point!("storage::after_sync");
         store(&self.marks.durable, target);
         Ok(target)

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use crate::broker::{Broker, BrokerConfig};
 use crate::error::{BrokerError, Result};
-use crate::topics::{Alteration, Topics};
+use crate::topics::{Alteration, Topics, all_or_none};
 use crate::types::NewTopic;
 
 impl Broker {
@@ -22,16 +21,19 @@ impl Broker {
 
     /// Deletes each of the topics that can be deleted. One result for each.
     pub(crate) async fn delete_topics(&self, names: Vec<String>) -> Vec<Result<()>> {
-        let (count, groups) = (names.len(), Arc::clone(&self.inner.groups));
+        let count = names.len();
         let deleted = async {
             let _call = self.inner.enter()?;
             let delete = move |topics: &Topics, now| {
                 let deleted = topics.delete_each(&names, now);
-                let forget =
-                    |(name, result): (&String, Result<()>)| result.and_then(|()| groups.forget_topic(name, now));
-                Ok(names.iter().zip(deleted).map(forget).collect())
+                Ok((names, deleted))
             };
-            self.inner.change_topics(delete).await
+            let (names, mut deleted) = self.inner.change_topics(delete).await?;
+            let gone = names.into_iter().zip(&deleted).filter(|(_, result)| result.is_ok());
+            let gone: Vec<_> = gone.map(|(name, _)| name).collect();
+            let forgotten = self.inner.groups.forget_topics(&gone, self.inner.now()).await;
+            all_or_none(&mut deleted, forgotten);
+            Ok(deleted)
         };
         for_each(count, deleted.await)
     }

@@ -1,5 +1,6 @@
 //! Groups, as clients see them.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use logmill_protocol::Offset;
@@ -14,7 +15,7 @@ use crate::types::{GroupInfo, Membership, TopicPartition};
 
 /// The group coordinator, for the length of a call of a Kafka client's.
 pub(crate) struct Coordinator<'a> {
-    pub(crate) service: &'a GroupService,
+    pub(crate) service: &'a Arc<GroupService>,
     pub(crate) now: Now,
     _call: Call<'a>,
 }

@@ -51,7 +51,7 @@ impl Broker {
         let _call = self.inner.enter()?;
         let (topics, now) = (Arc::clone(&self.inner.topics), self.inner.now());
         let opened = blocking::run(move || topics.open_missing(now)).await;
-        self.inner.groups.expire(Now::of(&*self.inner.config.clock));
+        self.inner.groups.expire(Now::of(&*self.inner.config.clock)).await;
         self.inner.transactions.tick().await.and(opened)
     }
 

@@ -184,13 +184,9 @@ impl Broker {
     /// `UnknownTopic`; `Invalid` for internal topics.
     pub async fn delete_topic(&self, topic: &str) -> Result<()> {
         let _call = self.inner.enter()?;
-        let (topic, groups) = (topic.to_owned(), Arc::clone(&self.inner.groups));
-        self.inner
-            .change_topics(move |topics, now| {
-                topics.delete(&topic, now)?;
-                groups.forget_topic(&topic, now)
-            })
-            .await
+        let deleted = topic.to_owned();
+        self.inner.change_topics(move |topics, now| topics.delete(&deleted, now)).await?;
+        self.inner.groups.forget_topics(&[topic.to_owned()], self.inner.now()).await
     }
 
     /// Verifies every record batch of a topic, and gives up what is lost: readers pass over damaged records, and a partition

@@ -157,13 +157,10 @@ fn open_all(config: &BrokerConfig) -> Result<Parts> {
     );
     opened.offline.extend(failed);
     let groups = Arc::new(groups);
-    for topic in groups.topics() {
-        // Deleted just before a crash.
-        if topics.describe(&topic).is_none()
-            && let Err(error) = groups.forget_topic(&topic, now)
-        {
-            tracing::warn!(topic, %error, "cannot forget what groups committed of a deleted topic");
-        }
+    // Deleted just before a crash.
+    let gone: Vec<_> = groups.topics().into_iter().filter(|topic| topics.describe(topic).is_none()).collect();
+    if let Err(error) = groups.forget_topics_at_start(&gone, now) {
+        tracing::warn!(topics = gone.join(", "), %error, "cannot forget what groups committed of deleted topics");
     }
     let (transactions, failed) = TransactionService::open(
         Arc::clone(&topics),
@@ -175,6 +172,7 @@ fn open_all(config: &BrokerConfig) -> Result<Parts> {
     opened.offline.extend(failed);
     if let Some(lost) = opened.commands_lost {
         topics.skip_producer_ids(lost, transactions.largest_producer_id(), now)?;
+        transactions.producer_ids().begin_at(topics.next_producer_id());
     }
     Ok((topics, flusher, groups, Arc::new(transactions), opened))
 }

@@ -8,6 +8,7 @@ use logmill_storage::Appended;
 use crate::batches;
 use crate::broker::{Broker, Inner};
 use crate::error::{BrokerError, Refusal, Result};
+use crate::names::check_not_of_engine;
 use crate::partition::{FlushRequest, Partition};
 use crate::topic_config::Flush;
 use crate::topics::OpenTopic;
@@ -71,13 +72,13 @@ impl Broker {
         Ok(Producing { inner: Arc::clone(&self.inner), now: self.inner.now() })
     }
 
-    /// A producer id that nobody has had.
+    /// A producer id that nobody has had, for a client.
     ///
     /// # Errors
     /// `DiskFull`, `Storage`: ids that are handed out are noted first.
     pub(crate) async fn new_producer_id(&self) -> Result<ProducerId> {
         let _call = self.inner.enter()?;
-        self.inner.transactions.take_producer_id().await
+        self.inner.transactions.producer_ids().take(self.inner.now()).await
     }
 }
 
@@ -85,8 +86,9 @@ impl Producing {
     /// A partition that clients may write to.
     ///
     /// # Errors
-    /// `Refused` if it is the broker's own; `UnknownPartition`.
+    /// `Refused` if it is the broker's or the engine's own; `UnknownPartition`.
     pub(crate) fn partition<'a>(&self, topic: &'a OpenTopic, index: i32) -> Result<&'a Arc<Partition>> {
+        check_not_of_engine(&topic.name)?;
         match topic.internal {
             true => Err(super::internal(&topic.name)),
             false => topic.partition(index),
@@ -111,6 +113,7 @@ impl Producing {
             return Err(BrokerError::refused(Refusal::NotEnoughReplicas, partition.name(), reason));
         }
         let invalid = |error| BrokerError::batch(partition.name(), &error);
+        self.check_producers(partition, batches)?;
         let codec = topic.config.compression;
         let rebuilt = codec
             .map(|codec| batches::recompress(batches, codec, topic.config.level()).map_err(invalid))
@@ -130,6 +133,23 @@ impl Producing {
             (Arc::clone(partition), request)
         });
         Ok(Acknowledged { appended, log_start: partition.log().log_start(), durable })
+    }
+}
+
+impl Producing {
+    /// Checks that the batches' producer ids are such as clients may write under.
+    fn check_producers(&self, partition: &Partition, batches: &[u8]) -> Result<()> {
+        for batch in logmill_protocol::batches(batches) {
+            let header = *batch.map_err(|error| BrokerError::batch(partition.name(), &error))?.header();
+            // Other negative ids are refused with the batch.
+            if header.producer_id.0 >= 0 {
+                let checked = self.inner.transactions.producer_ids().check_client(header.producer_id);
+                checked.map_err(|(kind, reason)| {
+                    BrokerError::refused(kind, partition.name(), format_args!("{reason} ({})", header.producer_id))
+                })?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -11,12 +11,29 @@ pub struct GroupConfig {
     pub initial_rebalance_delay_ms: i64,
     /// The most members a group may have (`group.max.size`).
     pub max_size: usize,
+    /// The most ids that a group may have given out to clients that have not joined with them yet.
+    pub max_pending: usize,
+    /// The most memory that the members of a group may take in all: names, and what they tell each other. Their
+    /// generation is one record of the log.
+    pub max_group_bytes: usize,
+    /// The most groups there may be. The engine's own are not refused.
+    pub max_groups: usize,
+    /// The most memory that all groups may take, with their offsets. Whoever needs no more than before is not refused,
+    /// nor is the engine.
+    pub max_bytes: usize,
     /// How long offsets are kept of a group that is empty (`offsets.retention.minutes`).
     pub offsets_retention_ms: i64,
     /// The longest text that may be committed beside an offset, in UTF-16 units as Kafka counts it
     /// (`offset.metadata.max.bytes`).
     pub offset_metadata_max_len: usize,
 }
+
+/// The longest name of a group that a client may make, in bytes. Kafka has no limit but that of its strings, and whoever
+/// lists the groups is told all of their names.
+pub(crate) const MAX_GROUP_NAME_LEN: usize = 1024;
+
+/// Offsets that a client wants kept for a time of its own, as old ones do, are kept for no longer than a year.
+pub(crate) const MAX_OWN_RETENTION_MS: i64 = 365 * 24 * 3_600_000;
 
 /// A new member that waits for its first generation is given up after this long: Kafka cannot tell whether its client
 /// still is there, and neither can we (`group.new.member.join.timeout.ms`).
@@ -28,7 +45,11 @@ impl Default for GroupConfig {
             min_session_timeout_ms: 6_000,
             max_session_timeout_ms: 1_800_000,
             initial_rebalance_delay_ms: 3_000,
-            max_size: usize::MAX,
+            max_size: 10_000,
+            max_pending: 10_000,
+            max_group_bytes: 8 << 20,
+            max_groups: 100_000,
+            max_bytes: 256 << 20,
             offsets_retention_ms: 7 * 24 * 3_600_000,
             offset_metadata_max_len: 4_096,
         }

@@ -7,8 +7,8 @@ use crate::error::BrokerError;
 /// Why the coordinator refuses. The message of each says what a reader of a log needs; clients get [`GroupError::code`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GroupError {
-    /// The group's name is empty.
-    #[error("the group is empty")]
+    /// The group's name is empty or too long.
+    #[error("the group's name is empty or longer than 1024 bytes")]
     InvalidGroup,
     /// Nobody knows the group.
     #[error("group `{0}` does not exist")]
@@ -16,8 +16,11 @@ pub enum GroupError {
     /// The group has members.
     #[error("group `{0}` has members")]
     NonEmptyGroup(String),
-    /// The group has as many members as it may have.
-    #[error("the group has as many members as it may have")]
+    /// The instance's name, or that of a protocol, is longer than Kafka's strings may be.
+    #[error("a text of the member's is longer than 32767 bytes")]
+    TextTooLong,
+    /// The group, or the node, has as many members as it may have, or they tell each other as much as they may.
+    #[error("the group has as many members, or as much of what they tell each other, as it may have")]
     GroupMaxSize,
     /// The session timeout lies outside of what the broker allows.
     #[error("the session timeout is not within what the broker allows")]
@@ -54,6 +57,9 @@ pub enum GroupError {
     /// What there is to remember of the group is more than a record may hold.
     #[error("what the members tell each other is more than the group's log takes")]
     TooLarge,
+    /// The offset would take more memory than all groups may have.
+    #[error("the offsets of all groups take as much memory as they may")]
+    OffsetsFull,
     /// The change could not be written down; it may be tried again.
     #[error("the group's log cannot be written to")]
     NotWritten,
@@ -68,6 +74,7 @@ impl GroupError {
             Self::GroupNotFound(_) => ResponseError::GroupIdNotFound,
             Self::NonEmptyGroup(_) => ResponseError::NonEmptyGroup,
             Self::GroupMaxSize => ResponseError::GroupMaxSizeReached,
+            Self::TextTooLong => ResponseError::InvalidRequest,
             Self::InvalidSessionTimeout => ResponseError::InvalidSessionTimeout,
             Self::MemberIdRequired => ResponseError::MemberIdRequired,
             Self::UnknownMember => ResponseError::UnknownMemberId,
@@ -78,6 +85,7 @@ impl GroupError {
             Self::MetadataTooLarge => ResponseError::OffsetMetadataTooLarge,
             Self::SubscribedToTopic => ResponseError::GroupSubscribedToTopic,
             Self::TooLarge => ResponseError::UnknownServerError,
+            Self::OffsetsFull => ResponseError::InvalidCommitOffsetSize,
             Self::NotWritten => ResponseError::CoordinatorNotAvailable,
         };
         error.code()

@@ -10,7 +10,8 @@ use crate::clock::Now;
 use crate::groups::effects::{Effects, JoinRefused, Peer};
 use crate::groups::error::GroupError;
 use crate::groups::member::{Member, Protocol};
-use crate::groups::offsets::CommittedOffset;
+use crate::groups::members::{Members, Pending};
+use crate::groups::offsets::{CommittedOffset, Offsets};
 use crate::groups::records::GroupMeta;
 use crate::groups::{subscription, timers::JoinTimer};
 use crate::types::TopicPartition;
@@ -61,9 +62,8 @@ pub(super) struct Group {
     pub(super) protocol_type: Option<String>,
     pub(super) protocol: Option<String>,
     pub(super) leader: Option<String>,
-    pub(super) members: BTreeMap<String, Member>,
-    /// Ids that were given out and have not joined (KIP-394), and until when they may.
-    pub(super) pending: BTreeMap<String, Timestamp>,
+    pub(super) members: Members,
+    pub(super) pending: Pending,
     /// Members of the generation that have not asked for their assignment.
     pub(super) unsynced: BTreeSet<String>,
     pub(super) join_timer: Option<JoinTimer>,
@@ -72,10 +72,15 @@ pub(super) struct Group {
     pub(super) subscribed: Option<BTreeSet<String>>,
     /// What the log says of generation and members.
     pub(super) written: Option<GroupMeta>,
-    pub(super) offsets: BTreeMap<TopicPartition, CommittedOffset>,
+    pub(super) offsets: Offsets,
     /// Offsets of open transactions.
     pub(super) in_transactions: HashMap<ProducerId, BTreeMap<TopicPartition, Option<CommittedOffset>>>,
+    /// What it counts for in the memory of all groups.
+    pub(super) counted_bytes: usize,
 }
+
+/// What a group takes in memory beside its name, members and offsets, in about.
+pub(super) const GROUP_BYTES: usize = 1024;
 
 impl Group {
     pub(super) fn new(name: &str) -> Self {
@@ -89,6 +94,12 @@ impl Group {
             && self.pending.is_empty()
             && self.offsets.is_empty()
             && self.in_transactions.is_empty()
+    }
+
+    /// What it takes in memory, in about. Not counted is what the engine's own transactions hold.
+    pub(super) fn bytes(&self) -> usize {
+        let offsets = self.offsets.bytes() + 4 * self.name.len();
+        GROUP_BYTES + self.members.bytes() + self.pending.bytes() + offsets
     }
 
     /// Takes over generation and members from the log.
@@ -141,8 +152,7 @@ impl Group {
 
     /// The id of the member that bears the instance name.
     pub(super) fn bearer(&self, instance: &str) -> Option<&str> {
-        let is_bearer = |member: &Member| member.instance.as_deref() == Some(instance);
-        self.members.iter().find(|(_, member)| is_bearer(member)).map(|(id, _)| id.as_str())
+        self.members.bearer(instance)
     }
 
     /// Checks that the member is in the group and has not been replaced by another of its instance name.
@@ -169,18 +179,23 @@ impl Group {
 
     /// Whether a member with these protocols could be in a generation with the others.
     pub(super) fn supports(&self, protocol_type: &str, protocols: &[Protocol]) -> bool {
+        if protocol_type == LOCAL {
+            return false;
+        }
         if self.state == GroupState::Empty {
             return !protocol_type.is_empty() && !protocols.is_empty();
         }
-        let by_all = |name: &str| self.members.values().all(|member| member.supports(name));
-        self.protocol_type.as_deref() == Some(protocol_type) && protocols.iter().any(|protocol| by_all(&protocol.name))
+        self.protocol_type.as_deref() == Some(protocol_type)
+            && protocols.iter().any(|protocol| self.members.all_support(&protocol.name))
     }
 
     /// The protocol of the next generation: each member votes for the first of its own that all support. Of two with as
     /// many votes, the first by name.
     pub(super) fn select_protocol(&self) -> Option<String> {
-        let by_all = |name: &str| self.members.values().all(|member| member.supports(name));
-        let vote = |member: &Member| member.protocols.iter().find(|p| by_all(&p.name)).map(|p| p.name.clone());
+        let vote = |member: &Member| {
+            let by_all = member.protocols.iter().find(|protocol| self.members.all_support(&protocol.name));
+            by_all.map(|protocol| protocol.name.clone())
+        };
         let mut votes: BTreeMap<String, usize> = BTreeMap::new();
         self.members.values().filter_map(vote).for_each(|name| *votes.entry(name).or_default() += 1);
         votes.into_iter().min_by_key(|(_, votes)| std::cmp::Reverse(*votes)).map(|(name, _)| name)
@@ -188,15 +203,11 @@ impl Group {
 
     /// How long the members are waited for.
     pub(super) fn rebalance_timeout_ms(&self) -> i64 {
-        self.members.values().map(|member| i64::from(member.rebalance_timeout_ms)).max().unwrap_or(0)
-    }
-
-    pub(super) fn awaiting_join(&self) -> usize {
-        self.members.values().filter(|member| member.awaiting_join.is_some()).count()
+        i64::from(self.members.rebalance_timeout_ms())
     }
 
     pub(super) fn have_all_joined(&self) -> bool {
-        self.pending.is_empty() && self.members.values().all(|member| member.awaiting_join.is_some())
+        self.pending.is_empty() && self.members.joining() == self.members.len()
     }
 
     /// All members, as the leader sees them.

@@ -16,8 +16,13 @@ use crate::groups::effects::{Effects, JoinRefused, JoinReply, Joined, Reply, The
 use crate::groups::error::GroupError;
 use crate::groups::group::{Group, GroupState};
 use crate::groups::member::{Member, Protocol, after};
+use crate::groups::members;
 use crate::groups::records::GroupRecord;
 use crate::groups::timers::JoinTimer;
+
+/// A joining phase to which nobody came is not ended again before so many milliseconds, however short the members' own
+/// rebalance timeouts are.
+const MIN_WAIT_AGAIN_MS: i64 = 1_000;
 
 /// Who wants to join.
 #[derive(Clone, Debug)]
@@ -50,10 +55,21 @@ pub struct JoinRequest {
     pub waiter: Waiter,
 }
 
+impl JoinRequest {
+    /// What the member will take in memory, in about.
+    pub(super) fn bytes(&self) -> usize {
+        let id = if self.member.is_empty() { &self.new_member } else { &self.member };
+        let instance = self.instance.as_deref().unwrap_or_default();
+        members::texts_bytes([id, &self.client_id, &self.client_host, instance])
+            + members::protocols_bytes(&self.protocols)
+    }
+}
+
 impl Group {
     /// A member asks to join. The caller has checked the request's own limits.
     pub(super) fn join(&mut self, join: JoinRequest, config: &GroupConfig, now: Now, effects: &mut Effects) {
-        if !self.accepts(&join.member, config) {
+        let is_one_too_many = join.member.is_empty() && self.pending.len() >= config.max_pending;
+        if is_one_too_many || !self.accepts(&join.member, config) {
             self.remove(&join.member, effects);
             return effects.refuse_join(join.waiter, "", GroupError::GroupMaxSize);
         }
@@ -80,7 +96,7 @@ impl Group {
             // Those who wait are counted: when the limit was lowered, the last to rejoin are the ones to go.
             GroupState::PreparingRebalance => {
                 self.members.get(member).is_some_and(|member| member.awaiting_join.is_some())
-                    || self.awaiting_join() < config.max_size
+                    || self.members.joining() < config.max_size
             }
             GroupState::CompletingRebalance | GroupState::Stable => {
                 self.members.contains_key(member) || self.members.len() < config.max_size
@@ -147,14 +163,16 @@ impl Group {
 
     /// Takes over what a member tells of itself, and lets it wait.
     fn update(&mut self, join: JoinRequest, effects: &mut Effects) {
-        let Some(member) = self.members.get_mut(&join.member) else { return };
-        member.protocols = join.protocols;
-        member.session_timeout_ms = Some(join.session_timeout_ms);
-        member.rebalance_timeout_ms = join.rebalance_timeout_ms;
-        // A client that asks again does not read the answer to its first request.
-        let refused = JoinRefused { error: GroupError::RebalanceInProgress, member: join.member };
-        member.answer_join(effects, || Err(refused));
-        member.awaiting_join = Some(join.waiter);
+        let id = join.member.clone();
+        self.members.update(&id, |member| {
+            member.protocols = join.protocols;
+            member.session_timeout_ms = Some(join.session_timeout_ms);
+            member.rebalance_timeout_ms = join.rebalance_timeout_ms;
+            // A client that asks again does not read the answer to its first request.
+            let refused = JoinRefused { error: GroupError::RebalanceInProgress, member: join.member };
+            member.answer_join(effects, || Err(refused));
+            member.awaiting_join = Some(join.waiter);
+        });
     }
 
     /// A static member is back, without its id: it gets a new one, and the old one is fenced (KIP-345).
@@ -167,10 +185,10 @@ impl Group {
         next.rename(old, &new, &mut fenced);
         join.member.clone_from(&new);
         next.update(join, &mut fenced);
-        if let Some(member) = next.members.get_mut(&new) {
+        next.members.update(&new, |member| {
             member.renew(now);
             member.is_new = false;
-        }
+        });
         let keeps_generation = self.state == GroupState::Stable && next.select_protocol() == self.protocol;
         if !keeps_generation {
             *self = next;
@@ -182,9 +200,7 @@ impl Group {
             };
         }
         // Nobody needs to notice, but the new id must outlive us.
-        if let Some(member) = next.members.get_mut(&new) {
-            member.awaiting_join = None;
-        }
+        next.members.update(&new, |member| member.awaiting_join = None);
         let mut reply = next.joined(&new, false);
         if !knows_skipped_assignment {
             // Told the old leader's id, a leader that does not know better does not assign anew.
@@ -260,7 +276,8 @@ impl Group {
         }
         if !self.elect_leader() && !self.members.is_empty() {
             // Static members only, and none has rejoined: their sessions end, or they come.
-            self.join_timer = Some(JoinTimer::Rejoin { at: after(now.steady, self.rebalance_timeout_ms()) });
+            let wait_ms = self.rebalance_timeout_ms().max(MIN_WAIT_AGAIN_MS);
+            self.join_timer = Some(JoinTimer::Rejoin { at: after(now.steady, wait_ms) });
             return;
         }
         // -1 and 0 mean "none" on the wire.
@@ -279,10 +296,11 @@ impl Group {
         let ids: Vec<String> = self.members.keys().cloned().collect();
         for id in ids {
             let reply = self.joined(&id, true);
-            let Some(member) = self.members.get_mut(&id) else { continue };
-            member.answer_join(effects, || Ok(reply));
-            member.renew(now);
-            member.is_new = false;
+            self.members.update(&id, |member| {
+                member.answer_join(effects, || Ok(reply));
+                member.renew(now);
+                member.is_new = false;
+            });
             self.unsynced.insert(id);
         }
         self.sync_deadline = Some(after(now.steady, self.rebalance_timeout_ms()));

@@ -75,7 +75,7 @@ impl Group {
     /// Drops the members that cannot have survived the process that wrote the log.
     pub(super) fn forget_local_members(&mut self) {
         let before = self.members.len();
-        self.members.retain(|_, member| !member.is_local());
+        self.members.retain(|member| !member.is_local());
         if self.members.len() == before {
             return;
         }

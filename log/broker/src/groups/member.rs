@@ -82,6 +82,7 @@ impl Member {
         found.map(|supported| supported.metadata.clone()).unwrap_or_default()
     }
 
+    #[cfg(test)]
     pub(super) fn supports(&self, protocol: &str) -> bool {
         self.protocols.iter().any(|supported| supported.name == protocol)
     }

@@ -19,6 +19,7 @@ mod join;
 mod leave;
 mod local;
 mod member;
+mod members;
 mod offsets;
 mod records;
 mod replay;
@@ -33,6 +34,8 @@ mod timers;
 mod classic_tests;
 #[cfg(test)]
 mod harness;
+#[cfg(test)]
+mod limits_tests;
 #[cfg(test)]
 mod offset_tests;
 #[cfg(test)]
@@ -50,5 +53,6 @@ pub use member::Protocol;
 pub use offsets::{Commit, CommittedOffset, OffsetChanges, OffsetFound};
 pub use records::{GroupKey, GroupMeta, GroupRecord, MemberMeta};
 pub(crate) use service::GroupService;
+pub(crate) use service_offsets::TransactionSequence;
 pub use state::Groups;
 pub use sync::SyncRequest;

@@ -3,6 +3,9 @@
 //! A transaction's offsets are *pending* from the moment they are written until the transaction's marker. They are
 //! fenced by generation when they are written (KIP-447); a reader who must not miss them waits until none is pending.
 
+use std::collections::BTreeMap;
+use std::ops::Deref;
+
 use logmill_protocol::{LeaderEpoch, Offset, Timestamp};
 
 use crate::groups::config::GroupConfig;
@@ -33,6 +36,53 @@ impl CommittedOffset {
         let (leader_epoch, metadata) = (LeaderEpoch::NONE, String::new());
         Self { offset, leader_epoch, metadata, committed_at, expires_at: None }
     }
+}
+
+/// What a committed offset takes in memory beside its texts, in about.
+const OFFSET_BYTES: usize = 192;
+
+/// The committed offsets of a group. Reads go to the map.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Offsets {
+    by_partition: BTreeMap<TopicPartition, CommittedOffset>,
+    bytes: usize,
+}
+
+impl Deref for Offsets {
+    type Target = BTreeMap<TopicPartition, CommittedOffset>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.by_partition
+    }
+}
+
+impl Offsets {
+    pub(super) fn insert(&mut self, partition: TopicPartition, offset: CommittedOffset) {
+        self.remove(&partition);
+        self.bytes += offset_bytes(&partition, &offset);
+        self.by_partition.insert(partition, offset);
+    }
+
+    pub(super) fn remove(&mut self, partition: &TopicPartition) {
+        if let Some(offset) = self.by_partition.remove(partition) {
+            self.bytes -= offset_bytes(partition, &offset);
+        }
+    }
+
+    /// What the offsets take in memory, in about.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// How much more memory the offset of the partition takes than the one that it replaces.
+    pub(super) fn growth(&self, partition: &TopicPartition, offset: &CommittedOffset) -> usize {
+        let before = self.by_partition.get(partition).map_or(0, |before| offset_bytes(partition, before));
+        offset_bytes(partition, offset).saturating_sub(before)
+    }
+}
+
+fn offset_bytes(partition: &TopicPartition, offset: &CommittedOffset) -> usize {
+    OFFSET_BYTES + partition.topic.len() + offset.metadata.len()
 }
 
 /// A client commits offsets.
@@ -108,6 +158,16 @@ impl Group {
         self.offsets.keys().chain(pending.filter(|partition| !self.offsets.contains_key(partition)))
     }
 
+    /// Records that forget what is committed of the topic.
+    pub(super) fn plan_forget_topic(&self, topic: &str) -> Vec<GroupRecord> {
+        let first = TopicPartition::new(topic, i32::MIN);
+        let committed = self.offsets.range(&first..).map(|(partition, _)| partition);
+        let committed = committed.take_while(|partition| partition.topic == topic);
+        let pending = self.in_transactions.values().flat_map(|pending| pending.keys());
+        let pending = pending.filter(|p| p.topic == topic && !self.offsets.contains_key(p));
+        committed.chain(pending).map(|partition| self.tombstone(partition)).collect()
+    }
+
     /// Records that forget what is committed of the partitions that `select` picks.
     pub(super) fn plan_forget(&self, select: impl Fn(&TopicPartition) -> bool) -> Vec<GroupRecord> {
         self.known_partitions().filter(|partition| select(partition)).map(|p| self.tombstone(p)).collect()
@@ -128,7 +188,9 @@ impl Group {
                 continue;
             }
             changes.results.push(Ok(()));
-            changes.records.extend(self.plan_forget(|known| known == partition));
+            if self.offsets.contains_key(partition) || self.is_unstable(partition) {
+                changes.records.push(self.tombstone(partition));
+            }
         }
         Ok(changes)
     }

@@ -121,6 +121,19 @@ impl GroupRecord {
         }
     }
 
+    /// What it takes in the log, in about.
+    #[must_use]
+    pub(crate) fn bytes(&self) -> usize {
+        let value = match self {
+            Self::Offset { value, .. } => value.as_ref().map_or(0, |value| value.metadata.len()),
+            Self::Group { value, .. } => {
+                let member = |member: &MemberMeta| 256 + member.subscription.len() + member.assignment.len();
+                value.as_ref().map_or(0, |value| value.members.values().map(member).sum())
+            }
+        };
+        128 + self.group().len() + value
+    }
+
     /// The record's key.
     #[must_use]
     pub fn key(&self) -> Vec<u8> {

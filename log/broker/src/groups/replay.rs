@@ -40,7 +40,7 @@ impl Groups {
                 match value {
                     Some(value) => group.offsets.insert(partition, value),
                     None => group.offsets.remove(&partition),
-                };
+                }
             }
             self.settle(&name);
         }
@@ -54,7 +54,7 @@ impl Groups {
         for name in names {
             if let Some(group) = self.groups.get_mut(&name) {
                 group.forget_local_members();
-                group.members.values_mut().for_each(|member| member.renew(now));
+                group.members.update_all(|_, member| member.renew(now));
             }
             self.settle(&name);
         }

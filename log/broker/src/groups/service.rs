@@ -1,7 +1,8 @@
 //! The group coordinator's shell: the state machine, the topic that it is written to, and the calls that wait.
 //!
-//! One lock is held from an event to the answers that come of it, and while records are appended to the page cache, so
-//! that the log and the state have the same order. Waiting for the disk, for other members or for time is done without.
+//! Events that may lead to records take turns, from the event until what comes of it is appended and applied, so that the
+//! log and the state have the same order. The state's own lock is held for the moment of an event only, and never while
+//! anything is appended: heartbeats and reads wait for no disk.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
@@ -10,9 +11,10 @@ use std::time::Duration;
 use logmill_protocol::Timestamp;
 use logmill_storage::Flusher;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, OwnedMutexGuard, oneshot};
 
 use crate::batches::Stamp;
+use crate::blocking;
 use crate::clock::{Clock, Now};
 use crate::error::{BrokerError, Refusal, Result};
 use crate::groups::{
@@ -26,14 +28,18 @@ use crate::types::{Membership, OfflinePartition, TopicPartition};
 /// Groups, and where they are kept.
 pub(crate) struct GroupService {
     partitions: Vec<Slot>,
-    /// Held while a record is appended, so that the log and the state have the same order.
     pub(super) state: Mutex<State>,
+    /// Whose turn it is to change groups and append.
+    turns: Arc<tokio::sync::Mutex<()>>,
     /// Told when pending offsets are pending no more.
     pub(super) settled: Notify,
     /// Told when a deadline comes before the one that the timer waits for.
     earlier: Arc<Notify>,
     pub(super) flusher: Arc<Flusher>,
 }
+
+/// A call's turn to change groups and append, until it is dropped.
+pub(super) struct Turn(#[allow(dead_code, reason = "held, not looked at")] OwnedMutexGuard<()>);
 
 pub(super) struct State {
     pub(super) groups: Groups,
@@ -70,7 +76,8 @@ impl GroupService {
         groups.start(now);
         let state = State { groups, waiting: HashMap::new(), last_waiter: 0, armed: None, closed: false };
         let (settled, earlier) = (Notify::new(), Arc::new(Notify::new()));
-        (Self { partitions, state: Mutex::new(state), settled, earlier, flusher }, failed)
+        let turns = Arc::default();
+        (Self { partitions, state: Mutex::new(state), turns, settled, earlier, flusher }, failed)
     }
 
     /// Starts the task that does what is due. It holds no handle: it ends with the broker.
@@ -94,7 +101,7 @@ impl GroupService {
     }
 
     /// A client joins; waits for the others.
-    pub(crate) async fn join(&self, mut request: JoinRequest, now: Now) -> Result<Reply> {
+    pub(crate) async fn join(self: &Arc<Self>, mut request: JoinRequest, now: Now) -> Result<Reply> {
         self.wait_for_reply(&request.group.clone(), now, move |groups, waiter| {
             request.waiter = waiter;
             groups.join(request, now)
@@ -103,7 +110,7 @@ impl GroupService {
     }
 
     /// A client asks for its assignment; waits for the leader.
-    pub(crate) async fn sync(&self, mut request: SyncRequest, now: Now) -> Result<Reply> {
+    pub(crate) async fn sync(self: &Arc<Self>, mut request: SyncRequest, now: Now) -> Result<Reply> {
         self.wait_for_reply(&request.group.clone(), now, move |groups, waiter| {
             request.waiter = waiter;
             groups.sync(request, now)
@@ -113,13 +120,14 @@ impl GroupService {
 
     /// Dropping the future leaves the member in its group, as a lost connection does in Kafka.
     async fn wait_for_reply(
-        &self,
+        self: &Arc<Self>,
         group: &str,
         now: Now,
         event: impl FnOnce(&mut Groups, Waiter) -> Effects,
     ) -> Result<Reply> {
         let partition = self.partition(group)?;
-        let receive = {
+        let turn = self.turn().await;
+        let (effects, receive) = {
             let mut state = self.state.lock();
             if state.closed {
                 return Err(BrokerError::Closed);
@@ -128,10 +136,9 @@ impl GroupService {
             state.last_waiter += 1;
             let waiter = Waiter(state.last_waiter);
             state.waiting.insert(waiter, send);
-            let effects = event(&mut state.groups, waiter);
-            self.carry_out(&mut state, effects, now);
-            receive
+            (event(&mut state.groups, waiter), receive)
         };
+        self.carry_out(turn, effects, now).await;
         let reply = receive.await.map_err(|_| BrokerError::Closed)?;
         // What a member is told of its generation must not be forgotten. Joins lead to no record, but for static
         // members' new ids.
@@ -157,30 +164,65 @@ impl GroupService {
     }
 
     /// Clients leave. Says of each whether it was a member.
-    pub(crate) fn leave(
-        &self,
+    pub(crate) async fn leave(
+        self: &Arc<Self>,
         group: &str,
         leavers: &[Leaver],
         now: Now,
     ) -> Result<Vec<Result<(), GroupError>>, GroupError> {
-        let mut state = self.state.lock();
-        let (results, effects) = state.groups.leave(group, leavers, now)?;
-        self.carry_out(&mut state, effects, now);
+        let turn = self.turn().await;
+        let (results, effects) = self.state.lock().groups.leave(group, leavers, now)?;
+        self.carry_out(turn, effects, now).await;
         Ok(results)
     }
 
     /// Does what is due: sessions, joining phases, assignments nobody asked for.
-    pub(crate) fn expire(&self, now: Now) {
+    pub(crate) async fn expire(self: &Arc<Self>, now: Now) {
         loop {
-            // Not one long hold of the lock when many groups are due.
-            let mut state = self.state.lock();
-            let Some(effects) = state.groups.expire(now) else { return };
-            self.carry_out(&mut state, effects, now);
+            // A turn for each group, so that others get theirs when many are due.
+            let turn = self.turn().await;
+            let Some(effects) = self.state.lock().groups.expire(now) else { return };
+            self.carry_out(turn, effects, now).await;
         }
     }
 
-    /// Writes what must be written, and answers.
-    fn carry_out(&self, state: &mut State, effects: Effects, now: Now) {
+    /// Waits until it is this call's turn to change groups. What it appends comes after all that those before it have.
+    pub(super) async fn turn(&self) -> Turn {
+        Turn(Arc::clone(&self.turns).lock_owned().await)
+    }
+
+    /// Runs work that appends, where it may wait for the disk, and to its end even if the caller goes away: what has been
+    /// appended must be applied.
+    pub(super) async fn append_in_turn<T: Send + 'static>(
+        self: &Arc<Self>,
+        turn: Turn,
+        bytes: usize,
+        work: impl FnOnce(&Self) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let this = Arc::clone(self);
+        let work = move || {
+            let _turn = turn;
+            work(&this)
+        };
+        blocking::joined(tokio::spawn(blocking::unless_small(bytes, work)).await)
+    }
+
+    /// Writes what must be written, then answers.
+    async fn carry_out(self: &Arc<Self>, turn: Turn, effects: Effects, now: Now) {
+        if effects.writes.is_empty() {
+            return self.answer(&mut self.state.lock(), effects.replies);
+        }
+        let bytes = effects.writes.iter().map(|write| write.record.bytes()).sum();
+        let written = self.append_in_turn(turn, bytes, move |this| {
+            this.write_out(effects, now);
+            Ok(())
+        });
+        // It fails only where the runtime stops.
+        let _ = written.await;
+    }
+
+    /// Writes what must be written, one record after another, then answers. Waits for the disk.
+    fn write_out(&self, effects: Effects, now: Now) {
         let mut replies = effects.replies;
         let mut writes = VecDeque::from(effects.writes);
         while let Some(write) = writes.pop_front() {
@@ -191,10 +233,14 @@ impl GroupService {
                     _ => GroupError::NotWritten,
                 }
             });
-            let more = state.groups.written(write, appended, now);
+            let more = self.state.lock().groups.written(write, appended, now);
             replies.extend(more.replies);
             writes.extend(more.writes);
         }
+        self.answer(&mut self.state.lock(), replies);
+    }
+
+    fn answer(&self, state: &mut State, replies: Vec<(Waiter, Reply)>) {
         for (waiter, reply) in replies {
             if let Some(send) = state.waiting.remove(&waiter) {
                 // Whoever does not listen any more has lost its connection.
@@ -213,34 +259,30 @@ impl GroupService {
 
     /// Joins a group as one of the engine's, at once.
     pub(crate) async fn join_local(
-        &self,
+        self: &Arc<Self>,
         group: &str,
         instance: &str,
         member: String,
         now: Timestamp,
     ) -> Result<Membership> {
-        let membership = {
-            let mut state = self.state.lock();
-            let joined = state.groups.plan_local_join(group, instance, member, now).map_err(|error| match error {
-                GroupError::InconsistentProtocol => {
-                    BrokerError::Invalid(format!("group `{group}` is in use by Kafka clients; name another"))
-                }
-                other => other.into(),
-            })?;
-            self.write(&mut state, &[joined.record], now)?;
-            joined.membership
-        };
+        let turn = self.turn().await;
+        let joined = self.state.lock().groups.plan_local_join(group, instance, member, now);
+        let joined = joined.map_err(|error| match error {
+            GroupError::InconsistentProtocol => {
+                BrokerError::Invalid(format!("group `{group}` is in use by Kafka clients; name another"))
+            }
+            other => other.into(),
+        })?;
+        self.write(turn, vec![joined.record], now).await?;
         self.partition(group)?.flush(&self.flusher).await?;
-        Ok(membership)
+        Ok(joined.membership)
     }
 
     /// Leaves a group as one of the engine's.
-    pub(crate) async fn leave_local(&self, membership: &Membership, now: Timestamp) -> Result<()> {
-        {
-            let mut state = self.state.lock();
-            let record = state.groups.plan_local_leave(membership, now)?;
-            self.write(&mut state, &[record], now)?;
-        }
+    pub(crate) async fn leave_local(self: &Arc<Self>, membership: &Membership, now: Timestamp) -> Result<()> {
+        let turn = self.turn().await;
+        let record = self.state.lock().groups.plan_local_leave(membership, now)?;
+        self.write(turn, vec![record], now).await?;
         self.partition(&membership.group)?.flush(&self.flusher).await
     }
 
@@ -261,23 +303,26 @@ impl GroupService {
     }
 
     /// Forgets offsets and groups that nobody has used for too long, then rewrites partitions whose dead records far
-    /// outnumber the live ones, and trims them. Waits for the disk.
+    /// outnumber the live ones, and trims them. Waits for its turn, and for the disk.
     pub(crate) fn trim(&self, now: Timestamp) -> Result<()> {
         {
-            let mut state = self.state.lock();
-            let expired = state.groups.plan_expiry(now);
-            self.write(&mut state, &expired, now)?;
+            let _turn = self.turns.blocking_lock();
+            let expired = self.state.lock().groups.plan_expiry(now);
+            self.write_now(&expired, now)?;
         }
         for partition in self.partitions.iter().filter_map(Slot::online) {
             let start = {
-                let state = self.state.lock();
-                // What is pending lies below the rewritten records and must not be trimmed.
-                if state.groups.has_pending() || !internal::is_bloated(partition, state.groups.live_records()) {
-                    continue;
-                }
+                let _turn = self.turns.blocking_lock();
+                let records = {
+                    let state = self.state.lock();
+                    // What is pending lies below the rewritten records and must not be trimmed.
+                    if state.groups.has_pending() || !internal::is_bloated(partition, state.groups.live_records()) {
+                        continue;
+                    }
+                    let is_here = |group: &str| self.partition(group).is_ok_and(|p| Arc::ptr_eq(p, partition));
+                    state.groups.snapshot(is_here)
+                };
                 let start = partition.log().log_end();
-                let is_here = |group: &str| self.partition(group).is_ok_and(|p| Arc::ptr_eq(p, partition));
-                let records = state.groups.snapshot(is_here);
                 internal::append(partition, records.iter().map(|r| (r.key(), r.value())), None, now)?;
                 start
             };
@@ -287,10 +332,20 @@ impl GroupService {
         Ok(())
     }
 
-    /// Appends records and applies them, group by group.
-    pub(super) fn write(&self, state: &mut State, records: &[GroupRecord], now: Timestamp) -> Result<()> {
+    /// Appends records and applies them.
+    pub(super) async fn write(self: &Arc<Self>, turn: Turn, records: Vec<GroupRecord>, now: Timestamp) -> Result<()> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let bytes = records.iter().map(GroupRecord::bytes).sum();
+        self.append_in_turn(turn, bytes, move |this| this.write_now(&records, now)).await
+    }
+
+    /// Appends records and applies them, group by group. The caller has its turn, and may wait for the disk.
+    pub(super) fn write_now(&self, records: &[GroupRecord], now: Timestamp) -> Result<()> {
         for records in records.chunk_by(|a, b| a.group() == b.group()) {
             self.append(records, None, now)?;
+            let mut state = self.state.lock();
             records.iter().for_each(|record| state.groups.apply(record, None));
         }
         Ok(())
@@ -316,7 +371,7 @@ async fn run_timer(service: Weak<GroupService>, earlier: Arc<Notify>, clock: Arc
     loop {
         let next = {
             let Some(service) = service.upgrade() else { return };
-            service.expire(Now::of(&*clock));
+            service.expire(Now::of(&*clock)).await;
             let mut state = service.state.lock();
             if state.closed {
                 return;

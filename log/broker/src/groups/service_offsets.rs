@@ -1,7 +1,11 @@
 //! The coordinator's shell, for offsets: commits, alone or within transactions, deletions, and reads that wait until
 //! nothing is pending.
 
-use logmill_protocol::{ControlKind, Offset, ProducerEpoch, ProducerId, Timestamp};
+use std::sync::Arc;
+
+use logmill_protocol::{ControlKind, Offset, ProducerEpoch, ProducerId, Timestamp, advance_sequence};
+use parking_lot::Mutex;
+use tokio::sync::OwnedRwLockReadGuard;
 
 use crate::batches::Stamp;
 use crate::clock::Now;
@@ -11,37 +15,45 @@ use crate::groups::{Commit, CommittedOffset, GroupError, GroupRecord, Groups, Of
 use crate::partition::Partition;
 use crate::types::{Membership, TopicPartition};
 
+/// Where a transaction's next record in a partition of the topic stands in its sequence.
+pub(crate) struct TransactionSequence {
+    pub(crate) id: ProducerId,
+    pub(crate) epoch: ProducerEpoch,
+    /// Counted on once records are appended.
+    pub(crate) next: Arc<Mutex<i32>>,
+    /// Keeps the transaction from being ended meanwhile.
+    pub(crate) _gate: OwnedRwLockReadGuard<()>,
+}
+
 /// What became of each offset of a request, or why none was looked at.
 type Results = Result<Vec<Result<(), GroupError>>, GroupError>;
 
 impl GroupService {
     /// The engine commits offsets outside of a transaction; fenced by its member's generation if there is one.
     pub(crate) async fn commit_local(
-        &self,
+        self: &Arc<Self>,
         group: &str,
         membership: Option<&Membership>,
         offsets: &[(TopicPartition, Offset)],
         now: Timestamp,
     ) -> Result<()> {
-        {
-            let mut state = self.state.lock();
-            if let Some(membership) = membership {
-                state.groups.check_member(membership)?;
-            }
-            self.write(&mut state, &offset_records(group, offsets, now), now)?;
+        let turn = self.turn().await;
+        if let Some(membership) = membership {
+            self.check_member(membership)?;
         }
+        self.write(turn, offset_records(group, offsets, now), now).await?;
         self.partition(group)?.flush(&self.flusher).await
     }
 
     /// A client commits offsets. Says of each whether it was taken.
-    pub(crate) async fn commit(&self, commit: Commit, now: Now) -> Result<Results> {
+    pub(crate) async fn commit(self: &Arc<Self>, commit: Commit, now: Now) -> Result<Results> {
         let group = commit.group.clone();
         self.change_offsets(&group, now.wall, |groups| groups.commit(commit, now)).await
     }
 
     /// Deletes committed offsets. Says of each whether it is gone.
     pub(crate) async fn delete_offsets(
-        &self,
+        self: &Arc<Self>,
         group: &str,
         partitions: &[TopicPartition],
         now: Timestamp,
@@ -50,7 +62,7 @@ impl GroupService {
     }
 
     /// Deletes a group that has no members, with its offsets.
-    pub(crate) async fn delete(&self, group: &str, now: Timestamp) -> Result<Result<(), GroupError>> {
+    pub(crate) async fn delete(self: &Arc<Self>, group: &str, now: Timestamp) -> Result<Result<(), GroupError>> {
         let plan = |groups: &mut Groups| {
             groups.plan_delete(group).map(|records| OffsetChanges { records, results: Vec::new() })
         };
@@ -58,58 +70,71 @@ impl GroupService {
     }
 
     async fn change_offsets(
-        &self,
+        self: &Arc<Self>,
         group: &str,
         now: Timestamp,
         plan: impl FnOnce(&mut Groups) -> Result<OffsetChanges, GroupError>,
     ) -> Result<Results> {
-        let changes = {
+        let turn = self.turn().await;
+        let planned = {
             let mut state = self.state.lock();
-            let changes = match plan(&mut state.groups) {
-                Ok(changes) => changes,
-                Err(error) => return Ok(Err(error)),
-            };
-            self.write(&mut state, &changes.records, now)?;
+            let planned = plan(&mut state.groups);
             self.arm(&state);
-            changes
+            planned
         };
-        if !changes.records.is_empty() {
+        let OffsetChanges { records, results } = match planned {
+            Ok(changes) => changes,
+            Err(error) => return Ok(Err(error)),
+        };
+        if !records.is_empty() {
+            self.write(turn, records, now).await?;
             self.partition(group)?.flush(&self.flusher).await?;
         }
-        Ok(Ok(changes.results))
+        Ok(Ok(results))
     }
 
     /// Writes offsets as part of a transaction, fenced by the member's generation; pending until the marker.
-    pub(crate) fn commit_in_transaction(
-        &self,
+    pub(crate) async fn commit_in_transaction(
+        self: &Arc<Self>,
         membership: &Membership,
         offsets: &[(TopicPartition, Offset)],
-        stamp: Stamp,
+        sequence: TransactionSequence,
         now: Timestamp,
     ) -> Result<()> {
-        let mut state = self.state.lock();
-        state.groups.check_member(membership)?;
+        let turn = self.turn().await;
+        self.check_member(membership)?;
         let records = offset_records(&membership.group, offsets, now);
-        self.append(&records, Some(stamp), now)?;
-        records.iter().for_each(|record| state.groups.apply(record, Some(stamp.id)));
-        Ok(())
+        let bytes = records.iter().map(GroupRecord::bytes).sum();
+        let append = move |this: &Self| {
+            let mut next = sequence.next.lock();
+            let stamp = Stamp { id: sequence.id, epoch: sequence.epoch, sequence: *next };
+            this.append(&records, Some(stamp), now)?;
+            *next = advance_sequence(*next, i32::try_from(records.len()).unwrap_or(i32::MAX));
+            let mut state = this.state.lock();
+            records.iter().for_each(|record| state.groups.apply(record, Some(stamp.id)));
+            Ok(())
+        };
+        self.append_in_turn(turn, bytes, append).await
     }
 
     /// Appends a marker to a partition of the topic and settles what was pending.
-    pub(crate) fn append_marker(
-        &self,
-        partition: &Partition,
+    pub(crate) async fn append_marker(
+        self: &Arc<Self>,
+        partition: &Arc<Partition>,
         id: ProducerId,
         epoch: ProducerEpoch,
         kind: ControlKind,
         now: Timestamp,
     ) -> Result<()> {
-        let mut state = self.state.lock();
-        partition.append_marker(id, epoch, kind, now)?;
-        if state.groups.end_transaction(id, kind == ControlKind::Commit) {
-            self.settled.notify_waiters();
-        }
-        Ok(())
+        let (turn, partition) = (self.turn().await, Arc::clone(partition));
+        let append = move |this: &Self| {
+            partition.append_marker(id, epoch, kind, now)?;
+            if this.state.lock().groups.end_transaction(id, kind == ControlKind::Commit) {
+                this.settled.notify_waiters();
+            }
+            Ok(())
+        };
+        self.append_in_turn(turn, 0, append).await
     }
 
     /// The committed offsets, once none of them is pending.
@@ -133,11 +158,17 @@ impl GroupService {
         }
     }
 
-    /// Removes a deleted topic's offsets.
-    pub(crate) fn forget_topic(&self, topic: &str, now: Timestamp) -> Result<()> {
-        let mut state = self.state.lock();
-        let records = state.groups.plan_forget_topic(topic);
-        self.write(&mut state, &records, now)
+    /// Removes deleted topics' offsets.
+    pub(crate) async fn forget_topics(self: &Arc<Self>, topics: &[String], now: Timestamp) -> Result<()> {
+        let turn = self.turn().await;
+        let records = self.state.lock().groups.plan_forget_topics(topics);
+        self.write(turn, records, now).await
+    }
+
+    /// Removes deleted topics' offsets, before anyone else has the handle. Waits for the disk.
+    pub(crate) fn forget_topics_at_start(&self, topics: &[String], now: Timestamp) -> Result<()> {
+        let records = self.state.lock().groups.plan_forget_topics(topics);
+        self.write_now(&records, now)
     }
 
     /// The topics that groups have offsets of.

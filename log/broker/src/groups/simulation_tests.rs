@@ -229,7 +229,7 @@ impl World {
                 assert!(leader.awaiting_sync.is_none(), "the leader's sync is never held up");
             }
             GroupState::Stable => {
-                for (id, member) in &group.members {
+                for (id, member) in group.members.iter() {
                     let expected = format!("{generation}/{}", member.instance.as_ref().unwrap_or(id));
                     assert_eq!(member.assignment, expected, "as the leader said");
                 }

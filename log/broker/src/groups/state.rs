@@ -5,17 +5,20 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use logmill_protocol::{Offset, ProducerId, Timestamp};
 
 use crate::clock::Now;
-use crate::groups::config::GroupConfig;
+use crate::groups::config::{GroupConfig, MAX_GROUP_NAME_LEN, MAX_OWN_RETENTION_MS};
 use crate::groups::effects::{Effects, Then, Write};
 use crate::groups::error::GroupError;
-use crate::groups::group::{Group, GroupState};
+use crate::groups::group::{GROUP_BYTES, Group, GroupState};
 use crate::groups::join::JoinRequest;
 use crate::groups::leave::Leaver;
 use crate::groups::local::{LocalJoin, illegal};
-use crate::groups::offsets::{Commit, OffsetChanges, OffsetFound};
+use crate::groups::members;
+use crate::groups::offsets::{Commit, OffsetChanges, OffsetFound, Offsets};
 use crate::groups::records::GroupRecord;
 use crate::groups::sync::SyncRequest;
+use crate::names::is_group_of_engine;
 use crate::types::{Membership, TopicPartition};
+use crate::wire::MAX_STRING_LEN;
 
 /// All groups.
 #[derive(Debug, Default)]
@@ -29,6 +32,8 @@ pub struct Groups {
     deadlines: BTreeSet<(Timestamp, String)>,
     /// The entry of each group above.
     scheduled: HashMap<String, Timestamp>,
+    /// What all groups take in memory, in about.
+    bytes: usize,
 }
 
 impl Groups {
@@ -53,17 +58,47 @@ impl Groups {
     }
 
     fn check_join(&self, join: &JoinRequest) -> Result<(), GroupError> {
-        if join.group.is_empty() {
+        if join.group.is_empty() || join.group.len() > MAX_GROUP_NAME_LEN {
             return Err(GroupError::InvalidGroup);
+        }
+        // A stopped pipeline finds its group as it left it.
+        if is_group_of_engine(&join.group) {
+            return Err(GroupError::InconsistentProtocol);
+        }
+        let protocols = join.protocols.iter().map(|protocol| protocol.name.as_str());
+        let texts = [join.instance.as_deref().unwrap_or_default(), &join.client_id, &join.protocol_type];
+        if protocols.chain(texts).any(|text| text.len() > MAX_STRING_LEN) {
+            return Err(GroupError::TextTooLong);
         }
         let allowed = self.config.min_session_timeout_ms..=self.config.max_session_timeout_ms;
         if !allowed.contains(&join.session_timeout_ms) {
             return Err(GroupError::InvalidSessionTimeout);
         }
         match join.member.is_empty() || self.groups.contains_key(&join.group) {
-            true => Ok(()),
+            true => self.check_room(join),
             false => Err(GroupError::UnknownMember),
         }
+    }
+
+    /// Checks that there is memory for what a member tells of itself. One that needs no more than before is let in.
+    fn check_room(&self, join: &JoinRequest) -> Result<(), GroupError> {
+        let GroupConfig { max_groups, max_group_bytes, max_bytes, .. } = self.config;
+        let group = self.groups.get(&join.group);
+        let bearer = || group.and_then(|group| group.bearer(join.instance.as_deref()?));
+        let member = if join.member.is_empty() { bearer() } else { Some(join.member.as_str()) };
+        let known = member.and_then(|member| group?.members.get_key_value(member));
+        let before = known.map_or(0, |(id, member)| members::bytes_of(id, member));
+        let after = join.bytes();
+        let growth = after.saturating_sub(before);
+        if growth == 0 {
+            return Ok(());
+        }
+        let members = group.map_or(0, |group| group.members.bytes());
+        let new_group = if group.is_none() { GROUP_BYTES + 4 * join.group.len() } else { 0 };
+        let is_full = members - before + after > max_group_bytes
+            || self.bytes + growth + new_group > max_bytes
+            || (group.is_none() && self.groups.len() >= max_groups);
+        if is_full { Err(GroupError::GroupMaxSize) } else { Ok(()) }
     }
 
     /// A member asks for its assignment. Its waiter is answered with these effects or later ones.
@@ -179,8 +214,10 @@ impl Groups {
 
     /// After an event: forgets a group of which nothing is left, and notes when it must be looked at again.
     pub(super) fn settle(&mut self, name: &str) {
-        if self.groups.get(name).is_some_and(Group::is_nothing) {
-            self.groups.remove(name);
+        if self.groups.get(name).is_some_and(Group::is_nothing)
+            && let Some(group) = self.groups.remove(name)
+        {
+            self.bytes -= group.counted_bytes;
         }
         self.schedule(name);
     }
@@ -193,7 +230,13 @@ impl Groups {
         }
     }
 
+    /// Notes when a group must be looked at again, and what it takes in memory.
     fn schedule(&mut self, name: &str) {
+        if let Some(group) = self.groups.get_mut(name) {
+            let bytes = group.bytes();
+            self.bytes = self.bytes - group.counted_bytes + bytes;
+            group.counted_bytes = bytes;
+        }
         let deadline = self.groups.get(name).and_then(Group::deadline);
         if self.scheduled.get(name).copied() == deadline {
             return;
@@ -248,6 +291,7 @@ impl Groups {
     /// If such a member may not commit.
     pub fn commit(&mut self, commit: Commit, now: Now) -> Result<OffsetChanges, GroupError> {
         match self.groups.get_mut(&commit.group) {
+            _ if commit.group.len() > MAX_GROUP_NAME_LEN => return Err(GroupError::InvalidGroup),
             Some(group) => {
                 group.check_commit(&commit.member, commit.instance.as_deref(), commit.generation)?;
                 group.renew(&commit.member, now);
@@ -260,12 +304,27 @@ impl Groups {
                 return Err(GroupError::IllegalGeneration { group: commit.group, generation: commit.generation });
             }
         }
+        let group = self.groups.get(&commit.group);
+        let new_group = if group.is_none() { GROUP_BYTES + 4 * commit.group.len() } else { 0 };
+        let is_one_too_many = group.is_none() && self.groups.len() >= self.config.max_groups;
+        let mut bytes = self.bytes + new_group;
         let mut changes = OffsetChanges::default();
-        for (partition, value) in commit.offsets {
+        for (partition, mut value) in commit.offsets {
+            let growth = match group {
+                Some(group) => group.offsets.growth(&partition, &value),
+                None => Offsets::default().growth(&partition, &value),
+            };
+            if is_one_too_many || (growth > 0 && bytes + growth > self.config.max_bytes) {
+                changes.results.push(Err(GroupError::OffsetsFull));
+                continue;
+            }
             if value.metadata.encode_utf16().count() > self.config.offset_metadata_max_len {
                 changes.results.push(Err(GroupError::MetadataTooLarge));
                 continue;
             }
+            bytes += growth;
+            let latest = Timestamp(value.committed_at.0.saturating_add(MAX_OWN_RETENTION_MS));
+            value.expires_at = value.expires_at.map(|at| at.min(latest));
             changes.results.push(Ok(()));
             let group = commit.group.clone();
             changes.records.push(GroupRecord::Offset { group, partition, value: Some(value) });
@@ -302,10 +361,15 @@ impl Groups {
         self.groups.values().flat_map(|group| group.plan_expiry(&self.config, now)).collect()
     }
 
-    /// Records for the removal of all offsets of a topic.
+    /// Records for the removal of all offsets of topics.
     #[must_use]
-    pub fn plan_forget_topic(&self, topic: &str) -> Vec<GroupRecord> {
-        self.groups.values().flat_map(|group| group.plan_forget(|partition| partition.topic == topic)).collect()
+    pub fn plan_forget_topics(&self, topics: &[String]) -> Vec<GroupRecord> {
+        if let [topic] = topics {
+            return self.groups.values().flat_map(|group| group.plan_forget_topic(topic)).collect();
+        }
+        let topics: HashSet<&str> = topics.iter().map(String::as_str).collect();
+        let is_gone = |partition: &TopicPartition| topics.contains(partition.topic.as_str());
+        self.groups.values().flat_map(|group| group.plan_forget(is_gone)).collect()
     }
 
     /// The committed offsets of those partitions that have one, or `None` while an open transaction holds one of them.

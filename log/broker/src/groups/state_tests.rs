@@ -88,7 +88,7 @@ fn a_deleted_topic_takes_its_offsets_along_pending_ones_too() {
     let mut groups = Groups::default();
     groups.apply(&offset(0, 5), None);
     groups.apply(&offset(1, 6), Some(ProducerId(1)));
-    let records = groups.plan_forget_topic("t");
+    let records = groups.plan_forget_topics(&["t".to_owned()]);
     apply_all(&mut groups, &records);
     groups.end_transaction(ProducerId(1), true);
     assert_eq!((stable(&groups, 0), stable(&groups, 1)), (Some(None), Some(None)));
@@ -145,6 +145,23 @@ fn a_deleted_group_leaves_nothing() {
     apply_all(&mut groups, &records);
     groups.end_transaction(ProducerId(1), true);
     assert!(groups.names().is_empty());
+}
+
+#[test]
+fn what_groups_take_in_memory_is_counted_and_let_go_of() {
+    let mut groups = Groups::default();
+    for round in 0..3 {
+        for group in ["a", "b"] {
+            let long = CommittedOffset { metadata: "x".repeat(1_000), ..CommittedOffset::new(Offset(round), T0) };
+            let partition = TopicPartition::new("t", round as i32 % 2);
+            groups.apply(&GroupRecord::Offset { group: group.into(), partition, value: Some(long) }, None);
+        }
+        let least = 2 * 1_000 * (1 + usize::from(round > 0));
+        assert!((least..least + 10_000).contains(&groups.bytes), "{} after {round}", groups.bytes);
+    }
+    let records: Vec<_> = ["a", "b"].iter().flat_map(|group| groups.plan_delete(group).unwrap()).collect();
+    apply_all(&mut groups, &records);
+    assert_eq!((groups.bytes, groups.groups.len()), (0, 0));
 }
 
 proptest! {

@@ -41,14 +41,15 @@ impl Group {
         if self.unsynced.is_empty() {
             self.sync_deadline = None;
         }
-        let Some(member) = self.members.get_mut(&sync.member) else { return };
         if self.state == GroupState::Stable {
-            let assignment = member.assignment.clone();
-            return effects.sync(sync.waiter, Ok(self.synced(assignment)));
+            let assignment = self.members.get(&sync.member).map(|member| member.assignment.clone());
+            return effects.sync(sync.waiter, Ok(self.synced(assignment.unwrap_or_default())));
         }
-        // A client that asks again does not read the answer to its first request.
-        member.answer_sync(effects, || Err(GroupError::RebalanceInProgress));
-        member.awaiting_sync = Some(sync.waiter);
+        self.members.update(&sync.member, |member| {
+            // A client that asks again does not read the answer to its first request.
+            member.answer_sync(effects, || Err(GroupError::RebalanceInProgress));
+            member.awaiting_sync = Some(sync.waiter);
+        });
         if self.is_leader(&sync.member) {
             let assignments = sync.assignments;
             let meta = self.meta(|id, _| assignments.get(id).cloned().unwrap_or_default(), now.wall);
@@ -80,7 +81,7 @@ impl Group {
     /// The leader's assignment is written.
     pub(super) fn assigned(&mut self, mut assignments: HashMap<String, Bytes>, now: Now, effects: &mut Effects) {
         let (protocol_type, protocol) = (self.protocol_type.clone(), self.protocol.clone());
-        for (id, member) in &mut self.members {
+        self.members.update_all(|id, member| {
             member.assignment = assignments.remove(id).unwrap_or_default();
             let (protocol_type, protocol) = (protocol_type.clone(), protocol.clone());
             let synced = Synced { protocol_type, protocol, assignment: member.assignment.clone() };
@@ -88,18 +89,18 @@ impl Group {
             if member.answer_sync(effects, || Ok(synced)) {
                 member.renew(now);
             }
-        }
+        });
         self.enter(GroupState::Stable, now);
     }
 
     /// Tells everyone who waits for an assignment that none comes.
     pub(super) fn cancel_sync(&mut self, error: &GroupError, now: Now, effects: &mut Effects) {
-        for member in self.members.values_mut() {
+        self.members.update_all(|_, member| {
             member.assignment = Bytes::new();
             if member.answer_sync(effects, || Err(error.clone())) {
                 member.renew(now);
             }
-        }
+        });
     }
 
     fn synced(&self, assignment: Bytes) -> Synced {
@@ -125,8 +126,6 @@ impl Group {
 
     /// A member's session begins anew.
     pub(super) fn renew(&mut self, member: &str, now: Now) {
-        if let Some(member) = self.members.get_mut(member) {
-            member.renew(now);
-        }
+        self.members.renew(member, now);
     }
 }

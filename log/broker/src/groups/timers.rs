@@ -29,26 +29,21 @@ impl JoinTimer {
 impl Group {
     /// When the group must be looked at again, if nothing happens before.
     pub(super) fn deadline(&self) -> Option<Timestamp> {
-        let sessions = self.members.values().filter_map(|member| member.expires_at);
-        let pending = self.pending.values().copied();
         let phases = [self.join_timer.map(JoinTimer::at), self.sync_deadline];
-        sessions.chain(pending).chain(phases.into_iter().flatten()).min()
+        let expiries = [self.members.next_expiry(), self.pending.next_expiry()];
+        phases.into_iter().chain(expiries).flatten().min()
     }
 
     /// Does what is due.
     pub(super) fn expire(&mut self, config: &GroupConfig, now: Now, effects: &mut Effects) {
-        let due = |(id, at): (&String, &Timestamp)| (*at <= now.steady).then(|| id.clone());
-        let pending: Vec<String> = self.pending.iter().filter_map(due).collect();
-        for member in pending {
+        for member in self.pending.expired(now) {
             self.remove(&member, effects);
             if self.state == GroupState::PreparingRebalance && self.have_all_joined() {
                 self.complete_join(now, effects);
             }
         }
         let is_due = |at: Option<Timestamp>| at.is_some_and(|at| at <= now.steady);
-        let silent: Vec<String> =
-            self.members.iter().filter(|(_, member)| is_due(member.expires_at)).map(|(id, _)| id.clone()).collect();
-        for member in silent {
+        for member in self.members.expired(now) {
             self.expire_session(&member, config, now, effects);
         }
         match self.join_timer {
@@ -65,11 +60,11 @@ impl Group {
 
     fn expire_session(&mut self, id: &str, config: &GroupConfig, now: Now, effects: &mut Effects) {
         // Looked at again: what another's expiry led to may have renewed it.
-        let Some(member) = self.members.get_mut(id).filter(|m| m.expires_at.is_some_and(|at| at <= now.steady)) else {
+        let Some(member) = self.members.get(id).filter(|m| m.expires_at.is_some_and(|at| at <= now.steady)) else {
             return;
         };
         if member.may_be_silent() {
-            member.expires_at = None;
+            self.members.update(id, |member| member.expires_at = None);
             return;
         }
         tracing::info!(group = self.name, member = id, "a member's session has expired");

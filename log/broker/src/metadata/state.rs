@@ -179,7 +179,7 @@ impl Metadata {
         &self.deleted
     }
 
-    /// The first producer id that was not handed out.
+    /// The producer id that is handed out next; those before it have been, or never will be.
     #[must_use]
     pub fn next_producer_id(&self) -> i64 {
         self.next_producer_id

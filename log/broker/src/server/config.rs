@@ -25,7 +25,8 @@ pub struct ServerConfig {
     pub auto_create_topics: bool,
     /// Partitions of a topic whose creator does not say (`num.partitions`).
     pub default_partitions: i32,
-    /// Most connections at a time; more are closed at once (`max.connections`).
+    /// Most connections at a time, fewer if the limit of open files leaves no room for so many; more are closed at once
+    /// (`max.connections`).
     pub max_connections: usize,
     /// Most connections from one address; more are closed at once (`max.connections.per.ip`).
     pub max_connections_per_ip: usize,

@@ -8,6 +8,7 @@ use kafka_protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
 use logmill_protocol::Offset;
 
 use crate::error::BrokerError;
+use crate::names::is_of_engine;
 use crate::partition::Partition;
 use crate::server::context::RequestContext;
 use crate::server::errors;
@@ -65,8 +66,8 @@ fn target(context: &RequestContext, topic: &str, index: i32, before: i64) -> Res
     let code = |error: BrokerError| errors::code(&error);
     let topic = context.broker().open_topic(topic).map_err(code)?;
     let partition = topic.partition(index).map_err(code)?;
-    // The broker reads its own topics back from their start.
-    if topic.internal {
+    // The broker and the engine read their own topics back from their start.
+    if topic.internal || is_of_engine(&topic.name) {
         return Err(ResponseError::InvalidTopicException.code());
     }
     let before = match before {

@@ -1,8 +1,23 @@
 //! The broker's errors as Kafka's error codes.
 
 use kafka_protocol::ResponseError;
+use kafka_protocol::protocol::StrBytes;
 
 use crate::error::{BrokerError, Refusal};
+
+/// The longest text of an error that a client is sent, in bytes. It may repeat what the client sent, and strings of many
+/// versions hold no more than 32,767.
+const MAX_MESSAGE_LEN: usize = 4096;
+
+/// The text of an error as a client is sent it: cut if it is very long.
+pub(super) fn message(text: impl Into<String>) -> StrBytes {
+    let mut text = text.into();
+    if text.len() > MAX_MESSAGE_LEN {
+        text.truncate(text.floor_char_boundary(MAX_MESSAGE_LEN));
+        text.push('…');
+    }
+    StrBytes::from_string(text)
+}
 
 /// The code that tells a client what it can do about `error`.
 pub(super) fn code(error: &BrokerError) -> i16 {
@@ -14,7 +29,7 @@ fn response_error(error: &BrokerError) -> ResponseError {
         BrokerError::UnknownTopic(_) | BrokerError::UnknownPartition { .. } => ResponseError::UnknownTopicOrPartition,
         BrokerError::UnknownTopicId(_) => ResponseError::UnknownTopicId,
         BrokerError::TopicCollides(_) => ResponseError::InvalidTopicException,
-        BrokerError::TooManyPartitions { .. } => ResponseError::PolicyViolation,
+        BrokerError::TooManySegments { .. } => ResponseError::PolicyViolation,
         BrokerError::TopicExists(_) => ResponseError::TopicAlreadyExists,
         BrokerError::Invalid(_) => ResponseError::InvalidRequest,
         BrokerError::Refused { kind, .. } => refusal(*kind),
@@ -40,6 +55,8 @@ fn refusal(kind: Refusal) -> ResponseError {
         Refusal::InvalidTimestamp => ResponseError::InvalidTimestamp,
         Refusal::OutOfOrderSequence => ResponseError::OutOfOrderSequenceNumber,
         Refusal::InvalidTransactionState => ResponseError::InvalidTxnState,
+        Refusal::UnknownProducer => ResponseError::UnknownProducerId,
+        Refusal::ForeignProducer => ResponseError::InvalidProducerIdMapping,
         Refusal::InvalidTopic => ResponseError::InvalidTopicException,
         Refusal::NotEnoughReplicas => ResponseError::NotEnoughReplicas,
         Refusal::InvalidRequiredAcks => ResponseError::InvalidRequiredAcks,

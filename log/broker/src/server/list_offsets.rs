@@ -52,7 +52,7 @@ pub(super) async fn list_offsets(
 ) -> ListOffsetsResponse {
     let isolation = if request.isolation_level == 1 { Isolation::ReadCommitted } else { Isolation::ReadUncommitted };
     let mut topics: Vec<ListOffsetsTopicResponse> = Vec::with_capacity(request.topics.len());
-    let mut searches = Vec::new();
+    let (mut starts, mut searches) = (Vec::new(), Vec::new());
     let repeated = repeated(&request);
     for topic in request.topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
@@ -65,7 +65,8 @@ pub(super) async fn list_offsets(
                 Answer::Now(found) => found,
                 Answer::Search(partition) => {
                     let (topic, position) = (topics.len(), partitions.len());
-                    searches.push(Search { topic, position, partition, time: asked.timestamp });
+                    let to_do = if is_start(asked.timestamp) { &mut starts } else { &mut searches };
+                    to_do.push(Search { topic, position, partition, time: asked.timestamp });
                     Ok(NOTHING)
                 }
             };
@@ -73,7 +74,7 @@ pub(super) async fn list_offsets(
         }
         topics.push(ListOffsetsTopicResponse::default().with_name(topic.name).with_partitions(partitions));
     }
-    if !searches.is_empty() {
+    for searches in [starts, searches].into_iter().filter(|searches| !searches.is_empty()) {
         for (topic, position, found) in search(searches, isolation).await {
             if let Some(slot) = topics.get_mut(topic).and_then(|topic| topic.partitions.get_mut(position)) {
                 *slot = response(version, slot.partition_index, found);
@@ -115,6 +116,12 @@ fn answer(
     }))
 }
 
+/// Whether the time stands for the log start. No record is looked at for it, but the epoch of its leader is, which whoever
+/// appends may hold for as long as the disk takes.
+fn is_start(time: i64) -> bool {
+    matches!(time, EARLIEST | EARLIEST_LOCAL)
+}
+
 /// Whether a request of this version may name the time.
 fn is_known(time: i64, version: i16) -> bool {
     match time {
@@ -126,9 +133,10 @@ fn is_known(time: i64, version: i16) -> bool {
     }
 }
 
-/// Searches one after another, on a thread that may wait for the disk, or for whoever appends and has the epochs.
+/// Searches one after another. Searches by time take their turn with all that decompress; log starts do not.
 async fn search(searches: Vec<Search>, isolation: Isolation) -> Vec<(usize, usize, Result<Found, i16>)> {
     let places: Vec<_> = searches.iter().map(|search| (search.topic, search.position)).collect();
+    let may_decompress = searches.iter().any(|search| !is_start(search.time));
     let run = move || {
         let one = |search: &Search| {
             let found = find(&search.partition, search.time, isolation);
@@ -136,7 +144,8 @@ async fn search(searches: Vec<Search>, isolation: Isolation) -> Vec<(usize, usiz
         };
         Ok(searches.iter().map(one).collect())
     };
-    blocking::decompressing(run).await.unwrap_or_else(|error| {
+    let found = if may_decompress { blocking::decompressing(run).await } else { blocking::unless_small(0, run).await };
+    found.unwrap_or_else(|error| {
         let code = errors::code(&error);
         places.into_iter().map(|(topic, position)| (topic, position, Err(code))).collect()
     })

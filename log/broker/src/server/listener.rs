@@ -9,8 +9,10 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{JoinError, JoinSet};
+use tokio::time::Instant;
 
 use crate::broker::Broker;
+use crate::open_files;
 use crate::server::config::{Advertised, ServerConfig};
 use crate::server::connection;
 use crate::server::context::Node;
@@ -23,6 +25,10 @@ const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
 /// How often it is asked, `KEEPALIVE_RETRIES` times, before the connection counts as lost.
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);
 const KEEPALIVE_RETRIES: u32 = 4;
+
+/// How long to wait after a connection could not be accepted, and how often to say so.
+const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
+const WARN_EVERY: Duration = Duration::from_secs(10);
 
 /// A server that accepts connections until [`Server::shutdown`]. Dropping it ends all of them at once.
 #[derive(Debug)]
@@ -56,10 +62,8 @@ impl Server {
         };
         let (stop, stopping) = watch::channel(false);
         let drain_timeout = Duration::from_millis(config.drain_timeout_ms);
-        let limits = Limits {
-            connections: Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS))),
-            addresses: Arc::default(),
-        };
+        let limits =
+            Limits { connections: Arc::new(Semaphore::new(most_connections(&config))), addresses: Arc::default() };
         let memory = RequestMemory::new(config.max_request_bytes);
         let node = Arc::new(Node { broker, config, advertised, memory, fetches: FetchState::default(), stopping });
         let mut listeners = JoinSet::new();
@@ -87,6 +91,16 @@ impl Server {
     }
 }
 
+/// How many connections are served at a time: as many as the config says, or as there are files for.
+fn most_connections(config: &ServerConfig) -> usize {
+    let possible = open_files::connections_at_most().unwrap_or(usize::MAX);
+    if possible < config.max_connections {
+        let wanted = config.max_connections;
+        tracing::info!(possible, wanted, "the limit of open files (ulimit -n) bounds the number of connections");
+    }
+    config.max_connections.min(possible).min(Semaphore::MAX_PERMITS)
+}
+
 /// The bounds on connections.
 #[derive(Clone)]
 struct Limits {
@@ -104,6 +118,7 @@ impl Limits {
 
 async fn accept(listener: Listener, socket: TcpListener, node: Arc<Node>, limits: Limits) {
     let mut open = JoinSet::new();
+    let mut warned = None;
     loop {
         let accepted = tokio::select! {
             accepted = socket.accept() => accepted,
@@ -127,9 +142,12 @@ async fn accept(listener: Listener, socket: TcpListener, node: Arc<Node>, limits
                 Err(reason) => tracing::warn!(%peer, reason, "closing a new connection"),
             },
             Err(error) => {
-                // Out of file descriptors, most likely: they come back when connections end.
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                // Out of files, most likely: they come back when connections end.
+                if warned.is_none_or(|at: Instant| at.elapsed() >= WARN_EVERY) {
+                    tracing::warn!(%error, "cannot accept connections, trying again");
+                    warned = Some(Instant::now());
+                }
+                tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
             }
         }
     }

@@ -11,7 +11,7 @@ use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
 use crate::error::BrokerError;
-use crate::names::check_topic_name;
+use crate::names::{check_topic_name, is_of_engine};
 use crate::offline::Slot;
 use crate::server::admin::create_topics::MAX_PARTITIONS_A_REQUEST;
 use crate::server::admin::operations;
@@ -89,7 +89,7 @@ async fn asked_for(
         } else if let Some(name) = &topic.name {
             if names.insert(name.clone()) {
                 let open = broker.open_topic(name);
-                if open.is_err() && may_create && check_topic_name(name).is_ok() {
+                if open.is_err() && may_create && check_topic_name(name).is_ok() && !is_of_engine(name) {
                     missing.push((found.len(), name.clone()));
                 }
                 found.push(open.map_or_else(|_| unknown(name), |open| describe.topic(&open)));

@@ -11,6 +11,7 @@ use logmill_storage::LogConfig;
 use self::table::Value;
 pub(crate) use self::table::{ConfigDef, ConfigType, TOPIC_CONFIGS, find};
 use crate::error::{BrokerError, Result};
+use crate::wire::MAX_STRING_LEN;
 
 /// When `acks=all` is acknowledged (`flush`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +121,9 @@ impl TopicConfig {
 
     fn set(&mut self, name: &str, text: &str, internal: bool) -> Result<(), String> {
         let config = table::find(name).ok_or_else(|| unknown(name))?;
+        if text.len() > MAX_STRING_LEN {
+            return Err(format!("the value of config `{name}` is longer than {MAX_STRING_LEN} bytes"));
+        }
         (config.set)(self, Value { name: config.name, text, internal })
     }
 

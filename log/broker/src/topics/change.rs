@@ -29,7 +29,7 @@ impl Topics {
         let metadata = self.metadata.current();
         topics.iter().try_for_each(|topic| check_collision(&metadata, &topic.name))?;
         drop(metadata);
-        check_room(self.open_partitions() + topics.iter().map(|topic| i64::from(topic.partitions)).sum::<i64>())?;
+        check_room(open_segments() + topics.iter().map(|topic| i64::from(topic.partitions)).sum::<i64>())?;
         self.make(commands, now)
     }
 
@@ -41,16 +41,16 @@ impl Topics {
         let mut trial = (topics.len() > 1).then(|| (*current).clone());
         let mut commands = Vec::with_capacity(topics.len());
         let mut results: Vec<Result<()>> = Vec::with_capacity(topics.len());
-        let mut partitions = self.open_partitions();
+        let mut segments = open_segments();
         for topic in topics {
             let fitting = command(topic, false).and_then(|command| {
                 check_collision(trial.as_ref().unwrap_or(&current), &topic.name)?;
-                check_room(partitions + i64::from(topic.partitions))?;
+                check_room(segments + i64::from(topic.partitions))?;
                 match &mut trial {
                     Some(trial) => trial.apply(&command).map(|_| ())?,
                     None => current.check(&command)?,
                 }
-                partitions += i64::from(topic.partitions);
+                segments += i64::from(topic.partitions);
                 Ok(command)
             });
             results.push(fitting.map(|command| commands.push(command)));
@@ -60,11 +60,6 @@ impl Topics {
             all_or_none(&mut results, self.make(commands, now));
         }
         results
-    }
-
-    /// How many partitions there are.
-    fn open_partitions(&self) -> i64 {
-        self.open.read().by_name.values().map(|topic| topic.partitions.len() as i64).sum()
     }
 
     /// Makes the topics of these commands. The caller holds the lock on changes.
@@ -149,7 +144,7 @@ impl Topics {
             return Err(BrokerError::Invalid(format!("topic `{name}` is the broker's own and cannot grow: {why}")));
         }
         let has = self.open.read().by_name.get(name).map_or(0, |topic| topic.partitions.len() as i64);
-        check_room(self.open_partitions() - has + i64::from(partitions))?;
+        check_room(open_segments().saturating_add(i64::from(partitions) - has))?;
         let command = Command::CreatePartitions { name: name.to_owned(), partitions };
         if validate_only {
             return Ok(self.metadata.current().check(&command)?);
@@ -189,11 +184,16 @@ fn command(topic: &NewTopic, internal: bool) -> Result<Command> {
     Ok(Command::CreateTopic { name, id, partitions, internal, configs })
 }
 
-/// Checks that so many partitions can be kept open.
-fn check_room(partitions: i64) -> Result<()> {
-    let Some((room, open_files)) = open_files::partitions_at_most() else { return Ok(()) };
-    match u64::try_from(partitions).is_ok_and(|partitions| partitions > room) {
-        true => Err(BrokerError::TooManyPartitions { partitions, open_files }),
+/// How many segments are open: one for each partition, at least.
+fn open_segments() -> i64 {
+    i64::try_from(logmill_storage::open_segments()).unwrap_or(i64::MAX)
+}
+
+/// Checks that so many segments can be kept open.
+fn check_room(segments: i64) -> Result<()> {
+    let Some((room, open_files)) = open_files::segments_at_most() else { return Ok(()) };
+    match u64::try_from(segments).is_ok_and(|segments| segments > room) {
+        true => Err(BrokerError::TooManySegments { segments, open_files }),
         false => Ok(()),
     }
 }
@@ -265,7 +265,7 @@ fn list(configs: &BTreeMap<String, String>, name: &str) -> Result<Vec<String>> {
 }
 
 /// What went well so far did so only if `done`.
-fn all_or_none(results: &mut [Result<()>], done: Result<()>) {
+pub(crate) fn all_or_none(results: &mut [Result<()>], done: Result<()>) {
     let Err(error) = done else { return };
     for result in results.iter_mut().filter(|result| result.is_ok()) {
         *result = Err(match &error {

@@ -22,7 +22,7 @@ use logmill_storage::Flusher;
 use parking_lot::{Mutex, RwLock};
 use uuid::Uuid;
 
-pub(crate) use self::change::Alteration;
+pub(crate) use self::change::{Alteration, all_or_none};
 use self::opening::OnFailure;
 pub(crate) use self::opening::Opened;
 pub use self::repair::Repair;
@@ -114,6 +114,11 @@ impl Topics {
             Applied::ProducerIds { first, .. } => Ok(first),
             Applied::Done => Err(BrokerError::corrupt("no producer ids", "the metadata answered another command")),
         }
+    }
+
+    /// The producer id that [`Topics::allocate_producer_ids`] hands out next.
+    pub(crate) fn next_producer_id(&self) -> i64 {
+        self.metadata.current().next_producer_id()
     }
 
     pub(crate) fn topic(&self, name: &str) -> Result<Arc<OpenTopic>> {

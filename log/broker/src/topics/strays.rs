@@ -14,8 +14,8 @@ use crate::error::{BrokerError, Result};
 use crate::metadata::{Command, Metadata, TopicId};
 use crate::names::is_internal;
 use crate::partition::Partition;
+use crate::producer_ids::BLOCK;
 use crate::topics::Topics;
-use crate::transactions::PRODUCER_ID_BLOCK;
 
 /// What marks the folder of a topic that was being deleted.
 const DELETED: &str = ".deleted";
@@ -46,9 +46,9 @@ impl Topics {
         let ids =
             |partition: &Arc<Partition>| partition.log().producer_states().last().map(|state| state.producer_id.0);
         let seen = self.partitions().iter().filter_map(ids).chain(known).max();
-        let after = |id: i64| (id / PRODUCER_ID_BLOCK + 1).saturating_mul(PRODUCER_ID_BLOCK);
+        let after = |id: i64| (id / BLOCK + 1).saturating_mul(BLOCK);
         let next = self.metadata.current().next_producer_id();
-        let lost = next.saturating_add(commands_lost.saturating_mul(PRODUCER_ID_BLOCK));
+        let lost = next.saturating_add(commands_lost.saturating_mul(BLOCK));
         let count = seen.map_or(0, after).max(lost) - next;
         match count > 0 {
             true => self.metadata.propose(Command::AllocateProducerIds { count }, now).map(drop),

@@ -89,13 +89,13 @@ async fn timestamps_too_far_from_the_clock_are_refused() {
 #[tokio::test]
 async fn more_partitions_than_files_can_be_open_are_refused() {
     let (_dir, broker, _) = broker(&[]).await;
-    let Some((room, _)) = crate::open_files::partitions_at_most() else { return };
+    let Some((room, _)) = crate::open_files::segments_at_most() else { return };
     // Each topic has at most so many partitions; only validated, as making them takes long.
     let topics =
         (0..room / 10_000 + 1).map(|n| NewTopic { name: format!("n{n}"), partitions: 10_000, configs: vec![] });
     let results = broker.create_topics(topics.collect(), true).await;
     let refused = results.last().unwrap().as_ref().unwrap_err();
-    assert!(matches!(refused, BrokerError::TooManyPartitions { .. }), "{refused}");
+    assert!(matches!(refused, BrokerError::TooManySegments { .. }), "{refused}");
 }
 
 #[tokio::test]

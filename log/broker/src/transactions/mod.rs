@@ -16,5 +16,5 @@ pub mod records;
 pub(crate) mod service;
 pub mod state;
 
-pub(crate) use service::{PRODUCER_ID_BLOCK, TransactionService};
+pub(crate) use service::TransactionService;
 pub use state::{Ending, Step, Transaction, Transactions, TxnError, TxnStatus};

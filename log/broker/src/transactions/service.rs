@@ -14,17 +14,16 @@ use crate::batches::{self, Stamp};
 use crate::blocking;
 use crate::clock::Clock;
 use crate::error::{BrokerError, Result};
-use crate::groups::GroupService;
+use crate::groups::{GroupService, TransactionSequence};
 use crate::internal::{self, Entry, KeyValue};
 use crate::offline::Slot;
 use crate::partition::{Partition, flush_all};
+use crate::producer_ids::ProducerIds;
 use crate::topics::Topics;
 use crate::transactions::records;
 use crate::transactions::state::{EndRequest, Ending, InitStep, Step, Transaction, Transactions, TxnError};
 use crate::types::{Membership, OfflinePartition, ProducerSession, TopicPartition};
 
-/// Producer ids taken from the metadata at once.
-pub(crate) const PRODUCER_ID_BLOCK: i64 = 1000;
 /// A transaction that cannot be ended within this time is left to go on by itself.
 const STUCK_AFTER: Duration = Duration::from_secs(30);
 /// A transactional id without a transaction for this long is forgotten (`transactional.id.expiration.ms`): 7 days.
@@ -42,8 +41,7 @@ pub(crate) struct TransactionService {
     producers: Mutex<HashMap<String, Arc<Producer>>>,
     /// Transactions that are being ended because they are due.
     ending: Mutex<HashSet<String>>,
-    /// Producer ids of ours that nobody has yet.
-    free_ids: Mutex<std::ops::Range<i64>>,
+    producer_ids: ProducerIds,
 }
 
 /// What one transactional id does at the moment.
@@ -88,6 +86,8 @@ impl TransactionService {
             }
             Ok::<_, crate::wire::WireError>(())
         });
+        let ids = state.iter().map(|(_, transaction)| transaction.producer_id);
+        let producer_ids = ProducerIds::new(Arc::clone(&topics), ids);
         let this = Self {
             topics,
             groups,
@@ -97,7 +97,7 @@ impl TransactionService {
             state: Mutex::new(state),
             producers: Mutex::default(),
             ending: Mutex::default(),
-            free_ids: Mutex::new(0..0),
+            producer_ids,
         };
         (this, failed)
     }
@@ -111,7 +111,7 @@ impl TransactionService {
     /// forget by aborting them. Open ones stay open until their producer is back or their time is up. What cannot be done
     /// now is tried again by [`TransactionService::tick`].
     pub(crate) async fn recover(self: &Arc<Self>) -> Recovered {
-        let orphans_aborted = self.abort_orphans();
+        let orphans_aborted = self.abort_orphans().await;
         let prepared = self.state.lock().prepared();
         let mut completed = 0;
         for id in prepared {
@@ -125,7 +125,7 @@ impl TransactionService {
         Recovered { completed, orphans_aborted }
     }
 
-    fn abort_orphans(&self) -> usize {
+    async fn abort_orphans(&self) -> usize {
         if self.partitions.iter().any(Slot::is_offline) {
             // Its transactions look as if nobody owned them.
             tracing::warn!("transactions may be kept in a partition that is offline; what they hold stays undecided");
@@ -133,7 +133,7 @@ impl TransactionService {
         }
         let mut aborted = 0;
         for partition in self.topics.partitions() {
-            match self.abort_orphans_of(&partition) {
+            match self.abort_orphans_of(&partition).await {
                 Ok(count) => aborted += count,
                 Err(error) => {
                     tracing::warn!(partition = %partition.name(), %error, "cannot abort forgotten transactions")
@@ -143,7 +143,7 @@ impl TransactionService {
         aborted
     }
 
-    fn abort_orphans_of(&self, partition: &Arc<Partition>) -> Result<usize> {
+    async fn abort_orphans_of(&self, partition: &Arc<Partition>) -> Result<usize> {
         let mut aborted = 0;
         for open in partition.log().open_transactions() {
             let mut state = self.state.lock();
@@ -159,7 +159,7 @@ impl TransactionService {
                     let epoch = partition.log().producer_state(open.producer_id).map(|p| p.epoch).unwrap_or_default();
                     tracing::warn!(partition = %partition.name(), producer_id = %open.producer_id,
                         "aborting a transaction that nobody owns");
-                    self.mark(partition, open.producer_id, epoch, Ending::Abort)?;
+                    self.mark(partition, open.producer_id, epoch, Ending::Abort).await?;
                     aborted += 1;
                 }
             }
@@ -177,7 +177,9 @@ impl TransactionService {
             loop {
                 let step = this.state.lock().init(&id, timeout_ms, this.clock.now(), fresh);
                 match step {
-                    InitStep::NeedProducerId => fresh = Some(this.take_producer_id().await?),
+                    InitStep::NeedProducerId => {
+                        fresh = Some(this.producer_ids.take_transactional(this.clock.now()).await?)
+                    }
                     InitStep::End(ending) => this.drive(&id, Some(ending)).await?,
                     InitStep::Begin(record) => {
                         this.write_durably(&id, record).await?;
@@ -226,7 +228,7 @@ impl TransactionService {
     ) -> Result<()> {
         self.state.lock().current(session)?;
         let producer = self.producer(&session.transactional_id);
-        let _gate = producer.gate.read().await;
+        let gate = Arc::clone(&producer.gate).read_owned().await;
         // A worker that was fenced leaves the transaction as it is.
         self.groups.check_member(membership)?;
         if offsets.is_empty() {
@@ -234,14 +236,10 @@ impl TransactionService {
         }
         let partition = self.groups.partition(&membership.group)?;
         self.add_partition(session, partition.name())?;
-        let sequence = producer.sequence(partition.name());
-        let mut next = sequence.lock();
-        let stamp = Stamp { id: session.id, epoch: session.epoch, sequence: *next };
-        let written = self.groups.commit_in_transaction(membership, offsets, stamp, self.clock.now());
-        written.map_err(|error| fenced_by_id(error, session))?;
-        let count = i32::try_from(offsets.len()).unwrap_or(i32::MAX);
-        *next = logmill_protocol::advance_sequence(*next, count);
-        Ok(())
+        let next = producer.sequence(partition.name());
+        let sequence = TransactionSequence { id: session.id, epoch: session.epoch, next, _gate: gate };
+        let written = self.groups.commit_in_transaction(membership, offsets, sequence, self.clock.now()).await;
+        written.map_err(|error| fenced_by_id(error, session))
     }
 
     /// Ends the session's transaction and returns the session to go on with.
@@ -340,7 +338,7 @@ impl TransactionService {
             let step = self.state.lock().step(id, ending, self.clock.now(), fresh);
             match step {
                 Step::Done => return Ok(()),
-                Step::NeedProducerId => fresh = Some(self.take_producer_id().await?),
+                Step::NeedProducerId => fresh = Some(self.producer_ids.take_transactional(self.clock.now()).await?),
                 Step::Prepare { sync, record } => {
                     fail::fail_point!("broker::before_prepare", are_for_us(), |_| Err(BrokerError::Closed));
                     flush_all(&self.existing(sync)?, &self.flusher).await?;
@@ -353,7 +351,7 @@ impl TransactionService {
                         if n > 0 {
                             fail::fail_point!("broker::between_markers", are_for_us(), |_| Err(BrokerError::Closed));
                         }
-                        self.mark(partition, producer_id, epoch, ending)?;
+                        self.mark(partition, producer_id, epoch, ending).await?;
                     }
                     // Were the completion to reach the disk before the markers, a restart would not write them again.
                     flush_all(&partitions, &self.flusher).await?;
@@ -365,7 +363,7 @@ impl TransactionService {
         }
     }
 
-    fn mark(
+    async fn mark(
         &self,
         partition: &Arc<Partition>,
         producer_id: ProducerId,
@@ -374,7 +372,7 @@ impl TransactionService {
     ) -> Result<()> {
         let now = self.clock.now();
         match self.groups.owns(partition.name()) {
-            true => self.groups.append_marker(partition, producer_id, epoch, ending.marker(), now),
+            true => self.groups.append_marker(partition, producer_id, epoch, ending.marker(), now).await,
             false => partition.append_marker(producer_id, epoch, ending.marker(), now).map(drop),
         }
     }
@@ -397,7 +395,7 @@ impl TransactionService {
     fn write(&self, state: &mut Transactions, id: &str, record: Option<Transaction>) -> Result<()> {
         let partition = internal::partition_of(id, &self.partitions)?;
         internal::append(partition, [key_value(id, record.as_ref())], None, self.clock.now())?;
-        state.apply(id, record);
+        self.apply(state, id, record);
         Ok(())
     }
 
@@ -406,20 +404,20 @@ impl TransactionService {
         let partition = internal::partition_of(id, &self.partitions)?;
         internal::append(partition, [key_value(id, Some(&record))], None, self.clock.now())?;
         partition.flush(&self.flusher).await?;
-        self.state.lock().apply(id, Some(record));
+        self.apply(&mut self.state.lock(), id, Some(record));
         Ok(())
     }
 
-    /// A producer id that nobody has had.
-    pub(crate) async fn take_producer_id(&self) -> Result<ProducerId> {
-        loop {
-            if let Some(id) = self.free_ids.lock().next() {
-                return Ok(ProducerId(id));
-            }
-            let (topics, now) = (Arc::clone(&self.topics), self.clock.now());
-            let first = blocking::run(move || topics.allocate_producer_ids(PRODUCER_ID_BLOCK, now)).await?;
-            *self.free_ids.lock() = first..first.saturating_add(PRODUCER_ID_BLOCK);
-        }
+    /// Applies a record that was appended.
+    fn apply(&self, state: &mut Transactions, id: &str, record: Option<Transaction>) {
+        let (old, new) = (state.get(id).map(|t| t.producer_id), record.as_ref().map(|t| t.producer_id));
+        state.apply(id, record);
+        self.producer_ids.replace(old, new);
+    }
+
+    /// The producer ids of clients and transactional producers.
+    pub(crate) fn producer_ids(&self) -> &ProducerIds {
+        &self.producer_ids
     }
 
     fn producer(&self, id: &str) -> Arc<Producer> {

@@ -72,6 +72,22 @@ impl Compression {
         }
     }
 
+    /// Bytes that a byte of the codec's output can stand for, at most. Each follows from the codec's format.
+    #[must_use]
+    pub const fn max_ratio(self) -> usize {
+        match self {
+            Self::None => 1,
+            // Two bits, a length and a distance, repeat 258 bytes.
+            Self::Gzip => 1032,
+            // Three bytes repeat 64.
+            Self::Snappy => 22,
+            // A byte lengthens a match by 255.
+            Self::Lz4 => 255,
+            // Four bytes are a block of one byte 128 Ki times.
+            Self::Zstd => 32 << 10,
+        }
+    }
+
     /// Decompresses `input` into `scratch` and returns it, or returns `input` itself if it is not compressed.
     pub(crate) fn decompress<'s>(
         self,

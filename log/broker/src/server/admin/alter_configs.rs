@@ -10,7 +10,7 @@ use kafka_protocol::messages::{
 
 use super::{Refusal, check_node, configs, counts, unsupported_resource};
 use crate::error::BrokerError;
-use crate::names::check_topic_name;
+use crate::names::{check_not_of_engine, check_topic_name};
 use crate::server::context::RequestContext;
 use crate::topic_config::nearest;
 use crate::topics::Alteration;
@@ -146,6 +146,7 @@ async fn alter_topic(
         let message = format!("topic `{name}` is the broker's own, its configs cannot be changed");
         return Err(Refusal::new(ResponseError::InvalidRequest, message));
     }
+    check_not_of_engine(name)?;
     let altered = context.broker().alter_topic(name, alteration, validate_only).await;
     altered.map_err(|error| match error {
         BrokerError::Invalid(message) => Refusal::new(ResponseError::InvalidConfig, message),

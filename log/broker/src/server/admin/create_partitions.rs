@@ -8,6 +8,7 @@ use kafka_protocol::messages::create_partitions_response::CreatePartitionsTopicR
 use kafka_protocol::messages::{CreatePartitionsRequest, CreatePartitionsResponse};
 
 use super::{Refusal, check_partitions, check_replicas, counts};
+use crate::names::check_not_of_engine;
 use crate::server::context::RequestContext;
 
 /// Answers a CreatePartitions request.
@@ -36,6 +37,7 @@ pub(in crate::server) async fn create_partitions(
 
 async fn grow(context: &RequestContext, topic: &CreatePartitionsTopic, validate_only: bool) -> Result<(), Refusal> {
     let open = context.broker().open_topic(&topic.name)?;
+    check_not_of_engine(&topic.name)?;
     let has = open.partitions.len();
     let invalid = |message| Err(Refusal::new(ResponseError::InvalidPartitions, message));
     let Some(more) = usize::try_from(topic.count).ok().and_then(|count| count.checked_sub(has)) else {

@@ -8,7 +8,7 @@ use kafka_protocol::messages::create_topics_response::{CreatableTopicConfigs, Cr
 use kafka_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse, TopicName};
 
 use super::{Refusal, check_partitions, check_replicas, configs, counts, text};
-use crate::names::check_topic_name;
+use crate::names::{check_not_of_engine, check_topic_name};
 use crate::server::config::ServerConfig;
 use crate::server::context::RequestContext;
 use crate::topic_config::TopicConfig;
@@ -60,6 +60,7 @@ fn check(node: &ServerConfig, topic: &CreatableTopic) -> Result<NewTopic, Refusa
     let refuse = |error, message: &str| Err(Refusal::new(error, message));
     check_topic_name(&topic.name)
         .map_err(|error| Refusal::new(ResponseError::InvalidTopicException, error.to_string()))?;
+    check_not_of_engine(&topic.name)?;
     let partitions = match topic.assignments.is_empty() {
         false if topic.num_partitions != -1 || topic.replication_factor != -1 => {
             let message = "with a replica assignment, partitions and replication factor must both be -1";

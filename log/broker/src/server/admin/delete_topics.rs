@@ -7,6 +7,7 @@ use kafka_protocol::messages::{DeleteTopicsRequest, DeleteTopicsResponse};
 use uuid::Uuid;
 
 use super::{Refusal, counts, topic_name};
+use crate::names::check_not_of_engine;
 use crate::server::context::RequestContext;
 
 /// The version from which on a request may name topics by id.
@@ -77,5 +78,6 @@ fn find(context: &RequestContext, asked: &DeleteTopicState) -> Result<(String, U
         None if is_by_id => context.broker().open_topic_by_id(asked.topic_id)?,
         None => return Err(Refusal::new(ResponseError::InvalidRequest, "neither the name nor the id of a topic")),
     };
+    check_not_of_engine(&topic.name)?;
     Ok((topic.name.clone(), topic.id))
 }

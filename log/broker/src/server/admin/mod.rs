@@ -42,7 +42,7 @@ impl Refusal {
 
     /// The message, for responses that carry one.
     fn text(&self) -> Option<StrBytes> {
-        Some(StrBytes::from_string(self.message.clone()))
+        Some(errors::message(self.message.clone()))
     }
 }
 

@@ -15,7 +15,7 @@ use crate::server::context::RequestContext;
 use crate::server::fetch::session::{Summary, TopicKey, Wanted};
 use crate::server::{errors, leader, leader_epochs};
 use crate::types::Isolation;
-use crate::waiters::Waiter;
+use crate::waiters::{Place, Waiter};
 
 /// The first version whose clients know Zstandard.
 const ZSTD_VERSION: i16 = 10;
@@ -48,6 +48,8 @@ impl Found {
 pub(super) struct Slot {
     pub(super) wanted: Wanted,
     target: Result<Target, i16>,
+    /// Where the fetch waits for the partition to grow.
+    place: Option<Place>,
     /// What was found, or the code of an error.
     pub(super) found: Result<Found, i16>,
 }
@@ -81,7 +83,7 @@ impl Slot {
     /// A slot of which this was found.
     pub(super) fn of(topic: TopicKey, partition: i32, found: Result<Found, i16>) -> Self {
         let asked = super::session::Asked { offset: 0, max_bytes: 1, current_leader_epoch: -1, last_fetched_epoch: -1 };
-        Self { wanted: Wanted { topic, partition, asked }, target: Err(0), found }
+        Self { wanted: Wanted { topic, partition, asked }, target: Err(0), place: None, found }
     }
 }
 
@@ -125,7 +127,7 @@ impl Reading {
                 Ok(Target { partition: Arc::clone(partition), compression: topic.config.compression })
             });
             last = Some((wanted.topic.clone(), topic));
-            slots.push(Slot { wanted, target, found: Ok(Found::default()) });
+            slots.push(Slot { wanted, target, place: None, found: Ok(Found::default()) });
         }
         Self { terms, slots, bytes: 0, must_answer: false, waiter: None }
     }
@@ -186,7 +188,7 @@ impl Reading {
 
     /// Reads these partitions again, and watches on if that is not enough.
     pub(super) async fn read_again(self, slots: Vec<usize>) -> Self {
-        let this = self.read(slots.clone()).await;
+        let mut this = self.read(slots.clone()).await;
         if !this.is_enough() {
             slots.into_iter().for_each(|slot| this.watch(slot));
         }
@@ -194,15 +196,16 @@ impl Reading {
     }
 
     /// Asks to be told when the partition has more than was found.
-    fn watch(&self, index: usize) {
-        let (Some(waiter), Some(Slot { target: Ok(target), found: Ok(found), wanted })) =
-            (&self.waiter, self.slots.get(index))
+    fn watch(&mut self, index: usize) {
+        let (Some(waiter), Some(Slot { target: Ok(target), place, found: Ok(found), wanted })) =
+            (&self.waiter, self.slots.get_mut(index))
         else {
             return;
         };
         let beyond = found.end.max(Offset(wanted.asked.offset));
         if let Ok(index) = u32::try_from(index) {
-            target.partition.watch(waiter, index, self.terms.isolation, beyond);
+            let before = place.replace(target.partition.watch(waiter, index, self.terms.isolation, beyond));
+            before.map(|before| target.partition.unwatch(before));
         }
     }
 
@@ -234,9 +237,10 @@ impl Reading {
 
 impl Drop for Reading {
     fn drop(&mut self) {
-        let Some(waiter) = &self.waiter else { return };
-        for target in self.slots.iter().filter_map(|slot| slot.target.as_ref().ok()) {
-            target.partition.unwatch(waiter);
+        for slot in &self.slots {
+            if let (Ok(target), Some(place)) = (&slot.target, slot.place) {
+                target.partition.unwatch(place);
+            }
         }
     }
 }

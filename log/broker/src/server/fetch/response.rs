@@ -222,11 +222,13 @@ impl<'a> Writer<'a> {
     }
 
     fn string(&mut self, text: &str) {
-        match self.is_flexible() {
-            true => self.varint(text.len() + 1),
-            // Topic names are short.
-            false => self.out.put_i16(i16::try_from(text.len()).unwrap_or(i16::MAX)),
+        if self.is_flexible() {
+            self.varint(text.len() + 1);
+            return self.out.put_slice(text.as_bytes());
         }
+        // A session may have been begun in a version whose names have no bound. No topic has such a name.
+        let text = text.get(..text.floor_char_boundary(i16::MAX as usize)).unwrap_or_default();
+        self.out.put_i16(text.len() as i16);
         self.out.put_slice(text.as_bytes());
     }
 

@@ -13,6 +13,7 @@ use kafka_protocol::protocol::StrBytes;
 
 use crate::groups::{GroupDescription, GroupError, GroupListing, Groups, MemberDescription};
 use crate::server::context::RequestContext;
+use crate::server::errors;
 use crate::server::groups::{code, text};
 
 /// What there is no group left of.
@@ -51,7 +52,7 @@ fn unknown(version: i16, group: GroupId) -> DescribedGroup {
     let error = GroupError::GroupNotFound(group.as_str().to_owned());
     let dead = DescribedGroup::default().with_group_id(group).with_group_state(DEAD);
     match version >= 6 {
-        true => dead.with_error_code(error.code()).with_error_message(Some(text(error.to_string()))),
+        true => dead.with_error_code(error.code()).with_error_message(Some(errors::message(error.to_string()))),
         false => dead,
     }
 }

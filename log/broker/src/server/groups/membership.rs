@@ -178,7 +178,7 @@ pub(in crate::server) async fn leave_group(
     };
     let response = LeaveGroupResponse::default();
     let results = match context.broker().coordinator() {
-        Ok(coordinator) => coordinator.service.leave(&request.group_id, &leavers, coordinator.now),
+        Ok(coordinator) => coordinator.service.leave(&request.group_id, &leavers, coordinator.now).await,
         Err(error) => return response.with_error_code(code(&error)),
     };
     match results {

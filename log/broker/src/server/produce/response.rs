@@ -47,7 +47,7 @@ impl From<BrokerError> for Failure {
         let code = errors::code(&error);
         match error {
             BrokerError::Refused { message, record, .. } => {
-                Self { code, message: Some(StrBytes::from_string(message)), record }
+                Self { code, message: Some(errors::message(message)), record }
             }
             BrokerError::Storage { .. } | BrokerError::DiskFull(_) => {
                 let source = std::error::Error::source(&error).map(ToString::to_string);
