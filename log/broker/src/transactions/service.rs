@@ -146,25 +146,26 @@ impl TransactionService {
     async fn abort_orphans_of(&self, partition: &Arc<Partition>) -> Result<usize> {
         let mut aborted = 0;
         for open in partition.log().open_transactions() {
-            let mut state = self.state.lock();
-            let owner = state.iter().find(|(_, t)| t.producer_id == open.producer_id && t.is_open());
-            match owner.map(|(id, t)| (id.to_owned(), t.clone())) {
-                Some((_, t)) if t.partitions.contains(partition.name()) => {}
-                Some((id, mut t)) => {
-                    t.partitions.insert(partition.name().clone());
-                    self.write(&mut state, &id, Some(t))?;
-                }
-                None => {
-                    drop(state);
-                    let epoch = partition.log().producer_state(open.producer_id).map(|p| p.epoch).unwrap_or_default();
-                    tracing::warn!(partition = %partition.name(), producer_id = %open.producer_id,
-                        "aborting a transaction that nobody owns");
-                    self.mark(partition, open.producer_id, epoch, Ending::Abort).await?;
-                    aborted += 1;
-                }
+            if !self.is_owned(partition.name(), open.producer_id)? {
+                let epoch = partition.log().producer_state(open.producer_id).map(|p| p.epoch).unwrap_or_default();
+                tracing::warn!(partition = %partition.name(), producer_id = %open.producer_id,
+                    "aborting a transaction that nobody owns");
+                self.mark(partition, open.producer_id, epoch, Ending::Abort).await?;
+                aborted += 1;
             }
         }
         Ok(aborted)
+    }
+
+    /// Whether a transaction of the producer's is open; if so, the partition is part of it.
+    fn is_owned(&self, partition: &TopicPartition, producer_id: ProducerId) -> Result<bool> {
+        let mut state = self.state.lock();
+        let owner = state.iter().find(|(_, t)| t.producer_id == producer_id && t.is_open());
+        let Some((id, mut transaction)) = owner.map(|(id, t)| (id.to_owned(), t.clone())) else { return Ok(false) };
+        if transaction.partitions.insert(partition.clone()) {
+            self.write(&mut state, &id, Some(transaction))?;
+        }
+        Ok(true)
     }
 
     /// Begins a producer's life: ends what its predecessor left open and fences it.

@@ -205,7 +205,9 @@ impl Reading {
         let beyond = found.end.max(Offset(wanted.asked.offset));
         if let Ok(index) = u32::try_from(index) {
             let before = place.replace(target.partition.watch(waiter, index, self.terms.isolation, beyond));
-            before.map(|before| target.partition.unwatch(before));
+            if let Some(before) = before {
+                target.partition.unwatch(before);
+            }
         }
     }
 
