@@ -6,6 +6,7 @@ mod bad_input;
 mod budgets;
 mod clients;
 mod commands;
+mod damaged_files;
 mod exactly_once;
 mod example;
 mod faults;

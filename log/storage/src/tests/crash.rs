@@ -250,6 +250,30 @@ fn a_log_that_ends_below_the_recovery_point_goes_on_behind_it() {
 }
 
 #[test]
+fn what_was_synced_long_ago_is_not_read_again_after_a_crash() {
+    let partition = Partition::new(LogConfig { segment_bytes: 1 << 20, ..small() });
+    let (log, _) = partition.reopen();
+    for n in 0..500 {
+        append(&log, batch(n, 10));
+    }
+    log.close().unwrap();
+    drop(log);
+    let (log, _) = partition.reopen();
+    let before = log.size_bytes();
+    append(&log, batch(9_000, 1));
+    let unsynced = log.size_bytes() - before;
+    let answers: Vec<_> = (0..9_001).step_by(100).map(|t| log.offset_for_time(Timestamp(t)).unwrap()).collect();
+    drop(log);
+    let (log, recovery) = partition.reopen();
+    let batch_bytes = before / 500;
+    let most = unsynced + 2 * batch_bytes + partition.config.index_interval_bytes;
+    assert!((unsynced..=most).contains(&recovery.verified_bytes), "{} of {before}", recovery.verified_bytes);
+    assert_eq!(log.log_end(), Offset(5_001));
+    let again: Vec<_> = (0..9_001).step_by(100).map(|t| log.offset_for_time(Timestamp(t)).unwrap()).collect();
+    assert_eq!(again, answers, "the indexes go on where they were");
+}
+
+#[test]
 fn readers_pass_over_lost_records_once_they_are_bridged() {
     let scene = scene();
     let (log, recovery) = scene.open(|file| flip(file, scene.last / 2 + 30)).unwrap();
