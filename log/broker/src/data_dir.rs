@@ -31,7 +31,7 @@ pub(crate) struct DataDir {
     _lock: File,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 struct Meta {
     format: u32,
     written_by: String,
@@ -66,6 +66,11 @@ impl DataDir {
         }
         let meta = match dir.read_meta()? {
             Some(meta) if meta.cluster_id.is_some() && meta.crc32c.is_some() && dir.has_copy() => meta,
+            // A full disk must not keep what is on it from being served.
+            Some(meta) if meta.cluster_id.is_some() => dir.write_meta(Some(meta.clone())).unwrap_or_else(|error| {
+                tracing::warn!(%error, "cannot write down a second time what the data dir is");
+                meta
+            }),
             found => dir.write_meta(found)?,
         };
         dir.cluster_id = meta.cluster_id.unwrap_or_default();
@@ -102,7 +107,9 @@ impl DataDir {
             }
             _ => {}
         }
-        match fs::remove_dir_all(&doomed) {
+        // Whatever stands in the folder's place.
+        let removed = if doomed.is_file() { fs::remove_file(&doomed) } else { fs::remove_dir_all(&doomed) };
+        match removed {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(BrokerError::io(format!("remove {}", doomed.display()), error))
             }
@@ -176,6 +183,11 @@ impl DataDir {
         meta.crc32c = Some(meta.crc());
         let json = serde_json::to_vec_pretty(&meta)
             .map_err(|error| BrokerError::corrupt("meta.json cannot be encoded", error))?;
+        for path in self.meta_files() {
+            if !path.is_file() && path.symlink_metadata().is_ok() {
+                set_aside(&path, "it is no file")?;
+            }
+        }
         write_durably(&self.metadata(), META, &json)?;
         write_durably(&self.path, META, &json)?;
         Ok(meta)
@@ -345,6 +357,9 @@ mod tests {
                 fs::write(file, &good).unwrap();
             }
             fs::remove_file(file).unwrap();
+            fs::create_dir(file).unwrap();
+            assert_eq!(DataDir::open(dir.path(), "x").unwrap().cluster_id(), id);
+            fs::remove_file(file).unwrap();
             assert_eq!(DataDir::open(dir.path(), "x").unwrap().cluster_id(), id);
             assert_eq!(fs::read(file).unwrap(), good, "what is missing is written again");
         }
@@ -369,5 +384,8 @@ mod tests {
         data.remove_topic("flights", &id).unwrap();
         assert_eq!(fs::read_dir(data.topics()).unwrap().count(), 0);
         data.remove_topic("flights", &id).unwrap();
+        fs::write(&live, b"not a folder").unwrap();
+        data.remove_topic("flights", &id).unwrap();
+        assert_eq!(fs::read_dir(data.topics()).unwrap().count(), 0);
     }
 }

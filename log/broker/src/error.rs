@@ -6,6 +6,7 @@ use std::sync::Arc;
 use logmill_protocol::{BatchError, Offset};
 use logmill_storage::StorageError;
 
+use crate::names::is_internal;
 use crate::types::{OfflinePartition, TopicPartition};
 
 /// Any error, as a source.
@@ -124,12 +125,14 @@ pub enum BrokerError {
     DiskFull(String),
     /// The partition cannot be served, while everything else is.
     #[error(
-        "partition {} is offline: {}; once {} is restored, restart, or have `logmill topic repair {}` begin it anew",
-        .0.partition, .0.reason, .0.path.display(), .0.partition.topic
+        "partition {} is offline: {}; restore {} and restart{}",
+        .0.partition, .0.reason, .0.path.display(), repair_hint(&.0.partition.topic, "begin it anew")
     )]
     Offline(Arc<OfflinePartition>),
     /// The records at the offset were damaged; those before and behind them can be read.
-    #[error("{partition}: {reason}; restore it from a backup, or have `logmill topic repair {}` let readers pass over them", partition.topic)]
+    #[error(
+        "{partition}: {reason}; restore the files from a backup{}", repair_hint(&partition.topic, "let readers pass over them")
+    )]
     Lost {
         /// The partition.
         partition: TopicPartition,
@@ -170,6 +173,14 @@ pub enum BrokerError {
     /// The broker is shutting down.
     #[error("the log is shutting down")]
     Closed,
+}
+
+/// Who else than a backup can help. The progress of a pipeline is not given up: it would repeat or miss records.
+fn repair_hint(topic: &str, what: &str) -> String {
+    match topic.starts_with("__") && !is_internal(topic) {
+        true => String::new(),
+        false => format!(", or have `logmill topic repair {topic}` {what}"),
+    }
 }
 
 impl BrokerError {

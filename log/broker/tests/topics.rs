@@ -173,7 +173,7 @@ async fn a_lost_partition_is_offline_and_not_a_fresh_start() {
         let (broker, report) = open(dir.path()).await;
         assert_eq!(report.offline.len(), 1);
         let expected = format!(
-            "partition t-0 is offline: partition t-0 is lost: its folder {path} is missing; once {path} is restored, \
+            "partition t-0 is offline: partition t-0 is lost: its folder {path} is missing; restore {path} and \
              restart, or have `logmill topic repair t` begin it anew",
             path = path.display()
         );

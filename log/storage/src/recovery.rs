@@ -195,42 +195,51 @@ impl<'a> Opening<'a> {
 
     /// Notes the offsets that are missing, and sees to it that the log ends behind everything that was synced.
     fn end_segments(&mut self, segments: &mut Vec<Arc<Segment>>) -> Result<()> {
-        let first = segments.first().map(|s| s.base);
         let log_end = segments.last().map_or(self.recovery.log_start, |s| s.next_offset());
-        if let Some(first) = first {
-            // Without a CRC a wrong number is as likely as lost records.
-            let is_wrong = |recorded: Option<Recorded>| recorded.is_some_and(|r| !r.is_checked && r.offset > log_end);
-            let [point, start] = self.recorded.map(is_wrong);
-            if point || start {
-                tracing::warn!(log = %self.dir.display(), %log_end, "a checkpoint names an offset beyond the log, it is ignored");
-            }
-            self.recovery_point = if point { log_end } else { self.recovery_point };
-            self.recovery.log_start = if start { first } else { self.recovery.log_start };
+        if let Some(first) = segments.first().map(|s| s.base) {
+            self.distrust_beyond(log_end, first);
         }
         let end = log_end.max(self.recovery_point).max(self.recovery.log_start);
-        if let Some(first) = first.filter(|first| *first > self.recovery.log_start) {
-            let (file, reason) = (self.dir.to_owned(), format!("the first segment begins at offset {first}"));
-            let (from, kept_at) = (self.recovery.log_start, None);
-            self.note_damage(Damage { file, position: 0, from, to: first, kept_at, reason });
-            checkpoint::write_offset(self.dir, names::LOG_START, first)?;
-        }
         if log_end < end {
             let (file, position) = match segments.last() {
                 Some(last) => (last.path.clone(), last.len()),
                 None => (self.dir.to_owned(), 0),
             };
+            let mut kept_at = None;
+            if segments.last().is_some_and(|last| last.len() == 0) {
+                kept_at = Some(files::set_aside(&file)?);
+                segments.pop();
+            }
             let reason = format!("the log ends at offset {log_end}, records up to {} were synced", end.plus(-1));
-            self.note_damage(Damage { file, position, from: log_end, to: end, kept_at: None, reason });
+            self.note_damage(Damage { file, position, from: log_end, to: end, kept_at, reason });
         }
         if segments.is_empty() || log_end < end {
             self.recovery.clean &= log_end >= end;
             self.dir_dirty = true;
             segments.push(Arc::new(Segment::create(self.dir, end)?));
         }
+        if let Some(first) = segments.first().map(|s| s.base).filter(|first| *first > self.recovery.log_start) {
+            let (file, reason) = (self.dir.to_owned(), format!("the first segment begins at offset {first}"));
+            let (from, kept_at) = (self.recovery.log_start, None);
+            self.note_damage(Damage { file, position: 0, from, to: first, kept_at, reason });
+            // Told once.
+            checkpoint::write_offset(self.dir, names::LOG_START, first)?;
+        }
         gaps(self.dir, segments).into_iter().for_each(|gap| self.note_damage(gap));
         self.recovery.damage.sort_by_key(|damage| damage.from);
         self.recovery.damage.iter().for_each(told);
         Ok(())
+    }
+
+    /// Ignores checkpoints that name an offset beyond the log and have no CRC: a wrong number is as likely as lost records.
+    fn distrust_beyond(&mut self, log_end: Offset, first: Offset) {
+        let is_wrong = |recorded: Option<Recorded>| recorded.is_some_and(|r| !r.is_checked && r.offset > log_end);
+        let [point, start] = self.recorded.map(is_wrong);
+        if point || start {
+            tracing::warn!(log = %self.dir.display(), %log_end, "a checkpoint names an offset beyond the log, it is ignored");
+        }
+        self.recovery_point = if point { log_end } else { self.recovery_point };
+        self.recovery.log_start = if start { first } else { self.recovery.log_start };
     }
 
     /// Notes damage, unless more is known of it already.

@@ -34,13 +34,7 @@ impl PartitionLog {
 
     fn first_record_at(&self, segment: &Segment, at: Timestamp) -> Result<Option<(Offset, Timestamp)>> {
         let log_start = self.log_start();
-        let position = {
-            let indexes = segment.indexes.lock();
-            let entry = indexes.times.last_where(|e| e.timestamp < at.0)?;
-            let after = entry.map_or(segment.base, |e| segment.base.plus(i64::from(e.relative_offset)));
-            indexes.floor(after.max(log_start))?.position
-        };
-        let mut scan = segment.scan(position);
+        let mut scan = segment.scan(self.time_floor(segment, at)?);
         loop {
             match scan.next_header()? {
                 Step::Batch { header, position } => {
@@ -57,6 +51,29 @@ impl PartitionLog {
                 Step::Bad { position, reason } => return Err(segment.corrupt(position, reason)),
             }
         }
+    }
+
+    /// A position in the segment up to which no record is as late as `at`. What the index says is held against the batch that it
+    /// names: were it wrong, records would be missed.
+    fn time_floor(&self, segment: &Segment, at: Timestamp) -> Result<u64> {
+        for is_rebuilt in [false, true] {
+            let entry = segment.indexes.lock().times.last_where(|e| e.timestamp < at.0)?;
+            let Some(entry) = entry else { break };
+            let offset = segment.base.plus(i64::from(entry.relative_offset));
+            match self.find(segment, offset, segment.len())? {
+                Some((header, position))
+                    if header.last_offset() == offset && header.max_timestamp.0 == entry.timestamp =>
+                {
+                    return Ok(position);
+                }
+                _ if is_rebuilt => break,
+                _ => {
+                    tracing::warn!(segment = %segment.path.display(), "time index does not match its segment, rebuilding it");
+                    segment.repair_indexes(self.config().index_interval_bytes)?;
+                }
+            }
+        }
+        Ok(0)
     }
 
     /// The offset and timestamp of the record with the largest timestamp, the first of them if there are several

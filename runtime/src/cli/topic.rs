@@ -235,7 +235,8 @@ async fn describe(log: &Arc<dyn Log>, name: &str, damage: Vec<(i32, Damage)>, js
     for (partition, damage) in &damage {
         text.push_str(&format!("partition {partition}: {damage}\n"));
     }
-    if !damage.is_empty() {
+    // The progress of a pipeline is not given up: it would repeat or miss records.
+    if !damage.is_empty() && (topic.internal || !is_hidden(&topic)) {
         text.push_str(&format!(
             "restore the files from a backup, or have `logmill topic repair {}` let readers pass over what is lost\n",
             topic.name

@@ -274,6 +274,25 @@ fn what_was_synced_long_ago_is_not_read_again_after_a_crash() {
 }
 
 #[test]
+fn an_emptied_last_segment_is_passed_over_once_it_is_bridged() {
+    let (partition, segments) = unsynced();
+    partition.reopen().0.close().unwrap();
+    let last = segments.last().unwrap();
+    std::fs::write(last, b"").unwrap();
+    let (log, recovery) = partition.reopen();
+    assert_eq!((recovery.damage.len(), log.log_end()), (1, Offset(120)), "{recovery:?}");
+    assert_eq!(log.bridge_damage().unwrap().len(), 1);
+    append(&log, batch(0, 1));
+    let intact: Vec<_> = (0..base(last)).chain([120]).collect();
+    assert_eq!(offsets(&read_all(&log, Offset(0), Offset(121))), intact);
+    log.close().unwrap();
+    drop(log);
+    let (log, recovery) = partition.reopen();
+    assert!(recovery.clean && recovery.damage.is_empty(), "{recovery:?}");
+    assert_eq!(offsets(&read_all(&log, Offset(0), Offset(121))), intact);
+}
+
+#[test]
 fn readers_pass_over_lost_records_once_they_are_bridged() {
     let scene = scene();
     let (log, recovery) = scene.open(|file| flip(file, scene.last / 2 + 30)).unwrap();

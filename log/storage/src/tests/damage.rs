@@ -244,6 +244,22 @@ fn read_intact(log: &PartitionLog) -> Vec<i64> {
 }
 
 #[test]
+fn a_time_index_that_lies_misses_no_record() {
+    let (partition, left, answers) = scene();
+    for path in files(&left, ".timeindex") {
+        let good = std::fs::read(&path).unwrap();
+        let name = path.file_name().unwrap();
+        for at in 0..good.len() {
+            copy(&left, &partition.dir());
+            let mut bytes = good.clone();
+            bytes[at] ^= 0x10;
+            std::fs::write(partition.dir().join(name), bytes).unwrap();
+            assert_eq!(ask(&partition.reopen().0), answers, "{} at {at}", path.display());
+        }
+    }
+}
+
+#[test]
 fn an_index_that_goes_bad_while_open_is_rebuilt() {
     let (partition, left, answers) = scene();
     copy(&left, &partition.dir());

@@ -22,7 +22,7 @@ use crate::server::errors;
 /// The code for a failure of the coordinator's. Clients look for the coordinator again, and try again.
 fn code(error: &BrokerError) -> i16 {
     match error {
-        BrokerError::Closed | BrokerError::DiskFull(_) | BrokerError::Storage { .. } => {
+        BrokerError::Closed | BrokerError::DiskFull(_) | BrokerError::Storage { .. } | BrokerError::Offline(_) => {
             ResponseError::CoordinatorNotAvailable.code()
         }
         other => errors::code(other),
