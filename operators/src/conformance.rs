@@ -59,6 +59,23 @@ pub fn play(case: &Case<'_>) -> Result<Said, String> {
     Player::open(case, Pace::Unhindered)?.finish(&case.events)
 }
 
+/// Plays each event on an instance that is restored from the snapshots taken before it.
+///
+/// # Errors
+/// The operator failed, or broke its contract.
+pub fn play_restored(case: &Case<'_>) -> Result<Said, String> {
+    killed_often(case)
+}
+
+/// Plays a case with batches of fewer rows.
+///
+/// # Errors
+/// The operator failed, or broke its contract.
+pub fn play_in_pieces(case: &Case<'_>, rows: usize) -> Result<Said, String> {
+    let pieces: Vec<Event> = case.events.iter().flat_map(|event| cut(event, rows)).collect();
+    Player::open(case, Pace::Unhindered)?.finish(&pieces)
+}
+
 /// Holds an operator to its contract.
 ///
 /// # Errors
@@ -72,9 +89,7 @@ pub fn check(case: &Case<'_>) -> Result<(), String> {
     compare(play(case)?, "played again")?;
     compare(Player::open(case, Pace::OneAtATime)?.finish(&case.events)?, "with an output that is soon full")?;
     for rows in [1, 3] {
-        let pieces: Vec<Event> = case.events.iter().flat_map(|event| cut(event, rows)).collect();
-        let said = Player::open(case, Pace::Unhindered)?.finish(&pieces)?;
-        compare(said, &format!("with batches of {rows} rows"))?;
+        compare(play_in_pieces(case, rows)?, &format!("with batches of {rows} rows"))?;
     }
     let mut snapshots = Player::open(case, Pace::OneAtATime)?;
     snapshots.snapshot_always = true;
@@ -82,7 +97,7 @@ pub fn check(case: &Case<'_>) -> Result<(), String> {
     for at in 0..=case.events.len() {
         compare(killed(case, at)?, &format!("killed and restored after {at} events"))?;
     }
-    compare(killed_often(case)?, "killed and restored after every event")?;
+    compare(play_restored(case)?, "killed and restored after every event")?;
     refuses_unknown_port(case)
 }
 

@@ -15,6 +15,8 @@ use std::sync::Arc;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use serde::Serialize;
 
+use crate::terminal::{escape, escape_line};
+
 /// How wide a rendered source line may be before it is cut, in characters.
 const TERM_WIDTH: usize = 140;
 
@@ -226,7 +228,8 @@ impl Diagnostics {
 
     fn render_one(&self, item: &Diagnostic, renderer: &Renderer) -> String {
         let Span { line, column, .. } = item.span;
-        let head = format!("{}:{line}:{column}: {}: {}", self.source.name, item.severity, printable(&item.message));
+        let name = escape_line(&self.source.name);
+        let head = format!("{name}:{line}:{column}: {}: {}", item.severity, escape(&item.message));
         let level = match item.severity {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
@@ -238,8 +241,8 @@ impl Diagnostics {
             let annotation = AnnotationKind::Primary.span(byte_range(text, column, item.span.length));
             group = group.element(Snippet::source(text).line_start(line).fold(false).annotation(annotation));
         }
-        let notes = item.notes.iter().map(|note| Level::NOTE.message(printable(note)));
-        let hints = item.hint.iter().map(|hint| Level::HELP.message(printable(hint)));
+        let notes = item.notes.iter().map(|note| Level::NOTE.message(escape(note)));
+        let hints = item.hint.iter().map(|hint| Level::HELP.message(escape(hint)));
         group = group.elements(notes).elements(hints);
         if group.is_empty() {
             return head;
@@ -280,17 +283,6 @@ fn byte_range(line: &str, column: usize, length: usize) -> std::ops::Range<usize
     let at = |chars: usize| line.char_indices().nth(chars).map_or(line.len(), |(byte, _)| byte);
     let first = column.saturating_sub(1);
     at(first)..at(first.saturating_add(length))
-}
-
-/// A text on one line that can't steer a terminal.
-fn printable(text: &str) -> String {
-    text.chars()
-        .map(|c| match c {
-            '\n' => '\n',
-            c if c.is_control() => '\u{fffd}',
-            c => c,
-        })
-        .collect()
 }
 
 #[cfg(test)]

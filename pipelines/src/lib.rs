@@ -25,6 +25,7 @@ mod read;
 mod schema;
 mod spans;
 pub mod spec;
+pub mod terminal;
 #[cfg(test)]
 mod tests;
 mod tree;

@@ -4,14 +4,16 @@
 //! does none, and is handed what was loaded.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read;
+use std::fs::{File, OpenOptions};
+use std::io::{Error, ErrorKind, Read};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use logmill_pipelines::{ByteSize, DurationSpec, OperatorSpec, PipelineSpec};
-use logmill_wasm::{Guest, Host, Limits, MAX_MODULE_BYTES};
+use logmill_wasm::{Compiler, Guest, Host, Limits, MAX_MODULE_BYTES};
+use rustix::fs::OFlags;
 
 /// The modules that a pipeline names, loaded or not.
 #[derive(Clone, Default)]
@@ -60,7 +62,7 @@ pub fn load(path: &Path, shown: &str, cache_dir: Option<&Path>) -> Result<Guest,
 /// Why it cannot be read.
 pub fn read(path: &Path) -> Result<Vec<u8>, String> {
     at_most(path, MAX_MODULE_BYTES).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => format!("there is no file `{}`", path.display()),
+        ErrorKind::NotFound => format!("there is no file `{}`", path.display()),
         _ => format!("could not read `{}`: {error}", path.display()),
     })
 }
@@ -73,10 +75,32 @@ pub fn compile(bytes: &[u8], shown: &str, cache_dir: Option<&Path>) -> Result<Gu
     host(cache_dir)?.load(bytes).map_err(|error| format!("`{shown}`: {error}"))
 }
 
-/// The bytes of a file, but no more than show that it is too large.
+/// The bytes of a file, but no more than show that it is too large. Whoever opens a pipe waits for its other end, and a device
+/// may have no end: nothing but a file is read.
 fn at_most(path: &Path, most: u64) -> std::io::Result<Vec<u8>> {
+    check_kind(&std::fs::metadata(path)?)?;
+    // Should the path name a pipe by now, nobody waits for it.
+    let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path)?;
+    check_kind(&file.metadata()?)?;
+    read_at_most(file, most)
+}
+
+fn check_kind(found: &std::fs::Metadata) -> std::io::Result<()> {
+    let kind = found.file_type();
+    let what = match kind {
+        _ if kind.is_file() => return Ok(()),
+        _ if kind.is_dir() => "a folder",
+        _ if kind.is_fifo() => "a pipe",
+        _ if kind.is_socket() => "a socket",
+        _ => "a device",
+    };
+    Err(Error::new(ErrorKind::InvalidInput, format!("it is {what}, and modules are read from files")))
+}
+
+fn read_at_most(file: File, most: u64) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
+    file.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
@@ -86,7 +110,26 @@ fn at_most(path: &Path, most: u64) -> std::io::Result<Vec<u8>> {
 /// WebAssembly cannot be run on this machine.
 pub fn host(cache_dir: Option<&Path>) -> Result<Host, String> {
     static HOST: OnceLock<Result<Host, String>> = OnceLock::new();
-    HOST.get_or_init(|| Host::new(cache_dir).map_err(|error| error.to_string())).clone()
+    let open = || match COMPILER.get() {
+        Some(compiler) => Host::with_compiler(cache_dir, compiler.clone()),
+        None => Host::new(cache_dir),
+    };
+    HOST.get_or_init(|| open().map_err(|error| error.to_string())).clone()
+}
+
+static COMPILER: OnceLock<Compiler> = OnceLock::new();
+
+/// From now on modules are compiled by processes of the program that is running, which has the subcommand `command` for it.
+pub fn compile_by(command: &str) {
+    // The file that is running, also after another version took its place.
+    let running = Path::new("/proc/self/exe");
+    let program = match running.exists() {
+        true => Some(running.to_owned()),
+        false => std::env::current_exe().ok(),
+    };
+    if let Some(program) = program {
+        COMPILER.get_or_init(|| Compiler { program, arguments: vec![command.to_owned()] });
+    }
 }
 
 /// Where compiled code is kept: in the data dir if there is one, else among the user's caches.
@@ -122,6 +165,20 @@ pub fn limits(memory: Option<ByteSize>, deadline: Option<DurationSpec>) -> Limit
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn nothing_but_files_is_read_and_nobody_waits() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe.wasm");
+        let mode = rustix::fs::Mode::RUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        for (path, expected) in
+            [(pipe.as_path(), "it is a pipe"), (dir.path(), "it is a folder"), (Path::new("/dev/zero"), "it is a device")]
+        {
+            let message = read(path).unwrap_err();
+            assert!(message.contains(expected), "{message}");
+        }
+    }
 
     #[test]
     fn of_a_file_that_is_too_large_no_more_is_read_than_shows_it() {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use logmill_wasm::{CallError, Instance, Limits, Moment};
 
-use super::ipc;
+use super::ipc::{self, Budget};
 use super::live::{Allowed, Failure, FailureKind, GuestState, Live, Made, Spawn, ample};
 use super::plan::{Answer, Planned};
 use crate::error::OperatorError;
@@ -82,15 +82,22 @@ impl Spawn for BatchSpawn {
 
 impl BatchGuest {
     /// Takes an output of a call over into `made`.
-    fn take(planned: &Planned, name: &str, stream: Vec<u8>, made: &mut Made) -> Result<(), String> {
+    fn take(
+        planned: &Planned,
+        name: &str,
+        stream: Vec<u8>,
+        budget: &mut Budget,
+        made: &mut Made,
+    ) -> Result<(), String> {
         let Answer::Batches { signature, .. } = &planned.answer else { return Ok(()) };
         let port = signature.outputs.iter().position(|port| port.name == name).ok_or_else(|| {
             let names: Vec<String> = signature.outputs.iter().map(|port| format!("`{}`", port.name)).collect();
             format!("it made rows for an output `{name}`; its signature has {}", names.join(", "))
         })?;
         let Some(declared) = planned.full_outputs.get(port) else { return Ok(()) };
-        let rows =
-            ipc::decode_rows(stream, &declared.schema).map_err(|why| format!("for its output `{name}`, {why}"))?;
+        made.bytes += stream.len();
+        let rows = ipc::decode_rows(stream, &declared.schema, budget);
+        let rows = rows.map_err(|why| format!("for its output `{name}`, {why}"))?;
         made.rows.extend(rows.into_iter().map(|rows| (port, rows)));
         Ok(())
     }
@@ -104,13 +111,15 @@ impl Live for BatchGuest {
             row: None,
         })?;
         let planned = &self.planned;
-        let mut take = |name: &str, stream: Vec<u8>| Self::take(planned, name, stream, made);
+        let mut budget = Budget::new(planned.limits.memory_bytes);
+        let mut take = |name: &str, stream: Vec<u8>| Self::take(planned, name, stream, &mut budget, made);
         Ok(self.instance.on_batch(at, &stream, &mut take)?)
     }
 
     fn on_watermark(&mut self, at: Moment, time_us: i64, made: &mut Made) -> Result<(), Failure> {
         let planned = &self.planned;
-        let mut take = |name: &str, stream: Vec<u8>| Self::take(planned, name, stream, made);
+        let mut budget = Budget::new(planned.limits.memory_bytes);
+        let mut take = |name: &str, stream: Vec<u8>| Self::take(planned, name, stream, &mut budget, made);
         Ok(self.instance.on_watermark(at, time_us, &mut take)?)
     }
 

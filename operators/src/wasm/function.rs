@@ -20,6 +20,7 @@ use super::coerce::{Coercion, coercion, exactly};
 use super::columns;
 use super::error::PlanError;
 use super::ipc;
+use super::live::Moments;
 use super::plan::{config_text, instantiate, moment};
 use super::pool::Pool;
 
@@ -153,8 +154,13 @@ impl WasmFunction {
         ScalarUDF::new_from_impl(GuestFunction { sql_name: sql_name.to_owned(), signature, function: self.clone() })
     }
 
+    /// From now on calls are made at these moments.
+    pub(super) fn set_moments(&self, moments: Moments) {
+        self.pool.set_moments(moments);
+    }
+
     /// Computes the function over columns of its argument types.
-    fn call(&self, arguments: &RecordBatch) -> Result<ArrayRef> {
+    pub(super) fn call(&self, arguments: &RecordBatch) -> Result<ArrayRef> {
         match arguments.num_rows() {
             0 => Ok(new_empty_array(self.returns().data_type())),
             _ => self.pool.call(&self.name, &self.returns, arguments),

@@ -99,6 +99,11 @@ impl FailureKind {
     }
 }
 
+/// Reasons are given in full until they, or rows, take this much.
+const LONG_REASONS_BYTES: usize = 16 * 1024 * 1024;
+/// What is kept of the reasons after that.
+const SHORT_REASON_BYTES: usize = 256;
+
 /// What came of rows.
 #[derive(Debug, Default)]
 pub(super) struct Made {
@@ -106,6 +111,8 @@ pub(super) struct Made {
     pub(super) rows: Vec<(Port, RecordBatch)>,
     /// Rows of the input that came to nothing.
     pub(super) rejected: Vec<Rejected>,
+    /// What all that takes, about.
+    pub(super) bytes: usize,
 }
 
 /// Neighbouring rows of the input that were rejected for the same reason.
@@ -120,12 +127,17 @@ impl Made {
     /// Appends what came of later rows, the first of which is the row `offset`.
     pub(super) fn append(&mut self, later: Self, offset: usize) {
         self.rows.extend(later.rows);
+        self.bytes += later.bytes;
         let moved = later.rejected.into_iter();
         self.rejected.extend(moved.map(|rejected| Rejected { first: rejected.first + offset, ..rejected }));
     }
 
     /// Notes a row that came to nothing.
-    pub(super) fn reject(&mut self, row: usize, reason: String) {
+    pub(super) fn reject(&mut self, row: usize, mut reason: String) {
+        if self.bytes > LONG_REASONS_BYTES {
+            reason.truncate(reason.floor_char_boundary(SHORT_REASON_BYTES));
+        }
+        self.bytes += reason.len();
         self.rejected.push(Rejected { first: row, rows: 1, reason });
     }
 
@@ -162,18 +174,27 @@ impl Made {
 pub(super) struct Moments {
     clock: Clock,
     seed: u64,
+    /// Whether the seed stays.
+    is_repeated: bool,
 }
 
 impl Moments {
     /// `number` differs between the operator's workers, whose clocks may say the same.
     pub(super) fn new(clock: Clock, operator: &str, number: u64) -> Self {
-        Self { clock, seed: xxh3_64_with_seed(operator.as_bytes(), number) }
+        Self { clock, seed: xxh3_64_with_seed(operator.as_bytes(), number), is_repeated: false }
+    }
+
+    /// Moments that differ in time alone.
+    pub(super) fn repeated(clock: Clock) -> Self {
+        Self { clock, seed: 0, is_repeated: true }
     }
 
     pub(super) fn next(&mut self) -> Moment {
         let now_us = (self.clock)();
         // The clock is part of it, so that guests do not draw the same after a restart.
-        self.seed = xxh3_64_with_seed(&now_us.to_le_bytes(), self.seed);
+        if !self.is_repeated {
+            self.seed = xxh3_64_with_seed(&now_us.to_le_bytes(), self.seed);
+        }
         Moment { now_us, seed: self.seed }
     }
 }

@@ -24,6 +24,8 @@ mod packed;
 mod patience;
 mod plan;
 mod pool;
+mod rehearsal;
+mod sample;
 mod select;
 mod shard;
 mod state;
@@ -34,6 +36,7 @@ mod values;
 pub use error::{PlanError, is_about_config};
 pub use function::{WasmFunction, functions};
 pub use plan::{WasmPlan, WasmRequest, plan};
+pub use rehearsal::{Rehearsal, rehearse};
 
 #[cfg(test)]
 mod tests;

@@ -32,8 +32,20 @@ pub(super) trait Runner {
     fn operator(&self) -> &str;
 }
 
-/// Runs rows; what fails is narrowed to single rows, which are rejected.
-pub(super) fn narrow(runner: &mut impl Runner, rows: &RecordBatch) -> Result<Made, OperatorError> {
+/// What a guest may make of a batch, over all its calls, before that flows on and the rest of the rows must wait: each call
+/// may make as much as the guest's memory holds, and there may be as many calls as rows.
+const MOST_MADE_BYTES: usize = 64 * 1024 * 1024;
+
+/// What came of the first rows of a batch.
+pub(super) struct Narrowed {
+    pub(super) made: Made,
+    /// How many these are; at least one.
+    pub(super) done: usize,
+}
+
+/// Runs rows, all of them unless the guest makes very much of the first; what fails is narrowed to single rows, which are
+/// rejected.
+pub(super) fn narrow(runner: &mut impl Runner, rows: &RecordBatch) -> Result<Narrowed, OperatorError> {
     let mut narrowing = Narrowing::default();
     narrowing.push(0, rows.num_rows());
     let mut pieces = 0;
@@ -59,14 +71,20 @@ pub(super) fn narrow(runner: &mut impl Runner, rows: &RecordBatch) -> Result<Mad
         if let Some(rows) = narrowing.search.done_until(narrowing.done(rows.num_rows())) {
             runner.patience().too_many(rows);
         }
+        if narrowing.made.bytes > MOST_MADE_BYTES && narrowing.done(rows.num_rows()) > 0 {
+            break;
+        }
     }
+    let done = narrowing.done(rows.num_rows());
     let mut made = narrowing.made;
+    // Rows that were named before their turn are named again.
+    made.rejected.retain(|rejected| rejected.first < done);
     made.merge_rejected();
     if pieces > 1 {
         let operator = || runner.operator().to_owned();
         made.merge_rows().map_err(|e| OperatorError::Execution { operator: operator(), source: Box::new(e) })?;
     }
-    Ok(made)
+    Ok(Narrowed { made, done })
 }
 
 /// Takes a call into account; fails if it was one too many.

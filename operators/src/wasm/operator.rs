@@ -7,15 +7,15 @@ use arrow::array::RecordBatch;
 use logmill_pipelines::flow::{CheckpointEpoch, Op, Origin, RowBatch, SplitId, Watermark, state_shard};
 
 use super::live::{Made, Moments, Spawn};
-use super::narrow::narrow;
+use super::narrow::{Narrowed, narrow};
 use super::patience::{BATCH_ROWS, Patience};
-use super::select::Selector;
+use super::select::{SelectError, Selector};
 use super::shard::Shard;
 use super::state;
 use super::stateless::Stateless;
 use crate::error::OperatorError;
 use crate::operator::{
-    OpenContext, Operator, Output, Port, PortSchema, Progress, StateBuffer, exact_origin, system_time_us,
+    Clock, OpenContext, Operator, Output, Port, PortSchema, Progress, StateBuffer, exact_origin, system_time_us,
 };
 
 /// What an operator is made of.
@@ -30,8 +30,8 @@ pub(super) struct Parts<S> {
     pub(super) stateful: bool,
     /// Whether the guest wants to know of event time; for guests with state.
     pub(super) watermarks: bool,
-    /// Differs between the workers.
-    pub(super) number: u64,
+    /// Differs between the workers; nothing: no call shall have other randomness than another.
+    pub(super) number: Option<u64>,
 }
 
 /// A guest at work on a worker.
@@ -42,8 +42,10 @@ pub(super) struct WasmOperator<S: Spawn> {
     outputs: Vec<PortSchema>,
     watermarks: bool,
     guests: Guests<S::Guest>,
-    number: u64,
+    number: Option<u64>,
     moments: Moments,
+    /// How many rows are made ready for a guest at once: fewer after some that could not be.
+    select_rows: usize,
     work: Option<Work>,
     pending: VecDeque<Put>,
 }
@@ -76,6 +78,13 @@ enum Put {
     Reject(RowBatch, String),
 }
 
+fn moments(clock: Clock, operator: &str, number: Option<u64>) -> Moments {
+    match number {
+        Some(number) => Moments::new(clock, operator, number),
+        None => Moments::repeated(clock),
+    }
+}
+
 impl<S: Spawn> WasmOperator<S> {
     pub(super) fn new(parts: Parts<S>) -> Self {
         let Parts { spawn, input, wanted, outputs, stateful, watermarks, number } = parts;
@@ -83,9 +92,11 @@ impl<S: Spawn> WasmOperator<S> {
             true => Guests::OneAShard { shards: BTreeMap::new(), patience: BTreeMap::new() },
             false => Guests::One(Box::new(Stateless::default())),
         };
-        let moments = Moments::new(Arc::new(system_time_us), spawn.operator(), number);
+        let moments = moments(Arc::new(system_time_us), spawn.operator(), number);
         let (work, pending) = (None, VecDeque::new());
-        Self { spawn, inputs: [input], wanted, outputs, watermarks, guests, number, moments, work, pending }
+        let inputs = [input];
+        let select_rows = BATCH_ROWS;
+        Self { spawn, inputs, wanted, outputs, watermarks, guests, number, moments, select_rows, work, pending }
     }
 
     fn failed(&self, message: impl Into<String>) -> OperatorError {
@@ -124,31 +135,47 @@ impl<S: Spawn> WasmOperator<S> {
 
     /// Runs the next rows of a batch.
     fn rows(&mut self, batch: RowBatch, next_row: usize) -> Result<(), OperatorError> {
-        let rows = BATCH_ROWS.min(batch.num_rows() - next_row);
+        let rows = self.select_rows.min(batch.num_rows() - next_row);
         if rows == 0 {
             return Ok(());
         }
         let piece = batch.rows.slice(next_row, rows);
-        let selected = self.wanted.select(&piece);
-        let selected = selected.map_err(|source| OperatorError::Execution {
-            operator: self.spawn.operator().to_owned(),
-            source: Box::new(source),
-        })?;
+        let selected = match self.wanted.select(&piece) {
+            Ok(selected) => selected,
+            // A row that no guest can be given is found as the guests' own are: by fewer at once.
+            Err(SelectError::Value(_)) if rows > 1 => {
+                self.select_rows = rows.div_ceil(2);
+                self.work = Some(Work::Rows { batch, next_row });
+                return Ok(());
+            }
+            Err(SelectError::Value(reason)) => {
+                let mut made = Made::default();
+                made.reject(0, reason);
+                self.put(made, &piece, batch.origin.as_ref())?;
+                self.work = Some(Work::Rows { batch, next_row: next_row + 1 });
+                return Ok(());
+            }
+            Err(SelectError::Columns(source)) => {
+                let operator = self.spawn.operator().to_owned();
+                return Err(OperatorError::Execution { operator, source: Box::new(source) });
+            }
+        };
+        self.select_rows = BATCH_ROWS.min(self.select_rows.saturating_mul(2));
         let shard = batch.origin.as_ref().map_or(0, |origin| state_shard(&origin.split));
-        let made = match &mut self.guests {
+        let Narrowed { made, done } = match &mut self.guests {
             Guests::One(guest) => narrow(&mut guest.runner(&self.spawn, &mut self.moments), &selected)?,
             Guests::OneAShard { shards, patience } => {
                 let guest = shards.entry(shard).or_insert_with(|| Shard::new(self.moments.next()));
                 let patience = patience.entry(shard).or_default();
-                let made = narrow(&mut guest.runner(&self.spawn, &mut self.moments, patience), &selected)?;
+                let narrowed = narrow(&mut guest.runner(&self.spawn, &mut self.moments, patience), &selected)?;
                 if guest.is_blank() {
                     shards.remove(&shard);
                 }
-                made
+                narrowed
             }
         };
         self.put(made, &piece, batch.origin.as_ref())?;
-        self.work = Some(Work::Rows { batch, next_row: next_row + rows });
+        self.work = Some(Work::Rows { batch, next_row: next_row + done });
         Ok(())
     }
 
@@ -210,7 +237,7 @@ impl<S: Spawn> Operator for WasmOperator<S> {
     }
 
     fn open(&mut self, context: OpenContext) -> Result<(), OperatorError> {
-        self.moments = Moments::new(context.clock, self.spawn.operator(), self.number);
+        self.moments = moments(context.clock, self.spawn.operator(), self.number);
         Ok(())
     }
 

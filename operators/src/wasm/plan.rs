@@ -327,6 +327,12 @@ impl WasmPlan {
         self.inner.state_version
     }
 
+    /// Whether it waits for event time.
+    #[must_use]
+    pub fn waits_for_event_time(&self) -> bool {
+        self.inner.watermarks
+    }
+
     /// The module's SHA-256, in hexadecimal digits.
     #[must_use]
     pub fn digest(&self) -> &str {
@@ -352,17 +358,30 @@ impl WasmPlan {
     /// # Errors
     /// None today; a module that cannot be prepared for calls.
     pub fn operator(&self) -> Result<Box<dyn Operator>, OperatorError> {
-        let planned = &self.inner;
-        Ok(match &planned.answer {
-            Answer::Batches { .. } => Box::new(WasmOperator::new(self.parts(BatchSpawn::new(Arc::clone(planned))))),
-            Answer::Transform { .. } => {
-                let spawn = TransformSpawn::new(Arc::clone(planned));
-                Box::new(WasmOperator::new(self.parts(spawn)))
-            }
-        })
+        let number = self.inner.workers.fetch_add(1, Ordering::Relaxed);
+        Ok(self.numbered(Some(number)))
     }
 
-    fn parts<S>(&self, spawn: S) -> Parts<S> {
+    /// As [`WasmPlan::operator`], and all its calls have the same randomness.
+    pub(super) fn rehearsed(&self) -> Box<dyn Operator> {
+        self.numbered(None)
+    }
+
+    fn numbered(&self, number: Option<u64>) -> Box<dyn Operator> {
+        let planned = &self.inner;
+        match &planned.answer {
+            Answer::Batches { .. } => {
+                let spawn = BatchSpawn::new(Arc::clone(planned));
+                Box::new(WasmOperator::new(self.parts(spawn, number)))
+            }
+            Answer::Transform { .. } => {
+                let spawn = TransformSpawn::new(Arc::clone(planned));
+                Box::new(WasmOperator::new(self.parts(spawn, number)))
+            }
+        }
+    }
+
+    fn parts<S>(&self, spawn: S, number: Option<u64>) -> Parts<S> {
         let planned = &self.inner;
         Parts {
             spawn,
@@ -371,7 +390,7 @@ impl WasmPlan {
             outputs: planned.full_outputs.clone(),
             stateful: planned.stateful,
             watermarks: planned.watermarks,
-            number: planned.workers.fetch_add(1, Ordering::Relaxed),
+            number,
         }
     }
 }

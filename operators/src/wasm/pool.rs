@@ -16,7 +16,7 @@ use logmill_wasm::{CallError, FunctionSignature, Guest, GuestLog, Instance, Limi
 use xxhash_rust::xxh3::xxh3_64;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
-use super::ipc;
+use super::ipc::{self, Budget};
 use super::live::{Failure, FailureKind, Moments, ample};
 use super::patience::{Patience, Search};
 use super::plan::moment;
@@ -24,6 +24,8 @@ use crate::operator::system_time_us;
 
 /// How many instances wait for calls at most: as many as workers are likely to call at once.
 const MAX_IDLE_INSTANCES: usize = 16;
+/// What all results of a query's call may take: each call of the guest may give as much as its memory holds.
+const MOST_RESULT_BYTES: usize = 256 * 1024 * 1024;
 /// How many rows are remembered on which the guest hung, and for how long: until they have been found by whoever looks.
 const MAX_HANGING_ROWS: usize = 64;
 const REMEMBERED_US: i64 = 60_000_000;
@@ -72,12 +74,25 @@ impl Pool {
         Self { guest, config, limits, log, signatures, idle, patience: Mutex::new(Patience::default()) }
     }
 
+    /// From now on calls are made at these moments.
+    pub(super) fn set_moments(&self, moments: Moments) {
+        lock(&self.idle).moments = moments;
+    }
+
     /// Computes a function over columns of its argument types, of which there is at least one row.
     pub(super) fn call(&self, name: &str, returns: &SchemaRef, arguments: &RecordBatch) -> Result<ArrayRef> {
         if let Some(message) = self.hangs_on(name, arguments) {
             return exec_err!("`{name}`: {message}");
         }
-        let invoke = |offset: usize, rows: usize| self.invoke(name, returns, &arguments.slice(offset, rows));
+        let mut result_bytes = 0;
+        let invoke = |offset: usize, rows: usize| {
+            let result = self.invoke(name, returns, &arguments.slice(offset, rows))?;
+            result_bytes += result.as_ref().map_or(0, |column| column.get_array_memory_size());
+            match result_bytes > MOST_RESULT_BYTES {
+                true => exec_err!("`{name}`: its results take more than {MOST_RESULT_BYTES} bytes for one batch"),
+                false => Ok(result),
+            }
+        };
         let results = match in_pieces(arguments.num_rows(), &self.patience, invoke)? {
             Ok(results) => results,
             Err(Stopped::Impatient(message)) => return Err(DataFusionError::ResourcesExhausted(message)),
@@ -98,8 +113,9 @@ impl Pool {
     fn invoke(&self, name: &str, returns: &SchemaRef, rows: &RecordBatch) -> Result<Result<ArrayRef, Failure>> {
         let stream = ipc::encode_rows(rows)?;
         let mut result = None;
+        let mut budget = Budget::new(self.limits.memory_bytes);
         let mut take = |stream: Vec<u8>| {
-            let batches = ipc::decode_rows(stream, returns)?;
+            let batches = ipc::decode_rows(stream, returns, &mut budget)?;
             let columns: Vec<&dyn Array> =
                 batches.iter().filter_map(|rows| Some(rows.columns().first()?.as_ref())).collect();
             let given: usize = columns.iter().map(|column| column.len()).sum();

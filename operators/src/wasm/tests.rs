@@ -4,6 +4,7 @@
 mod fake;
 mod functions;
 mod guests;
+mod hostile;
 mod narrowing;
 mod state;
 mod transforms;

@@ -73,9 +73,10 @@ impl Live for TransformGuest {
         let outputs: Vec<Output<'_>> = outputs
             .map(|(port, full)| Output { name: &port.name, content: &port.content, schema: &full.schema })
             .collect();
-        let layout = &self.layout;
+        let (layout, memory_bytes) = (&self.layout, self.planned.limits.memory_bytes);
         let mut take = |result: &[u8]| {
             let entries = packed::read(result, rows.num_rows(), outputs.len())?;
+            made.bytes += check_size(&entries, result.len(), &outputs, memory_bytes)?;
             take(&entries, rows, layout, &outputs, made)
         };
         let done = self.instance.transform_packed(at, self.writer.finish(), &mut take);
@@ -112,6 +113,28 @@ pub(super) struct Output<'a> {
     pub(super) content: &'a Content,
     /// With the hidden columns.
     pub(super) schema: &'a SchemaRef,
+}
+
+/// What all columns of a result may take, if the guest's memory is smaller than that.
+const LEAST_RESULT_BYTES: u64 = 64 * 1024 * 1024;
+
+/// What the columns of a result take, about. An error if that is too much: a record of a few bytes is a row of all columns.
+fn check_size(
+    entries: &Entries<'_>,
+    result_bytes: usize,
+    outputs: &[Output<'_>],
+    memory_bytes: u64,
+) -> Result<usize, String> {
+    let columns = outputs.iter().enumerate().map(|(port, output)| {
+        let row_bytes: usize = output.schema.fields().iter().map(|field| values::least_bytes(field.data_type())).sum();
+        entries.of_port(port).count().saturating_mul(row_bytes)
+    });
+    let bytes = columns.fold(result_bytes, usize::saturating_add);
+    let most = memory_bytes.max(LEAST_RESULT_BYTES);
+    if bytes as u64 <= most {
+        return Ok(bytes);
+    }
+    Err(format!("its records take {bytes} bytes as columns, of which {most} are allowed"))
 }
 
 /// Makes rows of what a guest gave. An input row is one unit: if it failed, or any value that was made of it cannot be

@@ -41,6 +41,14 @@ pub(super) enum ReadError {
     All(String),
 }
 
+/// What a value takes at the least, in bytes: a null takes as much.
+pub(super) fn least_bytes(data_type: &DataType) -> usize {
+    match data_type {
+        DataType::Struct(fields) => 1 + fields.iter().map(|field| least_bytes(field.data_type())).sum::<usize>(),
+        other => 1 + other.primitive_width().unwrap_or(size_of::<i32>()),
+    }
+}
+
 /// The first `visible` columns of a schema, out of the values of messages.
 pub(super) fn read<'a>(
     content: &Content,

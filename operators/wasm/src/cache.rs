@@ -18,8 +18,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
-use wasmtime::component::Component;
-use wasmtime::{Engine, Module};
+use wasmtime::Engine;
+
+use crate::artifact::Artifact;
 
 /// What entries begin with; changes with their form.
 const MAGIC: &[u8; 8] = b"millwasm";
@@ -44,45 +45,6 @@ pub(crate) struct CodeCache {
 /// What an entry is found by.
 #[derive(Clone, Copy)]
 pub(crate) struct Key([u8; DIGEST_BYTES]);
-
-/// What can be kept: it becomes bytes, and is made of them again.
-pub(crate) trait Compiled: Sized {
-    /// Its code.
-    fn to_code(&self) -> wasmtime::Result<Vec<u8>>;
-
-    /// The same again. `code` must be what `to_code` gave.
-    fn from_code(engine: &Engine, code: Verified<'_>) -> wasmtime::Result<Self>;
-}
-
-/// Code that is byte for byte what was written under its key. Only [`CodeCache::get`] makes it.
-pub(crate) struct Verified<'a>(&'a [u8]);
-
-impl Compiled for Component {
-    fn to_code(&self) -> wasmtime::Result<Vec<u8>> {
-        self.serialize()
-    }
-
-    #[allow(unsafe_code)]
-    fn from_code(engine: &Engine, code: Verified<'_>) -> wasmtime::Result<Component> {
-        // SAFETY: `deserialize` wants bytes that `serialize` gave, unchanged. `Verified` is made only of entries whose digest is
-        // right, and they are written with a right digest only by `put`, of what `to_code` gave. Others cannot write them: the
-        // directory and the entry are of this process's user and closed to the rest. That the engine is of the same version and
-        // settings is part of the key, and is checked again by `deserialize`, as is that it is a component.
-        unsafe { Component::deserialize(engine, code.0) }
-    }
-}
-
-impl Compiled for Module {
-    fn to_code(&self) -> wasmtime::Result<Vec<u8>> {
-        self.serialize()
-    }
-
-    #[allow(unsafe_code)]
-    fn from_code(engine: &Engine, code: Verified<'_>) -> wasmtime::Result<Module> {
-        // SAFETY: as for components, above.
-        unsafe { Module::deserialize(engine, code.0) }
-    }
-}
 
 impl CodeCache {
     /// The cache in a directory, which is made if it is not there. Code need not be kept: a directory that cannot be used, or
@@ -118,13 +80,16 @@ impl CodeCache {
         Ok(cache)
     }
 
-    /// What was kept for a module, given as bytes.
-    pub(crate) fn get<C: Compiled>(&self, engine: &Engine, key: &Key) -> Option<C> {
+    /// What was kept for a module, loaded by `load`.
+    ///
+    /// An entry is an [`Artifact`], as it is byte for byte what [`CodeCache::put`] wrote: its digest is right, and others
+    /// cannot write it. The directory and the entry are of this process's user and closed to the rest.
+    pub(crate) fn get<C>(&self, key: &Key, load: impl FnOnce(&Artifact) -> wasmtime::Result<C>) -> Option<C> {
         let path = self.path(key);
         let mut file = File::open(&path).ok()?;
-        let found = self.read(&mut file, key).and_then(|bytes| {
-            let code = bytes.get(MAGIC.len() + DIGEST_BYTES..).unwrap_or_default();
-            C::from_code(engine, Verified(code)).map_err(|error| format!("{error:#}"))
+        let found = self.read(&mut file, key).and_then(|mut bytes| {
+            bytes.drain(..MAGIC.len() + DIGEST_BYTES);
+            load(&Artifact::trusted(bytes)).map_err(|error| format!("{error:#}"))
         });
         match found {
             Ok(compiled) => {
@@ -158,16 +123,11 @@ impl CodeCache {
     }
 
     /// Keeps what was compiled.
-    pub(crate) fn put<C: Compiled>(&self, key: &Key, compiled: &C) {
-        let code = match compiled.to_code() {
-            Ok(code) if code.len() as u64 <= self.max_bytes / 2 => code,
-            Ok(_) => return,
-            Err(error) => {
-                tracing::warn!("compiled code is not kept: {error:#}");
-                return;
-            }
-        };
-        if let Err(error) = self.write(key, &code).and_then(|()| self.trim(key)) {
+    pub(crate) fn put(&self, key: &Key, artifact: &Artifact) {
+        if artifact.code().len() as u64 > self.max_bytes / 2 {
+            return;
+        }
+        if let Err(error) = self.write(key, artifact.code()).and_then(|()| self.trim(key)) {
             tracing::warn!("compiled code is not kept in {}: {error}", self.dir.display());
         }
     }
@@ -275,21 +235,12 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
-    /// Bytes that say whether they were read.
-    struct Code(Vec<u8>);
-
-    impl Compiled for Code {
-        fn to_code(&self) -> wasmtime::Result<Vec<u8>> {
-            Ok(self.0.clone())
-        }
-
-        fn from_code(_: &Engine, code: Verified<'_>) -> wasmtime::Result<Code> {
-            Ok(Code(code.0.to_vec()))
-        }
+    fn get(cache: &CodeCache, key: &Key) -> Option<Vec<u8>> {
+        cache.get(key, |artifact| Ok(artifact.code().to_vec()))
     }
 
-    fn get(cache: &CodeCache, key: &Key) -> Option<Vec<u8>> {
-        cache.get::<Code>(&Engine::default(), key).map(|code| code.0)
+    fn put_code(cache: &CodeCache, key: &Key, code: &[u8]) {
+        cache.put(key, &Artifact::trusted(code.to_vec()));
     }
 
     fn key(module: &[u8]) -> Key {
@@ -306,7 +257,7 @@ mod tests {
         let cache = CodeCache::open(dir.path()).unwrap();
         let (a, b) = (key(b"a"), key(b"b"));
         assert_eq!(get(&cache, &a), None);
-        cache.put(&a, &Code(b"code of a".to_vec()));
+        put_code(&cache, &a, b"code of a");
         assert_eq!(get(&cache, &a).unwrap(), b"code of a");
         assert_eq!(get(&cache, &b), None);
         std::fs::rename(cache.path(&a), cache.path(&b)).unwrap();
@@ -318,7 +269,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let cache = CodeCache::open(dir.path()).unwrap();
         let key = key(b"module");
-        cache.put(&key, &Code(b"code".to_vec()));
+        put_code(&cache, &key, b"code");
         let whole = std::fs::read(cache.path(&key)).unwrap();
         let with = |bytes: &[u8]| {
             std::fs::write(cache.path(&key), bytes).unwrap();
@@ -333,7 +284,7 @@ mod tests {
             assert_eq!(with(&flipped), None, "byte {at} is another");
         }
         assert_eq!(with(&[&whole[..], b"x"].concat()), None, "longer than it was");
-        cache.put(&key, &Code(b"code".to_vec()));
+        put_code(&cache, &key, b"code");
         assert_eq!(get(&cache, &key).unwrap(), b"code");
     }
 
@@ -343,7 +294,7 @@ mod tests {
         let (path, key) = (dir.path().join("made/here"), key(b"module"));
         let cache = CodeCache::open(&path).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
-        cache.put(&key, &Code(b"code".to_vec()));
+        put_code(&cache, &key, b"code");
         assert_eq!(std::fs::metadata(cache.path(&key)).unwrap().mode() & 0o777, 0o600);
         set_mode(&cache.path(&key), 0o620);
         assert_eq!(get(&cache, &key), None, "an entry that others may write");
@@ -359,7 +310,7 @@ mod tests {
         let entry_bytes = (MAGIC.len() + DIGEST_BYTES + 100) as u64;
         let cache = CodeCache { max_bytes: 3 * entry_bytes, ..CodeCache::open(dir.path()).unwrap() };
         let keys: Vec<Key> = (0..4).map(|number| key(&[number])).collect();
-        let put = |number: usize| cache.put(&keys[number], &Code(vec![0; 100]));
+        let put = |number: usize| put_code(&cache, &keys[number], &[0; 100]);
         let used_at = |number: usize, second: u64| {
             let file = File::open(cache.path(&keys[number])).unwrap();
             file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(second)).unwrap();

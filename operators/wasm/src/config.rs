@@ -29,6 +29,11 @@ pub(crate) fn engine() -> Result<Engine, WasmError> {
     }
 }
 
+/// An engine that compiles, and makes no instances: what it compiles can be run by the other.
+pub(crate) fn compiler() -> Result<Engine, WasmError> {
+    Engine::new(&config()).map_err(|error| WasmError::Engine(format!("{error:#}")))
+}
+
 fn config() -> Config {
     let mut config = Config::new();
     config
@@ -60,6 +65,16 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use wasmtime::{Instance, Module, Store};
+
+    #[test]
+    fn what_one_engine_compiles_the_other_runs() {
+        let hash = |engine: &Engine| {
+            let mut hasher = std::hash::DefaultHasher::new();
+            std::hash::Hash::hash(&engine.precompile_compatibility_hash(), &mut hasher);
+            std::hash::Hasher::finish(&hasher)
+        };
+        assert_eq!(hash(&engine().unwrap()), hash(&compiler().unwrap()));
+    }
 
     #[test]
     fn without_a_pool_guests_run_as_well() {

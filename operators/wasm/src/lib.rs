@@ -14,8 +14,11 @@
 //! This crate moves bytes; what they mean (Arrow IPC streams, packed records) is its callers' business, but for the loop over
 //! records of guests that take them one at a time.
 
+mod artifact;
 mod bindings;
+mod bounds;
 mod cache;
+mod compiler;
 mod config;
 mod core_calls;
 mod error;
@@ -33,6 +36,7 @@ mod trap;
 mod types;
 
 pub use crate::bindings::{Content, FunctionSignature, Port, Signature, TransformPort};
+pub use crate::compiler::{Compiler, compile_child};
 pub use crate::error::{CallError, TransformError, WasmError};
 pub use crate::guest::{Guest, Limits, Role};
 pub use crate::host::{Host, MAX_MODULE_BYTES};

@@ -244,9 +244,17 @@ impl Rate {
     }
 }
 
-/// A text without what could move a terminal's cursor, or pretend to be another line.
+/// A text without what could move a terminal's cursor, turn the text around it, or pretend to be another line.
 pub(crate) fn printable(text: &str) -> Cow<'_, str> {
-    let harmful = |symbol: char| symbol.is_control() && symbol != '\t';
+    let harmful = |symbol: char| {
+        let is_control = symbol.is_control() && symbol != '\t';
+        // Marks of direction, and separators of lines.
+        is_control
+            || matches!(
+                symbol,
+                '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}'
+            )
+    };
     match text.contains(harmful) {
         true => Cow::Owned(text.replace(harmful, "\u{fffd}")),
         false => Cow::Borrowed(text),

@@ -166,6 +166,7 @@ mod tests {
         check("no such key", "no such key");
         check("two\r\nlines\nand\tmore\n", "two lines and\tmore");
         check("\u{1b}[2Jred", "\u{fffd}[2Jred");
+        check("abc\u{202e}fdp\u{2066}", "abc\u{fffd}fdp\u{fffd}");
         let long = "a".repeat(MAX_MESSAGE_BYTES);
         check(&long, &long);
         check(&format!("{long}b"), &format!("{long}..."));

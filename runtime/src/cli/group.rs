@@ -3,6 +3,7 @@
 use anyhow::{anyhow, bail};
 use logmill_connectors::log::{Isolation, Log, OffsetAt, TopicPartition};
 use logmill_pipelines::nearest;
+use logmill_pipelines::terminal::escape_line;
 use logmill_protocol::Offset;
 
 use super::address::Address;
@@ -101,7 +102,7 @@ async fn list(log: &RemoteLog, json: bool) -> anyhow::Result<()> {
     for group in groups {
         match json {
             true => print(&format!("{}\n", serde_json::json!({ "group": group.name, "state": group.state })))?,
-            false => print(&format!("{:width$}  {}\n", group.name, group.state))?,
+            false => print(&format!("{:width$}  {}\n", escape_line(&group.name), group.state))?,
         }
     }
     Ok(())
@@ -141,22 +142,23 @@ fn to_json(group: &Group, offsets: &[Progress]) -> serde_json::Value {
 }
 
 fn to_text(group: &Group, offsets: &[Progress]) -> String {
-    let mut text = format!("group {}, state: {}", group.name, group.state);
+    let mut text = format!("group {}, state: {}", escape_line(&group.name), escape_line(&group.state));
     if !group.assignor.is_empty() {
-        text.push_str(&format!(", assignor: {}", group.assignor));
+        text.push_str(&format!(", assignor: {}", escape_line(&group.assignor)));
     }
     text.push('\n');
     for member in &group.members {
-        let static_name = member.instance.as_ref().map(|name| format!(" ({name})")).unwrap_or_default();
+        let static_name = member.instance.as_ref().map(|name| format!(" ({})", escape_line(name))).unwrap_or_default();
         let places = member.partitions.iter().map(|place| format!("{}-{}", place.topic, place.partition));
         let places = places.collect::<Vec<_>>().join(", ");
-        text.push_str(&format!("  member {}{static_name} at {}: {places}\n", member.id, member.host));
+        let (member, host) = (escape_line(&member.id), escape_line(&member.host));
+        text.push_str(&format!("  member {member}{static_name} at {host}: {}\n", escape_line(&places)));
     }
     if !offsets.is_empty() {
         let width = offsets.iter().map(|at| at.place.topic.len()).max().unwrap_or(0).max(5);
         text.push_str(&format!("{:width$}  partition   committed     log end         lag\n", "topic"));
         for at in offsets {
-            let TopicPartition { topic, partition } = &at.place;
+            let (topic, partition) = (escape_line(&at.place.topic), at.place.partition);
             let (committed, end, lag) = (at.committed.0, at.end.0, at.lag());
             text.push_str(&format!("{topic:width$}  {partition:>9}  {committed:>10}  {end:>10}  {lag:>10}\n"));
         }

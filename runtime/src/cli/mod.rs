@@ -28,9 +28,13 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use logmill_connectors::registry::registry;
 use logmill_pipelines::Diagnostics;
+use logmill_pipelines::terminal::{escape, escape_line};
+use tracing_subscriber::field::MakeExt;
+use tracing_subscriber::fmt::FormatFields;
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
 
 use self::address::{Said, with_log};
-use crate::guest_log;
+use crate::{guest_log, modules};
 
 /// A Kafka-compatible log and the engine that runs pipelines on it.
 #[derive(Debug, Parser)]
@@ -81,6 +85,9 @@ enum Command {
     /// Write the beginnings of a guest.
     #[command(subcommand)]
     New(new::Command),
+    /// Compile a module of stdin to stdout: what the program starts itself for, so that no module stops it.
+    #[command(name = "compile-module", hide = true)]
+    CompileModule,
     /// Measure this machine: what Logmill does beside what the disk and the libraries could do.
     Bench(bench::Arguments),
 }
@@ -95,6 +102,11 @@ struct Told(String);
 
 /// Runs a command and tells what went wrong.
 pub fn main(cli: Cli) -> ExitCode {
+    if matches!(cli.command, Command::CompileModule) {
+        let done = logmill_wasm::compile_child(&mut std::io::stdin(), &mut std::io::stdout());
+        return if done.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    modules::compile_by("compile-module");
     let level = match cli.verbose {
         0 => "warn",
         1 => "info",
@@ -103,7 +115,7 @@ pub fn main(cli: Cli) -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_env("LOGMILL_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours());
-    log.with_writer(std::io::stderr).without_time().init();
+    log.with_writer(std::io::stderr).without_time().fmt_fields(log_fields()).init();
     let result = execute(cli);
     // What guests said comes before what became of it.
     guest_log::flush();
@@ -114,7 +126,7 @@ pub fn main(cli: Cli) -> ExitCode {
             if let Some(Told(text)) = error.downcast_ref() {
                 let _ = write!(std::io::stderr(), "{text}");
             } else {
-                let _ = writeln!(std::io::stderr(), "error: {}", chain(&error));
+                let _ = writeln!(std::io::stderr(), "error: {}", escape(&chain(&error)));
             }
             ExitCode::FAILURE
         }
@@ -140,6 +152,7 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
         Command::Sql(arguments) => runtime()?.block_on(sql::execute(arguments, said.address_if_any()?.as_ref())),
         Command::Wasm(command) => wasm::execute(&command, &said.own_data_dir("wasm")?),
         Command::New(command) => new::execute(&command),
+        Command::CompileModule => Ok(()),
         Command::Bench(arguments) => runtime()?.block_on(bench::execute(arguments, &said)),
     }
 }
@@ -148,9 +161,21 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().context("could not start")
 }
 
-/// Prints to stdout; a reader that has gone away is an error that ends the command in silence.
+/// Prints to stdout; a reader that has gone away is an error that ends the command in silence. Programs get the text as it is, a
+/// terminal without what would do something to it.
 fn print(text: &str) -> anyhow::Result<()> {
-    Ok(std::io::stdout().lock().write_all(text.as_bytes())?)
+    let mut stdout = std::io::stdout().lock();
+    let text = if stdout.is_terminal() { escape(text) } else { text.into() };
+    Ok(stdout.write_all(text.as_bytes())?)
+}
+
+/// How the fields of an event are written to the log: each stays in its line, whatever is in it.
+fn log_fields() -> impl for<'writer> FormatFields<'writer> + 'static {
+    let write = |writer: &mut Writer<'_>, field: &tracing::field::Field, value: &dyn std::fmt::Debug| match field.name() {
+        "message" => write!(writer, "{}", escape_line(&format!("{value:?}"))),
+        name => write!(writer, "{name}={}", escape_line(&format!("{value:?}"))),
+    };
+    debug_fn(write).delimited(" ")
 }
 
 /// Whether colours are welcome on stderr.

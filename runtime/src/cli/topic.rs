@@ -7,6 +7,7 @@ use anyhow::{Context, anyhow, bail};
 use logmill_broker::{BrokerConfig, Damage};
 use logmill_connectors::log::{ConfigChange, Isolation, Log, NewTopic, OffsetAt, TopicInfo, TopicPartition};
 use logmill_pipelines::nearest;
+use logmill_pipelines::terminal::escape_line;
 
 use super::address::{Address, with_broker};
 use super::print;
@@ -177,7 +178,7 @@ async fn list(log: &dyn Log, all: bool, json: bool) -> anyhow::Result<()> {
             print(&format!("{row}\n"))?;
         } else {
             let note = if offline.is_empty() { String::new() } else { format!("  {} offline", offline.len()) };
-            print(&format!("{:width$}  {:>10}  {held:>7}{note}\n", topic.name, topic.partitions))?;
+            print(&format!("{:width$}  {:>10}  {held:>7}{note}\n", escape_line(&topic.name), topic.partitions))?;
             failed.extend(offline.into_iter().map(|(_, why)| why));
         }
     }
@@ -221,9 +222,9 @@ async fn describe(log: &Arc<dyn Log>, name: &str, damage: Vec<(i32, Damage)>, js
         let row = serde_json::json!({ "topic": topic.name, "configs": configs, "partitions": partitions });
         return print(&format!("{row}\n"));
     }
-    let mut text = format!("topic {}, partitions: {}\n", topic.name, topic.partitions);
+    let mut text = format!("topic {}, partitions: {}\n", escape_line(&topic.name), topic.partitions);
     for (name, value) in &topic.configs {
-        text.push_str(&format!("  {name} = {value}\n"));
+        text.push_str(&format!("  {} = {}\n", escape_line(name), escape_line(value)));
     }
     text.push_str("partition   log start  high watermark  last stable\n");
     for (partition, offsets) in partitions.iter().enumerate() {

@@ -205,6 +205,6 @@ pub(super) fn operator(nature: Nature) -> Box<dyn Operator> {
         outputs: vec![port("sums"), port("sums.odd")],
         stateful,
         watermarks: stateful,
-        number: 0,
+        number: Some(0),
     }))
 }

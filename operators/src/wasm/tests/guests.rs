@@ -17,7 +17,7 @@ use crate::operator::{OpenContext, Operator, Output, Port, Progress, StateBuffer
 use crate::sql::{Relation, RelationKind};
 use crate::wasm::{PlanError, WasmPlan, WasmRequest, plan};
 
-static HOST: LazyLock<Host> = LazyLock::new(|| Host::new(None).unwrap());
+pub(super) static HOST: LazyLock<Host> = LazyLock::new(|| Host::new(None).unwrap());
 
 pub(super) struct Silent;
 
@@ -56,11 +56,11 @@ fn flights(first: i64, rows: i64) -> RecordBatch {
     RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(n, c)| (n, c, true))).unwrap()
 }
 
-fn relation(schema: Arc<Schema>, has_meta: bool) -> Relation {
+pub(super) fn relation(schema: Arc<Schema>, has_meta: bool) -> Relation {
     Relation { name: "flights".into(), schema, kind: RelationKind::Stream, has_meta }
 }
 
-fn planned_with(guest: &Guest, config: &Value, limits: Limits, input: &Relation) -> Result<WasmPlan, PlanError> {
+pub(super) fn planned_with(guest: &Guest, config: &Value, limits: Limits, input: &Relation) -> Result<WasmPlan, PlanError> {
     let config = (!config.is_null()).then_some(config);
     plan(WasmRequest { operator: "op", guest, input, config, limits, log: Arc::new(Silent) })
 }

@@ -11,7 +11,7 @@ use crate::conformance::{Case, Event, check, play};
 use crate::error::OperatorError;
 use crate::operator::{OpenContext, Operator, Output, Port, Progress, StateBuffer};
 use crate::wasm::live::{Failure, FailureKind, Made};
-use crate::wasm::narrow::{Ran, Runner, narrow};
+use crate::wasm::narrow::{Narrowed, Ran, Runner, narrow};
 use crate::wasm::patience::Patience;
 
 /// What an operator said, in order.
@@ -200,7 +200,7 @@ fn a_row_that_was_late_once_is_tried_again() {
                 self.0 -= 1;
                 return Ok(Err(Failure { kind: FailureKind::Deadline, message: "late".to_owned(), row: None }));
             }
-            Ok(Ok(Made { rows: vec![(0, rows.clone())], rejected: Vec::new() }))
+            Ok(Ok(Made { rows: vec![(0, rows.clone())], ..Made::default() }))
         }
 
         fn run_again(&mut self, row: &RecordBatch, _: &Failure) -> Ran {
@@ -217,7 +217,7 @@ fn a_row_that_was_late_once_is_tried_again() {
     }
 
     for (late, rejected) in [(0, 0), (1, 0), (2, 1)] {
-        let made = narrow(&mut Paused(late, Patience::default()), &numbers(&[1])).unwrap();
+        let Narrowed { made, .. } = narrow(&mut Paused(late, Patience::default()), &numbers(&[1])).unwrap();
         assert_eq!(made.rejected.len(), rejected, "late {late} times");
     }
 }

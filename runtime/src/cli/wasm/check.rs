@@ -4,8 +4,9 @@ use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::datatypes::Schema;
-use logmill_operators::wasm;
+use arrow::datatypes::{DataType, Field, Schema};
+use logmill_operators::wasm::{self, Rehearsal, WasmPlan};
+use logmill_pipelines::terminal::escape_line;
 use logmill_pipelines::{ByteSize, DurationSpec};
 use logmill_wasm::Role;
 
@@ -13,6 +14,10 @@ use super::{Loaded, Module, file_name, log, parse_schema, shown};
 use crate::cli::print;
 
 /// Say what a module is, what it puts out, and whether it can be used.
+///
+/// A module whose columns are known is tried on a few rows that are made up: it must do the same again, go on from its snapshots
+/// as it would have gone on, and, if it says that a function is deterministic, give the same whenever it is called. Whether what
+/// it makes depends on the batches in which rows come is told.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Arguments {
     #[command(flatten)]
@@ -25,11 +30,12 @@ pub(in crate::cli) struct Arguments {
 pub(super) fn execute(arguments: &Arguments, data_dir: &Path) -> anyhow::Result<()> {
     let module = &arguments.module;
     let loaded = module.load(data_dir)?;
-    let mut text = format!("{}: {}\n", file_name(&module.path), role(loaded.guest.role()));
+    let mut text = format!("{}: {}\n", escape_line(&file_name(&module.path)), role(loaded.guest.role()));
     let _ = writeln!(text, "  digest   sha256:{}", loaded.guest.digest());
     let _ = writeln!(text, "  size     {}", size(loaded.bytes));
     let imports = loaded.guest.imports();
-    let _ = writeln!(text, "  imports  {}", if imports.is_empty() { "nothing".to_owned() } else { imports.join(", ") });
+    let imports = if imports.is_empty() { "nothing".to_owned() } else { imports.join(", ") };
+    let _ = writeln!(text, "  imports  {}", escape_line(&imports));
     let (memory, deadline) = (ByteSize(loaded.limits.memory_bytes), DurationSpec(loaded.limits.deadline));
     let _ = writeln!(text, "  limits   {memory} of memory, {deadline} a call");
     match loaded.guest.role() {
@@ -62,7 +68,12 @@ fn role(role: Role) -> String {
 }
 
 fn outputs(loaded: &Loaded, role: Role, arguments: &Arguments, text: &mut String) -> anyhow::Result<()> {
-    let schema = Arc::new(arguments.schema.clone().unwrap_or_else(Schema::empty));
+    // Lines that are no JSON are records with one text.
+    let undeclared = match role {
+        Role::Transform { .. } => Schema::new(vec![Field::new("value", DataType::Utf8, true)]),
+        _ => Schema::empty(),
+    };
+    let schema = Arc::new(arguments.schema.clone().unwrap_or(undeclared));
     let plan = match loaded.plan(&arguments.module.name(), schema) {
         Ok(plan) => plan,
         // Without columns many operators can say nothing; that is no mistake of theirs.
@@ -74,20 +85,35 @@ fn outputs(loaded: &Loaded, role: Role, arguments: &Arguments, text: &mut String
             let _ = writeln!(
                 text,
                 "  outputs  depend on the input; name its columns with --schema\n           ({})",
-                error.message
+                escape_line(&error.message)
             );
             return Ok(());
         }
         Err(error) => return Err(arguments.module.told(&error)),
     };
     if matches!(role, Role::Operator { .. }) {
-        let _ = writeln!(text, "  reads    {}", plan.reads().join(", "));
+        let _ = writeln!(text, "  reads    {}", escape_line(&plan.reads().join(", ")));
     }
     if let Some(version) = plan.state_version() {
         let _ = writeln!(text, "  state    version {version}");
     }
     for output in plan.outputs() {
-        let _ = writeln!(text, "  output   {} ({})", output.name, shown(&output.schema));
+        let _ = writeln!(text, "  output   {} ({})", escape_line(&output.name), shown(&output.schema));
+    }
+    if arguments.schema.is_some() || matches!(role, Role::Transform { .. }) {
+        tried(&plan, &arguments.module, text)?;
+    }
+    Ok(())
+}
+
+/// Tries the module, and says how it went.
+fn tried(plan: &WasmPlan, module: &Module, text: &mut String) -> anyhow::Result<()> {
+    let Rehearsal { rows, refused, depends_on_batches } =
+        wasm::rehearse(plan).map_err(|how| module.failed_trial(&how))?;
+    let snapshots = if plan.is_stateful() { ", and goes on from its snapshots" } else { "" };
+    let _ = writeln!(text, "  tried    {rows} rows that are made up, {refused} refused: does the same again{snapshots}");
+    if let Some(how) = depends_on_batches {
+        let _ = writeln!(text, "  batches  what it puts out depends on them: with smaller ones, {}", escape_line(&how));
     }
     Ok(())
 }
@@ -99,7 +125,9 @@ fn functions(loaded: &Loaded, module: &Module, text: &mut String) -> anyhow::Res
         let returns = Schema::new(vec![function.returns().clone().with_name("")]);
         let returns = shown(&returns);
         let returns = returns.trim_start_matches(": ");
-        let _ = writeln!(text, "  function {}({}) -> {returns}{kind}", function.name(), shown(function.arguments()));
+        let (name, arguments) = (escape_line(function.name()), shown(function.arguments()));
+        let _ = writeln!(text, "  function {name}({arguments}) -> {returns}{kind}");
+        function.rehearse().map_err(|how| module.failed_trial(&format!("`{}`: {how}", function.name())))?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Calls of a module's function, one for each line of stdin.
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
@@ -20,6 +20,7 @@ use serde_json::{Map, Value};
 use super::lines::Lines;
 use super::run::{complain, write_rows};
 use super::{Loaded, Module, log};
+use crate::cli::print;
 
 /// Calls a function for each line. Gives the number of lines that failed.
 pub(super) fn run(
@@ -97,7 +98,7 @@ impl Call {
                 }
             }
         }
-        std::io::stdout().lock().write_all(&text)?;
+        print(&String::from_utf8_lossy(&text))?;
         Ok(failed)
     }
 

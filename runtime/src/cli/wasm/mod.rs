@@ -13,6 +13,7 @@ use anyhow::{Context, anyhow, bail};
 use arrow::datatypes::{Schema, SchemaRef};
 use logmill_operators::sql::{Relation, RelationKind};
 use logmill_operators::wasm::{self, PlanError, WasmPlan, WasmRequest};
+use logmill_pipelines::terminal::escape_line;
 use logmill_pipelines::{ByteSize, ColumnType, DurationSpec, limit_problems};
 use logmill_wasm::{Guest, GuestLog, Level, Limits};
 use serde_json::Value;
@@ -102,6 +103,11 @@ impl Module {
         let hint = hint.map(|hint| format!("; {hint}")).unwrap_or_default();
         anyhow!("`{}`: {}{hint}", self.path.display(), error.message)
     }
+
+    /// What went wrong when the module was tried.
+    fn failed_trial(&self, how: &str) -> anyhow::Error {
+        anyhow!("`{}`: tried on rows that are made up: {how}", self.path.display())
+    }
 }
 
 /// What a guest logs goes to stderr.
@@ -140,7 +146,7 @@ fn shown(schema: &Schema) -> String {
         Ok(kind) => format!("{}: {kind}", field.name()),
         Err(_) => format!("{}: {}", field.name(), field.data_type()),
     };
-    schema.fields().iter().map(column).collect::<Vec<_>>().join(", ")
+    escape_line(&schema.fields().iter().map(column).collect::<Vec<_>>().join(", ")).into_owned()
 }
 
 /// Says on a terminal that it is waited for.

@@ -12,11 +12,12 @@ use logmill_connectors::source::Records;
 use logmill_operators::operator::{OpenContext, Operator, Output, Port, PortSchema, Progress};
 use logmill_pipelines::flow::{META_COLUMNS, Origin, RowBatch, SplitId};
 use logmill_pipelines::spec::UnknownFields;
+use logmill_pipelines::terminal::escape_line;
 use logmill_wasm::Role;
 
 use super::lines::Lines;
 use super::{Loaded, Module, function, invite, parse_schema};
-use crate::cli::Told;
+use crate::cli::{Told, print};
 
 /// Run lines of stdin through a module, and print what it makes of them as lines of JSON.
 ///
@@ -81,7 +82,7 @@ pub(super) fn execute(arguments: &Arguments, data_dir: &Path) -> anyhow::Result<
 
 /// Says on stderr what is wrong with a line.
 pub(super) fn complain(line: i64, message: &str) {
-    let _ = writeln!(std::io::stderr(), "line {line}: {message}");
+    let _ = writeln!(std::io::stderr(), "line {line}: {}", escape_line(message));
 }
 
 /// A module at work as an operator.
@@ -177,7 +178,7 @@ impl Printer {
             let name = (self.outputs.len() > 1).then_some(&*output.name);
             write_rows(&rows.project(&columns)?, name, &mut text)?;
         }
-        std::io::stdout().lock().write_all(&text)?;
+        print(&String::from_utf8_lossy(&text))?;
         for (rows, reason) in self.rejected.drain(..) {
             let lines =
                 rows.column_by_name("_offset").and_then(|column| column.as_primitive_opt::<Int64Type>().cloned());
