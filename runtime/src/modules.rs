@@ -172,9 +172,11 @@ mod tests {
         let pipe = dir.path().join("pipe.wasm");
         let mode = rustix::fs::Mode::RUSR;
         rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
-        for (path, expected) in
-            [(pipe.as_path(), "it is a pipe"), (dir.path(), "it is a folder"), (Path::new("/dev/zero"), "it is a device")]
-        {
+        for (path, expected) in [
+            (pipe.as_path(), "it is a pipe"),
+            (dir.path(), "it is a folder"),
+            (Path::new("/dev/zero"), "it is a device"),
+        ] {
             let message = read(path).unwrap_err();
             assert!(message.contains(expected), "{message}");
         }

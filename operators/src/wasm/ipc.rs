@@ -69,7 +69,9 @@ pub(super) fn decode_rows(
 fn adopt(rows: &RecordBatch, declared: &SchemaRef, checked: &Checked) -> Result<RecordBatch, String> {
     // A guest that pads its rows holds no more of this process than its rows take.
     let columns = match checked.is_sparse {
-        true => rows.columns().iter().map(copy).collect::<Result<_, _>>().map_err(|error| invalid(&error.to_string()))?,
+        true => {
+            rows.columns().iter().map(copy).collect::<Result<_, _>>().map_err(|error| invalid(&error.to_string()))?
+        }
         false => rows.columns().to_vec(),
     };
     let adopted = RecordBatch::try_new(declared.clone(), columns);

@@ -53,7 +53,8 @@ pub fn rehearse(plan: &WasmPlan) -> Result<Rehearsal, String> {
     let first = play(&case)?;
     same(&first, &play(&case)?).map_err(|how| format!("given the same rows again, {how}"))?;
     if plan.is_stateful() {
-        let restored = play_restored(&case).map_err(|error| format!("restored from its snapshot, it fails: {error}"))?;
+        let restored =
+            play_restored(&case).map_err(|error| format!("restored from its snapshot, it fails: {error}"))?;
         same(&first, &restored).map_err(|how| {
             format!("restored from its snapshot, {how}; a snapshot must hold all that the guest remembers")
         })?;
@@ -126,7 +127,8 @@ impl WasmFunction {
         let clock = Arc::new(move || now_us.fetch_add(STEP_US, Ordering::Relaxed));
         self.set_moments(Moments::new(clock, self.name(), 0));
         // Each row in a call of its own, the last one first, and then some at once.
-        let alone: Vec<Option<String>> = (0..ROWS).rev().map(|row| self.results(&rows.slice(row, 1))).collect::<Vec<_>>();
+        let alone: Vec<Option<String>> =
+            (0..ROWS).rev().map(|row| self.results(&rows.slice(row, 1))).collect::<Vec<_>>();
         let alone: Vec<Option<String>> = alone.into_iter().rev().collect();
         for first in (0..ROWS).step_by(PIECE_ROWS) {
             let count = PIECE_ROWS.min(ROWS - first);

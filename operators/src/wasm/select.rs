@@ -45,7 +45,8 @@ impl Selector {
                 Ok(Arc::clone(column))
             } else {
                 // A value that does not fit is no null.
-                let cast = cast_with_options(column, field.data_type(), &CastOptions { safe: false, ..Default::default() });
+                let cast =
+                    cast_with_options(column, field.data_type(), &CastOptions { safe: false, ..Default::default() });
                 cast.map_err(|error| SelectError::Value(format!("column `{}`: {error}", field.name())))
             }
         });

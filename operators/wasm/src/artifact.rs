@@ -33,7 +33,9 @@ impl Artifact {
         // SAFETY: `deserialize` wants bytes that an engine gave, unchanged. Artifacts are those: see `Artifact`. That the engine
         // is of the same version and settings is checked by `deserialize`, as is which of the two they are.
         match Engine::detect_precompiled(&self.0) {
-            Some(Precompiled::Component) => Ok(Compiled::Component(unsafe { Component::deserialize(engine, &self.0)? })),
+            Some(Precompiled::Component) => {
+                Ok(Compiled::Component(unsafe { Component::deserialize(engine, &self.0)? }))
+            }
             Some(Precompiled::Module) => Ok(Compiled::Core(unsafe { Module::deserialize(engine, &self.0)? })),
             None => Err(wasmtime::format_err!("it is no compiled code")),
         }

@@ -253,7 +253,8 @@ mod tests {
         checked(&doubling(10)).unwrap();
         refuses(&doubling(26), "parts, each counted as often as it is instantiated");
         assert!(wat::parse_str(doubling(26)).unwrap().len() < 2_000, "a bomb of a few bytes");
-        let exported = "(component $top (component $c0) (export $e0 \"e\" (component $c0)) (instance (instantiate $e0)))";
+        let exported =
+            "(component $top (component $c0) (export $e0 \"e\" (component $c0)) (instance (instantiate $e0)))";
         checked(exported).unwrap();
     }
 
@@ -280,7 +281,7 @@ mod tests {
         refuses(&function(&format!("(local {})", "i32 ".repeat(20_001))), "20000 local variables");
         refuses(&function(&"nop ".repeat(1024 * 1024)), "1048576 are allowed");
         refuses(&function(&"(block)".repeat(100_001)), "100000 branches");
-        let table = format!("(block (br_table {} (i32.const 0)))", "0 ".repeat(65_537));
+        let table = format!("(block (br_table {} (i32.const 0)))", "0 ".repeat(65_538));
         refuses(&function(&table), "65536 branch targets");
         let many = format!("(component {})", format!("(core module {})", "(func)".repeat(50_001)).repeat(4));
         refuses(&many, "200000 functions");

@@ -167,8 +167,8 @@ fn too_long(bounds: &Bounds) -> WasmError {
 
 /// Why a process that compiles ended without an answer.
 fn ended(status: ExitStatus, bounds: &Bounds) -> WasmError {
-    use std::os::unix::process::ExitStatusExt;
     use rustix::process::Signal;
+    use std::os::unix::process::ExitStatusExt;
     let signal = status.signal();
     let is = |known: Signal| signal == Some(known.as_raw());
     if is(Signal::XCPU) || is(Signal::KILL) {

@@ -171,7 +171,8 @@ fn print(text: &str) -> anyhow::Result<()> {
 
 /// How the fields of an event are written to the log: each stays in its line, whatever is in it.
 fn log_fields() -> impl for<'writer> FormatFields<'writer> + 'static {
-    let write = |writer: &mut Writer<'_>, field: &tracing::field::Field, value: &dyn std::fmt::Debug| match field.name() {
+    let write = |writer: &mut Writer<'_>, field: &tracing::field::Field, value: &dyn std::fmt::Debug| match field.name()
+    {
         "message" => write!(writer, "{}", escape_line(&format!("{value:?}"))),
         name => write!(writer, "{name}={}", escape_line(&format!("{value:?}"))),
     };

@@ -49,7 +49,9 @@ impl Budget {
                 self.left_bytes = left;
                 Ok(())
             }
-            None => Err(format!("its rows take more than {} bytes, which is all that its limit allows", self.limit_bytes)),
+            None => {
+                Err(format!("its rows take more than {} bytes, which is all that its limit allows", self.limit_bytes))
+            }
         }
     }
 }

@@ -191,7 +191,8 @@ fn offsets_and_texts_are_checked() {
 fn types_that_cannot_flow_are_refused() {
     let int = || Arc::new(Field::new("item", DataType::Int64, true));
     let texts = || Arc::new(Field::new("values", DataType::Utf8, true));
-    let entries = Fields::from(vec![Field::new("keys", DataType::Utf8, false), Field::new("values", DataType::Utf8, true)]);
+    let entries =
+        Fields::from(vec![Field::new("keys", DataType::Utf8, false), Field::new("values", DataType::Utf8, true)]);
     let entries = Arc::new(Field::new("entries", DataType::Struct(entries), false));
     let union = UnionFields::try_new(vec![0], vec![Field::new("a", DataType::Int64, true)]).unwrap();
     let twice = Fields::from(vec![Field::new("a", DataType::Int64, true), Field::new("a", DataType::Utf8, true)]);
@@ -217,7 +218,10 @@ fn types_that_cannot_flow_are_refused() {
         (DataType::Decimal128(10, -2), "decimal(10,-2)"),
         (DataType::Decimal128(10, 11), "decimal(10,11)"),
         (DataType::Timestamp(TimeUnit::Second, Some("Mars/Phobos".into())), "`Mars/Phobos`, which is unknown"),
-        (DataType::List(Arc::new(Field::new("item", DataType::Null, true))), "has `item`, which is of the Arrow type Null"),
+        (
+            DataType::List(Arc::new(Field::new("item", DataType::Null, true))),
+            "has `item`, which is of the Arrow type Null",
+        ),
     ] {
         let schema = Schema::new(vec![Field::new("c", data_type.clone(), true)]);
         let message = decode_schema(&encode_schema(&schema).unwrap()).unwrap_err();
@@ -315,7 +319,11 @@ fn values_are_those_of_their_types() {
         (json.clone(), text("{"), false),
         (json.clone(), text(""), false),
         (json, text("{\"a\": 1}\n{\"b\": 2}"), false),
-        (field(micros(Some("UTC"))), Arc::new(TimestampMicrosecondArray::from(vec![i64::MAX]).with_timezone("UTC")), false),
+        (
+            field(micros(Some("UTC"))),
+            Arc::new(TimestampMicrosecondArray::from(vec![i64::MAX]).with_timezone("UTC")),
+            false,
+        ),
         (field(micros(None)), Arc::new(TimestampMicrosecondArray::from(vec![i64::MIN])), false),
         (field(micros(None)), Arc::new(TimestampMicrosecondArray::from(vec![Some(0), None])), true),
         (field(DataType::Date32), Arc::new(arrow::array::Date32Array::from(vec![i32::MAX])), false),

@@ -21,7 +21,8 @@ const HINT: &str = "use a type that a pipeline's `schema:` can name, such as `in
 pub(super) fn check<'a>(fields: impl ExactSizeIterator<Item = Field<'a>>) -> Result<(), String> {
     let mut left = MAX_FIELDS;
     for field in fields {
-        check_field(&field, 0, &mut left).map_err(|why| format!("its column `{}` {why}", field.name().unwrap_or("")))?;
+        check_field(&field, 0, &mut left)
+            .map_err(|why| format!("its column `{}` {why}", field.name().unwrap_or("")))?;
     }
     Ok(())
 }
@@ -42,9 +43,7 @@ fn check_field(field: &Field<'_>, depth: usize, left: &mut usize) -> Result<(), 
     let usable = match field.type_type() {
         Type::Struct_ => children > 0,
         Type::List | Type::LargeList => children == 1,
-        Type::FixedSizeList => {
-            children == 1 && field.type_as_fixed_size_list().is_some_and(|list| list.listSize() > 0)
-        }
+        Type::FixedSizeList => children == 1 && field.type_as_fixed_size_list().is_some_and(|list| list.listSize() > 0),
         _ => children == 0 && is_usable(field)?,
     };
     if !usable {
@@ -81,7 +80,10 @@ fn is_usable(field: &Field<'_>) -> Result<bool, String> {
                 _ => return Ok(false),
             };
             if !(1..=most).contains(&precision) || !(0..=precision).contains(&scale) {
-                return Err(format!("is a decimal({precision},{scale}), which its {} bits cannot be", decimal.bitWidth()));
+                return Err(format!(
+                    "is a decimal({precision},{scale}), which its {} bits cannot be",
+                    decimal.bitWidth()
+                ));
             }
             Some(true)
         }

@@ -60,7 +60,12 @@ pub(super) fn relation(schema: Arc<Schema>, has_meta: bool) -> Relation {
     Relation { name: "flights".into(), schema, kind: RelationKind::Stream, has_meta }
 }
 
-pub(super) fn planned_with(guest: &Guest, config: &Value, limits: Limits, input: &Relation) -> Result<WasmPlan, PlanError> {
+pub(super) fn planned_with(
+    guest: &Guest,
+    config: &Value,
+    limits: Limits,
+    input: &Relation,
+) -> Result<WasmPlan, PlanError> {
     let config = (!config.is_null()).then_some(config);
     plan(WasmRequest { operator: "op", guest, input, config, limits, log: Arc::new(Silent) })
 }

@@ -111,7 +111,8 @@ fn tried(plan: &WasmPlan, module: &Module, text: &mut String) -> anyhow::Result<
     let Rehearsal { rows, refused, depends_on_batches } =
         wasm::rehearse(plan).map_err(|how| module.failed_trial(&how))?;
     let snapshots = if plan.is_stateful() { ", and goes on from its snapshots" } else { "" };
-    let _ = writeln!(text, "  tried    {rows} rows that are made up, {refused} refused: does the same again{snapshots}");
+    let _ =
+        writeln!(text, "  tried    {rows} rows that are made up, {refused} refused: does the same again{snapshots}");
     if let Some(how) = depends_on_batches {
         let _ = writeln!(text, "  batches  what it puts out depends on them: with smaller ones, {}", escape_line(&how));
     }
