@@ -130,8 +130,8 @@ impl WasmFunction {
         let alone: Vec<Option<String>> =
             (0..ROWS).rev().map(|row| self.results(&rows.slice(row, 1))).collect::<Vec<_>>();
         let alone: Vec<Option<String>> = alone.into_iter().rev().collect();
-        for first in (0..ROWS).step_by(PIECE_ROWS) {
-            let count = PIECE_ROWS.min(ROWS - first);
+        let pieces = (0..ROWS).step_by(PIECE_ROWS).map(|first| (first, PIECE_ROWS.min(ROWS - first)));
+        for (first, count) in (0..ROWS).map(|row| (row, 1)).chain(pieces) {
             let Some(wanted) = alone.get(first..first + count) else { continue };
             // A call fails as a whole for any of its rows.
             let Some(wanted) = wanted.iter().cloned().collect::<Option<Vec<String>>>() else { continue };

@@ -44,7 +44,7 @@ pub(super) fn rows(schema: &Schema, first: usize, count: usize) -> Result<Record
 /// One of a few values of a type.
 fn value(kind: &ColumnType, n: usize) -> Value {
     match kind {
-        ColumnType::Boolean => json!(n % 3 == 0),
+        ColumnType::Boolean => json!(n.is_multiple_of(3)),
         ColumnType::Int8 | ColumnType::Int16 | ColumnType::Int32 | ColumnType::Int64 => {
             json!(i64::try_from(n % 100).unwrap_or(0) - 20)
         }

@@ -6,5 +6,6 @@ mod functions;
 mod guests;
 mod hostile;
 mod narrowing;
+mod rehearsal;
 mod state;
 mod transforms;

@@ -30,13 +30,18 @@ impl Artifact {
     /// The same, ready to be run. Fails for code of another version or of other settings.
     #[allow(unsafe_code)]
     pub(crate) fn load(&self, engine: &Engine) -> wasmtime::Result<Compiled> {
-        // SAFETY: `deserialize` wants bytes that an engine gave, unchanged. Artifacts are those: see `Artifact`. That the engine
-        // is of the same version and settings is checked by `deserialize`, as is which of the two they are.
         match Engine::detect_precompiled(&self.0) {
             Some(Precompiled::Component) => {
-                Ok(Compiled::Component(unsafe { Component::deserialize(engine, &self.0)? }))
+                // SAFETY: `deserialize` wants bytes that an engine gave, unchanged. Artifacts are those: see `Artifact`. That the
+                // engine is of the same version and settings is checked by `deserialize`, as is that it is a component.
+                let component = unsafe { Component::deserialize(engine, &self.0)? };
+                Ok(Compiled::Component(component))
             }
-            Some(Precompiled::Module) => Ok(Compiled::Core(unsafe { Module::deserialize(engine, &self.0)? })),
+            Some(Precompiled::Module) => {
+                // SAFETY: as for components, above.
+                let module = unsafe { Module::deserialize(engine, &self.0)? };
+                Ok(Compiled::Core(module))
+            }
             None => Err(wasmtime::format_err!("it is no compiled code")),
         }
     }

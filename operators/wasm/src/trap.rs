@@ -11,6 +11,8 @@ use crate::state::State;
 const MAX_FRAMES: usize = 4;
 /// The longest message.
 pub(crate) const MAX_MESSAGE_BYTES: usize = 4 * 1024;
+/// How much of a name is looked at: one of a module may be as long as it is.
+const MAX_MANGLED_BYTES: usize = 1024;
 /// The longest name of a function.
 const MAX_NAME_BYTES: usize = 120;
 
@@ -140,7 +142,7 @@ fn said(state: &State) -> String {
 /// `, in score < on_batch`: where it happened, innermost first. Nothing if the module has no names.
 fn place(backtrace: &WasmBacktrace) -> String {
     let names = backtrace.frames().iter().filter_map(|frame| frame.func_name());
-    let names = names.map(|name| format!("{:#}", rustc_demangle::demangle(name)));
+    let names = names.map(|name| format!("{:#}", rustc_demangle::demangle(cut(name, MAX_MANGLED_BYTES))));
     let names: Vec<String> = names
         .filter(|name| !is_noise(name))
         .take(MAX_FRAMES)

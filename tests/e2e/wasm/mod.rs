@@ -4,6 +4,7 @@
 mod check;
 mod hostile;
 mod kill;
+mod modules;
 mod outputs;
 mod upgrade;
 

@@ -137,7 +137,8 @@ fn buffers_do_not_share_bytes() {
 #[test]
 fn arrays_have_what_they_need_and_lie_within_their_message() {
     let rows = batch();
-    let check = |change: &dyn Fn(&mut [[i64; 2]], &mut [[i64; 2]]), expected: &str| {
+    type Pairs<'a> = &'a mut [[i64; 2]];
+    let check = |change: &dyn Fn(Pairs<'_>, Pairs<'_>), expected: &str| {
         let message = refused(&rows, forged(&rows, change));
         assert!(message.contains(expected), "{message}");
     };

@@ -26,7 +26,7 @@ impl GuestLog for Silent {
 }
 
 /// For guests that end: however busy the machine is.
-const PATIENT: Limits = Limits { memory_bytes: 64 * 1024 * 1024, deadline: Duration::from_secs(60) };
+pub(super) const PATIENT: Limits = Limits { memory_bytes: 64 * 1024 * 1024, deadline: Duration::from_secs(60) };
 
 pub(super) fn module(name: &str) -> Guest {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/guests/built").join(format!("{name}.wasm"));

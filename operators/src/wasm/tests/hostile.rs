@@ -23,7 +23,7 @@ use crate::wasm::ipc::{encode_rows, encode_schema};
 const LIMITS: Limits = Limits { memory_bytes: 8 * 1024 * 1024, deadline: std::time::Duration::from_secs(60) };
 
 /// Bytes as WebAssembly text has them.
-fn literal(bytes: &[u8]) -> String {
+pub(super) fn literal(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "\\{byte:02x}");
         text
@@ -31,7 +31,7 @@ fn literal(bytes: &[u8]) -> String {
 }
 
 /// A list of numbers of 32 bits.
-fn words(words: &[usize]) -> Vec<u8> {
+pub(super) fn words(words: &[usize]) -> Vec<u8> {
     words.iter().flat_map(|word| u32::try_from(*word).unwrap().to_le_bytes()).collect()
 }
 

@@ -222,6 +222,40 @@ fn a_row_that_was_late_once_is_tried_again() {
     }
 }
 
+/// A guest may give as much for each row as its memory holds: not all of it is held at once.
+#[test]
+fn a_guest_that_makes_very_much_of_few_rows_is_taken_in_parts() {
+    struct Lavish(Patience);
+
+    impl Runner for Lavish {
+        fn run(&mut self, rows: &RecordBatch) -> Ran {
+            if rows.num_rows() > 1 {
+                let message = "one at a time".to_owned();
+                return Ok(Err(Failure { kind: FailureKind::Broken, message, row: None }));
+            }
+            Ok(Ok(Made { bytes: 40 << 20, rows: vec![(0, rows.clone())], ..Made::default() }))
+        }
+
+        fn run_again(&mut self, row: &RecordBatch, _: &Failure) -> Ran {
+            self.run(row)
+        }
+
+        fn patience(&mut self) -> &mut Patience {
+            &mut self.0
+        }
+
+        fn operator(&self) -> &str {
+            "lavish"
+        }
+    }
+
+    let rows = numbers(&[1, 2, 3, 4, 5]);
+    let Narrowed { made, done } = narrow(&mut Lavish(Patience::default()), &rows).unwrap();
+    assert_eq!(done, 2);
+    assert_eq!(made.rows, [(0, rows.slice(0, 2))]);
+    assert!(made.rejected.is_empty());
+}
+
 #[test]
 fn what_is_known_of_a_guest_outlives_shards_that_are_forgotten() {
     let nature = Nature { stateful: true, ..Nature::default() };
