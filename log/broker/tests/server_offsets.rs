@@ -4,12 +4,14 @@
 mod support;
 
 use kafka_protocol::ResponseError;
-use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
+use kafka_protocol::messages::offset_fetch_request::{
+    OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
+};
 use kafka_protocol::messages::{OffsetCommitRequest, OffsetFetchRequest};
 use kafka_protocol::protocol::StrBytes;
 use logmill_protocol::Offset;
 
-use support::groups::{alone, commit, error, fetch, group, join, start, text};
+use support::groups::{alone, commit, error, fetch, group, join, start, text, topic_name};
 use support::tp;
 
 #[tokio::test]
@@ -109,4 +111,38 @@ async fn offsets_that_a_transaction_may_change_are_unstable() {
     let refused = f.broker.join_group("clients", "worker").await.unwrap_err();
     assert_eq!(refused.to_string(), "group `clients` is in use by Kafka clients; name another");
     drop(member);
+}
+
+#[tokio::test]
+async fn an_answer_about_offsets_is_bounded_however_often_one_is_named() {
+    let mut f = start().await;
+    let mut request = commit("g", &[("t", 0, 7)]);
+    request.topics[0].partitions[0].committed_metadata = Some(text(&"m".repeat(4_096)));
+    assert_eq!(f.client.call(8, &request).await.topics[0].partitions[0].error_code, 0);
+    for version in [1, 7, 9] {
+        for (times, expected) in [(100, None), (20_000, Some(ResponseError::InvalidRequest))] {
+            let partitions = vec![0; times];
+            let mut request = OffsetFetchRequest::default();
+            if version < 8 {
+                let topic = OffsetFetchRequestTopic::default().with_name(topic_name("t"));
+                request = request.with_group_id(group("g"));
+                request = request.with_topics(Some(vec![topic.with_partition_indexes(partitions)]));
+            } else {
+                let topic = OffsetFetchRequestTopics::default().with_name(topic_name("t"));
+                let topics = Some(vec![topic.with_partition_indexes(partitions)]);
+                let named = OffsetFetchRequestGroup::default().with_group_id(group("g")).with_topics(topics);
+                request = request.with_groups(vec![named]);
+            }
+            let found = f.client.call(version, &request).await;
+            let code = match version {
+                1 => found.topics[0].partitions[times - 1].error_code,
+                7 => found.error_code,
+                _ => found.groups[0].error_code,
+            };
+            assert_eq!(error(code), expected, "version {version}, {times} times");
+        }
+    }
+    let long = commit(&"g".repeat(1_025), &[("t", 0, 7)]);
+    let refused = f.client.call(8, &long).await;
+    assert_eq!(error(refused.topics[0].partitions[0].error_code), Some(ResponseError::InvalidGroupId));
 }

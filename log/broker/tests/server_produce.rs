@@ -5,10 +5,16 @@ mod support;
 
 use bytes::Bytes;
 use kafka_protocol::ResponseError;
+use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
+use kafka_protocol::messages::create_topics_request::CreatableTopic;
+use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
+use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
+use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::produce_response::PartitionProduceResponse;
 use kafka_protocol::messages::{
-    ApiVersionsRequest, InitProducerIdRequest, ProduceRequest, ProduceResponse, TopicName, TransactionalId,
+    ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
+    IncrementalAlterConfigsRequest, InitProducerIdRequest, ProduceRequest, ProduceResponse, TopicName, TransactionalId,
 };
 use kafka_protocol::protocol::StrBytes;
 use logmill_broker::server::{Server, ServerConfig};
@@ -204,6 +210,17 @@ async fn each_fault_has_kafkas_error_and_leaves_the_log_as_it_was() {
         ("too large", BY_NAME, large, ResponseError::MessageTooLarge),
         ("an epoch without sequence", BY_NAME, stamped(id, 0, -1, 1), ResponseError::InvalidRecord),
     ];
+    // 61 bytes that would take up two thousand million offsets.
+    for codec in 0..5 {
+        let mut empty = sound[..61].to_vec();
+        empty[8..12].copy_from_slice(&49i32.to_be_bytes());
+        empty[22] = codec;
+        empty[23..27].copy_from_slice(&(i32::MAX - 1).to_be_bytes());
+        empty[57..61].copy_from_slice(&i32::MAX.to_be_bytes());
+        let crc = crc_of(&empty);
+        empty[17..21].copy_from_slice(&crc.to_be_bytes());
+        cases.push(("a count of records that are not there", BY_NAME, empty, ResponseError::InvalidRecord));
+    }
     let producer = Some(ProducerStamp { id: ProducerId(1), epoch: ProducerEpoch(0), base_sequence: 0 });
     let options = BatchOptions { producer, transactional: true, ..BatchOptions::default() };
     let refused = ResponseError::TransactionalIdAuthorizationFailed;
@@ -242,6 +259,46 @@ async fn requests_that_are_wrong_as_a_whole_are_refused_for_each_partition() {
     let response = fixture.client.call(BY_NAME, &request(1, Name::Named("t"), vec![(0, None)])).await;
     assert_eq!(partitions(&response), [(0, Some(ResponseError::InvalidRecord), -1)]);
     assert_eq!(fixture.log_end().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_may_only_read_the_engines_topics() {
+    const MANIFEST: &str = "__logmill_manifest_p";
+    let mut fixture = start().await;
+    let refused = Some(ResponseError::InvalidTopicException);
+    let name = || TopicName(StrBytes::from_static_str(MANIFEST));
+    let create = CreatableTopic::default().with_name(name()).with_num_partitions(1).with_replication_factor(1);
+    let create = CreateTopicsRequest::default().with_topics(vec![create]).with_timeout_ms(1_000);
+    let made = fixture.client.call(7, &create).await;
+    assert_eq!(ResponseError::try_from_code(made.topics[0].error_code), refused, "made before its pipeline starts");
+
+    fixture.broker.create_topic(topic(MANIFEST, 1, &[])).await.unwrap();
+    let records = vec![(0, Some(batch(&["a"])))];
+    let produced = fixture.client.call(BY_NAME, &request(-1, Name::Named(MANIFEST), records)).await;
+    assert_eq!(partitions(&produced), [(0, refused, -1)]);
+    for by_id in [false, true] {
+        let doomed = match by_id {
+            false => DeleteTopicState::default().with_name(Some(name())),
+            true => DeleteTopicState::default().with_name(None).with_topic_id(fixture.id(MANIFEST).await),
+        };
+        let request = DeleteTopicsRequest::default().with_topics(vec![doomed]).with_timeout_ms(1_000);
+        let deleted = fixture.client.call(6, &request).await;
+        assert_eq!(ResponseError::try_from_code(deleted.responses[0].error_code), refused);
+    }
+    let partition = DeleteRecordsPartition::default().with_partition_index(0).with_offset(-1);
+    let doomed = DeleteRecordsTopic::default().with_name(name()).with_partitions(vec![partition]);
+    let deleted = fixture.client.call(2, &DeleteRecordsRequest::default().with_topics(vec![doomed])).await;
+    assert_eq!(ResponseError::try_from_code(deleted.topics[0].partitions[0].error_code), refused);
+    let grow = CreatePartitionsTopic::default().with_name(name()).with_count(2);
+    let grown = fixture.client.call(3, &CreatePartitionsRequest::default().with_topics(vec![grow])).await;
+    assert_eq!(ResponseError::try_from_code(grown.results[0].error_code), refused);
+    let config = AlterableConfig::default().with_name(StrBytes::from_static_str("retention.ms"));
+    let config = config.with_value(Some(StrBytes::from_static_str("0")));
+    let resource = AlterConfigsResource::default().with_resource_type(2).with_configs(vec![config]);
+    let resource = resource.with_resource_name(StrBytes::from_static_str(MANIFEST));
+    let altered =
+        fixture.client.call(1, &IncrementalAlterConfigsRequest::default().with_resources(vec![resource])).await;
+    assert_eq!(ResponseError::try_from_code(altered.responses[0].error_code), refused);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

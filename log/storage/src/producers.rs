@@ -11,6 +11,10 @@ use crate::error::{Result, StorageError};
 /// How many of a producer's last batches are recognised when they are sent again (Kafka's bound on requests in flight).
 pub const BATCHES_KEPT: usize = 5;
 
+/// The most producers that a partition remembers, but for transactional ones, which are as many as there are transactional
+/// ids. Beyond it the quarter that has been silent the longest is forgotten, as it is after `producer.id.expiration.ms`.
+pub(crate) const MAX_PRODUCERS: usize = 16 << 10;
+
 /// The sequence number of a producer that has appended nothing in its epoch.
 pub(crate) const NO_SEQUENCE: i32 = -1;
 
@@ -186,6 +190,20 @@ impl Producers {
 
     pub(crate) fn insert(&mut self, state: ProducerState) {
         self.by_id.insert(state.producer_id, state);
+        if self.by_id.len() > MAX_PRODUCERS {
+            self.forget_silent();
+        }
+    }
+
+    /// Forgets those who have appended nothing for the longest, a quarter of the most there may be.
+    fn forget_silent(&mut self) {
+        let is_plain = |state: &&ProducerState| state.txn_first_offset.is_none() && state.coordinator_epoch < 0;
+        let last = |state: &ProducerState| (state.batches().last().map(|batch| batch.last_offset), state.producer_id);
+        let mut silent: Vec<_> = self.by_id.values().filter(is_plain).map(last).collect();
+        silent.sort_unstable();
+        for (_, id) in silent.into_iter().take(MAX_PRODUCERS / 4) {
+            self.by_id.remove(&id);
+        }
     }
 
     /// The state as it is, or as that of a producer heard of for the first time.
@@ -203,5 +221,34 @@ impl Producers {
     /// Forgets producers whose last append is `expiry_ms` ago, unless a transaction of theirs is open.
     pub(crate) fn expire(&mut self, now: Timestamp, expiry_ms: i64) {
         self.by_id.retain(|_, s| s.txn_first_offset.is_some() || now.0.saturating_sub(s.last_timestamp.0) < expiry_ms);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_producers_that_were_silent_the_longest_are_forgotten_first() {
+        let mut producers = Producers::default();
+        let state = |id: i64, offset: i64| {
+            let mut state = ProducerState::new(ProducerId(id), ProducerEpoch(0));
+            state.push(BatchMeta { last_offset: Offset(offset), ..BatchMeta::default() });
+            state
+        };
+        let ended = ProducerState { coordinator_epoch: 0, ..state(i64::MAX, 0) };
+        let open = ProducerState { txn_first_offset: Some(Offset(0)), ..state(i64::MAX - 1, 0) };
+        producers.insert(ended);
+        producers.insert(open);
+        let count = 3 * MAX_PRODUCERS as i64;
+        for n in 0..count {
+            // Higher ids are the older ones.
+            producers.insert(state(count - n, n));
+            assert!(producers.by_id.len() <= MAX_PRODUCERS + 1);
+        }
+        assert!(producers.by_id.len() >= MAX_PRODUCERS / 2);
+        assert!(producers.get(ended.producer_id).is_some() && producers.get(open.producer_id).is_some());
+        assert!((1..=MAX_PRODUCERS as i64 / 2).all(|id| producers.get(ProducerId(id)).is_some()), "the last ones stay");
+        assert!(producers.get(ProducerId(count)).is_none());
     }
 }

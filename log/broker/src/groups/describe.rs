@@ -30,6 +30,17 @@ pub struct GroupDescription {
     pub members: Vec<MemberDescription>,
 }
 
+impl GroupDescription {
+    /// What the members tell of themselves and are assigned, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        let member = |member: &MemberDescription| {
+            let texts = member.member.len() + member.client_id.len() + member.client_host.len();
+            texts + member.metadata.len() + member.assignment.len()
+        };
+        self.members.iter().map(member).sum()
+    }
+}
+
 /// A member of a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemberDescription {

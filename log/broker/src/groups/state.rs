@@ -390,12 +390,17 @@ impl Groups {
         committed.map(|committed| committed.offset).max().unwrap_or_default()
     }
 
+    /// What is committed of a partition.
+    #[must_use]
+    pub fn offset(&self, group: &str, partition: &TopicPartition, must_be_stable: bool) -> OffsetFound {
+        self.groups.get(group).map_or(OffsetFound::None, |group| group.offset(partition, must_be_stable))
+    }
+
     /// What is committed of the partitions, in their order.
+    #[cfg(test)]
     #[must_use]
     pub fn offsets(&self, group: &str, partitions: &[TopicPartition], must_be_stable: bool) -> Vec<OffsetFound> {
-        let group = self.groups.get(group);
-        let find = |p| group.map_or(OffsetFound::None, |group| group.offset(p, must_be_stable));
-        partitions.iter().map(find).collect()
+        partitions.iter().map(|partition| self.offset(group, partition, must_be_stable)).collect()
     }
 
     /// The partitions that the group has committed an offset of, sorted.

@@ -196,7 +196,11 @@ fn unknown(name: &str) -> String {
 
 /// The name that was most likely meant.
 pub(crate) fn nearest(name: &str, known: impl Iterator<Item = &'static str>) -> Option<&'static str> {
-    let near = known.map(|known| (strsim::jaro_winkler(known, name), known)).filter(|(likeness, _)| *likeness > 0.8);
+    // A name that is longer than any is no typing error, and comparing it takes long.
+    let near = known
+        .filter(|_| name.len() <= 100)
+        .map(|known| (strsim::jaro_winkler(known, name), known))
+        .filter(|(likeness, _)| *likeness > 0.8);
     near.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, known)| known)
 }
 

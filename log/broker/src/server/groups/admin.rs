@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use kafka_protocol::ResponseError;
 use kafka_protocol::messages::delete_groups_response::DeletableGroupResult;
 use kafka_protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
 use kafka_protocol::messages::list_groups_response::ListedGroup;
@@ -16,6 +17,8 @@ use crate::server::context::RequestContext;
 use crate::server::errors;
 use crate::server::groups::{code, text};
 
+/// A response has no more groups once it has so many bytes of members, in about.
+const MAX_DESCRIBED_BYTES: usize = 32 << 20;
 /// What there is no group left of.
 const DEAD: StrBytes = StrBytes::from_static_str("Dead");
 /// The kind of group protocol that all our groups use, as listings say it (KIP-848).
@@ -30,13 +33,20 @@ pub(in crate::server) async fn describe_groups(
     request: DescribeGroupsRequest,
 ) -> DescribeGroupsResponse {
     let coordinator = context.broker().coordinator();
-    let groups = request.groups.into_iter().map(|group| {
+    let mut left = MAX_DESCRIBED_BYTES;
+    let mut seen = HashSet::new();
+    let groups = request.groups.into_iter().filter(|group| seen.insert(group.clone()));
+    let groups = groups.map(|group| {
+        if left == 0 {
+            return beyond(version, group);
+        }
         let found = match &coordinator {
             Ok(coordinator) => coordinator.service.read(|groups| groups.describe(&group)),
             Err(error) => return DescribedGroup::default().with_group_id(group).with_error_code(code(error)),
         };
         match found {
             Some(found) => {
+                left = left.saturating_sub(found.bytes());
                 let operations = version >= 3 && request.include_authorized_operations;
                 let described = described(version, group, found);
                 if operations { described.with_authorized_operations(OPERATIONS) } else { described }
@@ -45,6 +55,16 @@ pub(in crate::server) async fn describe_groups(
         }
     });
     DescribeGroupsResponse::default().with_groups(groups.collect())
+}
+
+/// A group that the response has no room for.
+fn beyond(version: i16, group: GroupId) -> DescribedGroup {
+    let described =
+        DescribedGroup::default().with_group_id(group).with_error_code(ResponseError::InvalidRequest.code());
+    match version >= 6 {
+        true => described.with_error_message(Some(text("the request names too many groups at once"))),
+        false => described,
+    }
 }
 
 /// A group that does not exist is dead; since version 6 that is an error (KIP-1043).

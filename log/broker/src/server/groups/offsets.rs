@@ -24,6 +24,9 @@ use crate::types::TopicPartition;
 const UNKNOWN_GROUP_VERSION: i16 = 9;
 /// The first version of OffsetFetch that asks for many groups at once (KIP-709).
 const MANY_VERSION: i16 = 8;
+/// The most bytes of offsets in a response, in about: a request may name a group or a partition over and over. Groups
+/// beyond it are refused.
+const MAX_FOUND_BYTES: usize = 32 << 20;
 /// What a response says where no offset is committed.
 const NO_OFFSET: i64 = -1;
 
@@ -150,46 +153,49 @@ pub(in crate::server) async fn offset_fetch(
     request: OffsetFetchRequest,
 ) -> OffsetFetchResponse {
     let coordinator = context.broker().coordinator();
-    // A group that cannot be read must not pass for one that never committed.
-    let error_code = |group: &str| match &coordinator {
-        Ok(coordinator) => coordinator.service.partition(group).err().as_ref().map_or(0, code),
-        Err(error) => code(error),
-    };
-    let find = |group: &str, topics: Option<Vec<(TopicName, Vec<i32>)>>| match &coordinator {
-        Ok(coordinator) if error_code(group) == 0 => find(coordinator.service, group, topics, request.require_stable),
-        _ => Vec::new(),
+    let mut left = MAX_FOUND_BYTES;
+    let mut find = |group: &str, topics: Option<Vec<(TopicName, Vec<i32>)>>| {
+        let coordinator = coordinator.as_ref().map_err(code)?;
+        // A group that cannot be read must not pass for one that never committed.
+        coordinator.service.partition(group).map_err(|error| code(&error))?;
+        find(coordinator.service, group, topics, request.require_stable, &mut left)
     };
     if version >= MANY_VERSION {
         let groups = request.groups.into_iter().map(|group| {
             let topics = group.topics.map(|topics| topics.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
-            let topics = find(&group.group_id, topics).chunk_by(same_topic).map(topic_of_many).collect();
-            let error_code = error_code(&group.group_id);
+            let (found, error_code) = code_beside(find(&group.group_id, topics));
+            let topics = found.chunk_by(same_topic).map(topic_of_many).collect();
             let response = OffsetFetchResponseGroup::default().with_group_id(group.group_id);
             response.with_topics(topics).with_error_code(error_code)
         });
         return OffsetFetchResponse::default().with_groups(groups.collect());
     }
-    let error_code = error_code(&request.group_id);
-    // Version 1 has no code for the whole: each partition gets it.
-    let per_partition = if version < 2 { error_code } else { 0 };
     let topics: Option<Vec<_>> =
         request.topics.map(|topics| topics.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
-    let found = match &topics {
-        Some(topics) if version < 2 && error_code != 0 => none(topics, per_partition),
-        _ => find(&request.group_id, topics),
-    };
+    // Version 1 has no code for the whole: each partition gets it.
+    let asked = if version < 2 { topics.clone() } else { None };
+    let (mut found, error_code) = code_beside(find(&request.group_id, topics));
+    if error_code != 0 {
+        found = none(&asked.unwrap_or_default(), error_code);
+    }
     let topics = found.chunk_by(same_topic).map(topic_of_one).collect();
     let response = OffsetFetchResponse::default().with_topics(topics);
     if version >= 2 { response.with_error_code(error_code) } else { response }
 }
 
-/// What a group has committed of the topics, or of all.
+/// What was found, if anything, and the code of the whole.
+fn code_beside(found: Result<Vec<Found>, i16>) -> (Vec<Found>, i16) {
+    found.map_or_else(|code| (Vec::new(), code), |found| (found, 0))
+}
+
+/// What a group has committed of the topics, or of all; as long as it takes no more than the bytes that are `left`.
 fn find(
     service: &GroupService,
     group: &str,
     topics: Option<Vec<(TopicName, Vec<i32>)>>,
     must_be_stable: bool,
-) -> Vec<Found> {
+    left: &mut usize,
+) -> Result<Vec<Found>, i16> {
     let partitions: Option<Vec<_>> = topics.map(|topics| {
         let partitions = |(topic, partitions): (TopicName, Vec<i32>)| {
             partitions.into_iter().map(move |partition| TopicPartition::new(topic.as_str(), partition))
@@ -197,10 +203,20 @@ fn find(
         topics.into_iter().flat_map(partitions).collect()
     });
     service.read(|groups| {
-        let partitions = partitions.unwrap_or_else(|| groups.committed_partitions(group));
-        let offsets = groups.offsets(group, &partitions, must_be_stable);
-        let found = partitions.into_iter().zip(offsets);
-        found.map(|(place, offset)| Found::new(TopicName(text(place.topic)), place.partition, offset)).collect()
+        let mut all = Vec::new();
+        if *left == 0 {
+            return Err(ResponseError::InvalidRequest.code());
+        }
+        for place in partitions.unwrap_or_else(|| groups.committed_partitions(group)) {
+            let found = groups.offset(group, &place, must_be_stable);
+            let found = Found::new(TopicName(text(place.topic)), place.partition, found);
+            *left = left.saturating_sub(size_of::<Found>() + found.topic.len() + found.metadata.len());
+            if *left == 0 {
+                return Err(ResponseError::InvalidRequest.code());
+            }
+            all.push(found);
+        }
+        Ok(all)
     })
 }
 
