@@ -119,6 +119,7 @@ async fn through_sink(batches: &[RecordBatch], folder: &std::path::Path, by: &[&
         options: Default::default(),
     };
     let context = SinkContext {
+        deployment: "bench".into(),
         pipeline: "bench".into(),
         sink: "lake".into(),
         base_dir: folder.into(),

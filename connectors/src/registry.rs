@@ -32,6 +32,8 @@ pub struct ConnectorContext {
     pub transaction: Arc<dyn Transaction>,
     /// Where relative paths start: the folder of the pipeline's file.
     pub base_dir: PathBuf,
+    /// What the data directory runs: sinks keep apart what they stage for it.
+    pub deployment: String,
     /// The pipeline's name.
     pub pipeline: String,
 }
@@ -280,6 +282,7 @@ impl Registry {
         match spec.r#type.as_str() {
             "object_store" => {
                 let context = object_store::SinkContext {
+                    deployment: context.deployment.clone(),
                     pipeline: context.pipeline.clone(),
                     sink: name.to_owned(),
                     base_dir: context.base_dir.clone(),
@@ -368,7 +371,7 @@ mod tests {
     async fn context(folder: &std::path::Path) -> ConnectorContext {
         let log = Arc::new(MemoryLog::default());
         let transaction = Arc::new(MemoryTransaction::begin(log.clone()).await.unwrap());
-        ConnectorContext { log, transaction, base_dir: folder.to_owned(), pipeline: "p".into() }
+        ConnectorContext { log, transaction, base_dir: folder.to_owned(), deployment: "d".into(), pipeline: "p".into() }
     }
 
     #[test]

@@ -18,6 +18,10 @@ const MOST_MEMORY: ByteSize = ByteSize(4 << 30);
 /// How long a call may take at most: a call that never ends would hold every commit until then, and a stop as well.
 const MOST_DEADLINE: DurationSpec = DurationSpec(Duration::from_secs(3600));
 
+/// The most time between two commits. A transaction may stay open for three times as long, and Kafka's brokers and ours
+/// allow 15 minutes (`transaction.max.timeout.ms`).
+const MOST_COMMIT_EVERY: DurationSpec = DurationSpec(Duration::from_secs(300));
+
 /// The maps whose keys share one namespace, and what their entries are called.
 pub(crate) const MAPS: [(&str, &str); 4] =
     [("sources", "source"), ("tables", "table"), ("operators", "operator"), ("sinks", "sink")];
@@ -40,6 +44,12 @@ pub(crate) fn check(spec: &PipelineSpec, spans: &Spans, broken: &BTreeSet<String
     if spec.commit.every.0.is_zero() {
         let span = spans.of(&["commit", "every"]);
         found.push(Diagnostic::error(span, "`commit.every` must be longer than 0s").with_hint("1s is the default"));
+    }
+    if spec.commit.every > MOST_COMMIT_EVERY {
+        let message = format!("`commit.every` must be at most {}", MOST_COMMIT_EVERY);
+        let hint = "each commit is a transaction of the log, which ends those that stay open for 15m; files of a sink may \
+                    still be rarer: set its `roll.every`";
+        found.push(Diagnostic::error(spans.of(&["commit", "every"]), message).with_hint(hint));
     }
     found
 }

@@ -1,6 +1,7 @@
 //! The runtime: the engine that runs pipelines, the plan they run by, and the command line.
 
 pub mod cli;
+mod deployment;
 pub mod embedded_log;
 pub mod engine;
 mod guest_log;

@@ -18,15 +18,17 @@ pub struct Metrics {
     sinks: Mutex<Vec<SinkMetrics>>,
 }
 
-/// What one sink was given.
+/// What one sink has written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SinkMetrics {
     /// The sink's name.
     pub name: String,
-    /// Rows it took.
+    /// Rows that are visible.
     pub rows: u64,
-    /// Bytes it encoded.
+    /// Their bytes as encoded.
     pub bytes: u64,
+    /// Rows that it took by the last barrier and that are not visible before a later one.
+    pub carried: u64,
 }
 
 /// The counters at one moment.
@@ -80,11 +82,18 @@ impl Metrics {
         self.bytes_taken_in.fetch_add(bytes, Relaxed);
     }
 
-    /// A sink took rows.
+    /// Rows of a sink became visible.
     pub fn written(&self, sink: usize, rows: u64, bytes: u64) {
         if let Some(sink) = self.sinks.lock().get_mut(sink) {
             sink.rows += rows;
             sink.bytes += bytes;
+        }
+    }
+
+    /// A sink carries so many rows that are not visible yet.
+    pub fn carried(&self, sink: usize, rows: u64) {
+        if let Some(sink) = self.sinks.lock().get_mut(sink) {
+            sink.carried = rows;
         }
     }
 

@@ -95,6 +95,11 @@ fn state(now: &Snapshot) -> String {
     };
     let rows: u64 = now.sinks.iter().map(|sink| sink.rows).sum();
     let bytes: u64 = now.sinks.iter().map(|sink| sink.bytes).sum();
+    let carried: u64 = now.sinks.iter().map(|sink| sink.carried).sum();
+    let waiting = match carried {
+        0 => String::new(),
+        rows => format!(", {} rows wait for their files to be full", count(rows)),
+    };
     let lag = match now.rows_taken_in {
         0 => String::new(),
         rows => format!(", lag {} rows", count(rows.saturating_sub(now.rows_read))),
@@ -103,7 +108,7 @@ fn state(now: &Snapshot) -> String {
         0 => String::new(),
         letters => format!(", {} dead letters", count(letters)),
     };
-    format!("{read}, wrote {} rows ({}){lag}{dead}, checkpoint {}", count(rows), HumanBytes(bytes), now.epoch)
+    format!("{read}, wrote {} rows ({}){waiting}{lag}{dead}, checkpoint {}", count(rows), HumanBytes(bytes), now.epoch)
 }
 
 /// The totals of a run, a line each.
@@ -121,6 +126,13 @@ pub(crate) fn totals(done: &Snapshot) -> String {
             HumanBytes(sink.bytes),
             sink.name
         ));
+        if sink.carried > 0 {
+            text.push_str(&format!(
+                "  saved     {:>12} rows for {}: not visible before their file is full or the input ends\n",
+                count(sink.carried),
+                sink.name
+            ));
+        }
     }
     if done.dead_letters > 0 {
         text.push_str(&format!("  put aside {:>12} records\n", count(done.dead_letters)));

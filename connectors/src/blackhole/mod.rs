@@ -9,7 +9,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ConnectorError;
-use crate::sink::{Accepts, Attempt, Committed, OpenWriter, Prepared, Sink, Token, Writer, Written};
+use crate::sink::{
+    Accepts, Attempt, Committed, OpenWriter, Prepared, Restage, Sink, Taken, Token, Writer, Written, stages_nothing,
+};
 
 /// Drops rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -46,7 +48,15 @@ impl Sink for Blackhole {
     }
 
     async fn commit(&self, _token: &Token) -> Result<Committed, ConnectorError> {
-        Ok(Committed::Done { rejected: Vec::new() })
+        Err(stages_nothing("blackhole"))
+    }
+
+    fn commits_at_once(&self) -> usize {
+        1
+    }
+
+    async fn restage(&self, _restage: Restage) -> Result<Vec<Token>, ConnectorError> {
+        Err(stages_nothing("blackhole"))
     }
 
     async fn collect(&self, _live: &[Token], _attempt: &Attempt) -> Result<(), ConnectorError> {
@@ -54,23 +64,20 @@ impl Sink for Blackhole {
     }
 }
 
+/// Counts what it drops.
 #[derive(Default)]
 struct Counter(Written);
 
 #[async_trait]
 impl Writer for Counter {
-    async fn write(&mut self, batch: RowBatch) -> Result<(), ConnectorError> {
+    async fn write(&mut self, batch: RowBatch) -> Result<Taken, ConnectorError> {
         self.0.rows += batch.num_rows() as u64;
         self.0.bytes += batch.size_bytes() as u64;
-        Ok(())
+        Ok(Taken::default())
     }
 
     async fn prepare(&mut self, _epoch: CheckpointEpoch, _last: bool) -> Result<Prepared, ConnectorError> {
-        Ok(Prepared::default())
-    }
-
-    fn written(&self) -> Written {
-        self.0
+        Ok(Prepared { visible: std::mem::take(&mut self.0), ..Prepared::default() })
     }
 }
 
@@ -88,8 +95,8 @@ mod tests {
         let rows = crate::conformance::sink::batch(&[(1, None), (2, None)]).unwrap();
         writer.write(RowBatch::inserts(rows.clone())).await.unwrap();
         writer.write(RowBatch::inserts(rows)).await.unwrap();
-        assert_eq!(writer.written().rows, 4);
         let prepared = writer.prepare(CheckpointEpoch(1), true).await.unwrap();
+        assert_eq!(prepared.visible.rows, 4);
         assert!(prepared.tokens.is_empty() && prepared.carried.is_none());
     }
 }

@@ -231,7 +231,13 @@ async fn read(folder: &Path, spec: serde_json::Value) -> RecordBatch {
     registry().check_source(&spec).unwrap();
     let log = Arc::new(MemoryLog::default());
     let transaction = Arc::new(MemoryTransaction::begin(log.clone()).await.unwrap());
-    let context = ConnectorContext { log, transaction, base_dir: folder.to_owned(), pipeline: "p".into() };
+    let context = ConnectorContext {
+        log,
+        transaction,
+        base_dir: folder.to_owned(),
+        deployment: "d".into(),
+        pipeline: "p".into(),
+    };
     let handle = registry().open_source("s", &spec, None, &context).await.unwrap();
     let names: Vec<_> = handle.schema.fields().iter().map(|field| field.name().clone()).collect();
     let mut decoder = handle.decoder(&names).unwrap();
@@ -318,7 +324,7 @@ proptest! {
             prop_assert_eq!(&found, &rows, "{}: {}", format.name(), String::from_utf8_lossy(&text));
         }
         let mut encoder = FileFormat::Parquet.encoder(None, &rows.schema()).unwrap();
-        encoder.write(&rows).unwrap();
+        assert_eq!(encoder.write(&rows).unwrap(), [], "rows that are refused");
         std::fs::write(folder.path().join("rows.parquet"), encoder.finish().unwrap()).unwrap();
         let file = json!({ "type": "file", "path": "rows.parquet", "format": "parquet" });
         let mut declared = file.clone();

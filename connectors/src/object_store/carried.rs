@@ -8,6 +8,9 @@
 //!
 //! A delta is a sequence of frames: magic, length of the body, xxh3 of the body, body. A body is a zstd-compressed Arrow
 //! IPC stream. So deltas can be joined end to end, which is done now and then to keep their number small.
+//!
+//! The rows of an epoch that end up in finished files are handed over as well, apart from the delta: with the deltas
+//! before, they are what the files can be made from again.
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -20,6 +23,9 @@ use crate::error::ConnectorError;
 
 /// Rows in memory of this size, in bytes, are encoded, whether or not the epoch has ended.
 const BACKLOG_BYTES: usize = 24 << 20;
+
+/// Frames of finished files' rows are handed over at this size, in bytes, whether or not the epoch has ended.
+const KEPT_BYTES: usize = 16 << 20;
 
 /// Deltas up to this size together, in bytes, are joined rather than allowed to become many.
 const JOIN_BYTES: usize = 4 << 20;
@@ -40,8 +46,10 @@ const HEAD_BYTES: usize = 16;
 pub(super) struct Carried {
     backlog: Vec<RecordBatch>,
     backlog_bytes: usize,
-    /// Frames of this epoch's rows.
+    /// Frames of this epoch's rows that are in open files.
     delta: Vec<u8>,
+    /// Frames of this epoch's rows that are in finished files.
+    kept: Vec<u8>,
     /// What was handed over since the last reset, as long as it is small.
     handed: Vec<u8>,
     handed_is_whole: bool,
@@ -52,6 +60,8 @@ pub(super) struct Carried {
 pub(super) struct Delta {
     /// Whether it stands instead of all that was handed over before.
     pub(super) reset: bool,
+    /// Frames of the epoch's rows that are in finished files, as far as `take_kept` has not taken them.
+    pub(super) kept: Option<Bytes>,
     /// The frames, if any.
     pub(super) frames: Option<Bytes>,
 }
@@ -63,8 +73,17 @@ impl Carried {
     }
 
     /// All the rows so far are in finished files.
-    pub(super) fn clear(&mut self) {
-        *self = Self::new();
+    pub(super) fn finish(&mut self) -> Result<(), ConnectorError> {
+        self.encode()?;
+        let mut kept = std::mem::take(&mut self.kept);
+        kept.append(&mut self.delta);
+        *self = Self { kept, ..Self::new() };
+        Ok(())
+    }
+
+    /// Takes the rows that are in finished files, once they are many.
+    pub(super) fn take_kept(&mut self) -> Option<Bytes> {
+        (self.kept.len() >= KEPT_BYTES).then(|| std::mem::take(&mut self.kept).into())
     }
 
     /// Carries rows.
@@ -90,18 +109,19 @@ impl Carried {
     pub(super) fn hand_over(&mut self, rolled: bool) -> Result<Delta, ConnectorError> {
         self.encode()?;
         let delta = std::mem::take(&mut self.delta);
+        let kept = Some(std::mem::take(&mut self.kept)).filter(|kept| !kept.is_empty()).map(Bytes::from);
         if delta.is_empty() {
-            return Ok(Delta { reset: rolled, frames: None });
+            return Ok(Delta { reset: rolled, kept, frames: None });
         }
         if !rolled && self.deltas >= MAX_DELTAS && self.handed_is_whole {
             let mut all = std::mem::take(&mut self.handed);
             all.extend_from_slice(&delta);
             self.deltas = 0;
             self.remember(&all);
-            return Ok(Delta { reset: true, frames: Some(all.into()) });
+            return Ok(Delta { reset: true, kept, frames: Some(all.into()) });
         }
         self.remember(&delta);
-        Ok(Delta { reset: rolled, frames: Some(delta.into()) })
+        Ok(Delta { reset: rolled, kept, frames: Some(delta.into()) })
     }
 
     fn remember(&mut self, frames: &[u8]) {
@@ -133,7 +153,8 @@ impl Carried {
     }
 }
 
-fn decode(mut frames: &[u8], schema: &SchemaRef) -> Result<Vec<RecordBatch>, ConnectorError> {
+/// The batches of rows that frames hold, as they were carried.
+pub(super) fn decode(mut frames: &[u8], schema: &SchemaRef) -> Result<Vec<RecordBatch>, ConnectorError> {
     let mut rows = Vec::new();
     while !frames.is_empty() {
         let (head, rest) = frames.split_first_chunk::<HEAD_BYTES>().ok_or_else(|| damaged("it ends within a frame"))?;
@@ -221,12 +242,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_rolled_is_not_handed_over() {
+    fn what_is_rolled_is_handed_over_apart() {
         let mut carried = Carried::new();
         carried.push(&rows(&[1])).unwrap();
-        carried.clear();
+        carried.finish().unwrap();
+        assert_eq!(carried.take_kept(), None, "a few bytes wait for the end of the epoch");
         let delta = carried.hand_over(true).unwrap();
         assert!(delta.reset && delta.frames.is_none());
+        assert_eq!(decode(&delta.kept.unwrap(), &schema()).unwrap(), [rows(&[1])]);
         carried.push(&rows(&[2])).unwrap();
         assert!(!carried.hand_over(false).unwrap().reset);
     }

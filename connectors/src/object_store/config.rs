@@ -10,7 +10,9 @@ use parquet::arrow::ArrowSchemaConverter;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::limits::check_key;
 use super::store::open_s3;
+use super::uploads::as_folder;
 use crate::problem::Problem;
 
 /// Files on an object store or in a local folder, rolled by size and time, optionally in hive partitions.
@@ -158,9 +160,12 @@ impl Config {
         let mut add = |key: &str, message: String| problems.push(Problem::new(key, message));
         match Location::parse(&self.url, Path::new("")) {
             Err(message) => add("url", message),
-            Ok(Location::S3 { bucket, .. }) => {
+            Ok(Location::S3 { bucket, prefix }) => {
                 if let Err(error) = open_s3(&bucket, &self.options) {
                     add("options", error.to_string());
+                }
+                if let Err(message) = check_key(&as_folder(&prefix), "") {
+                    add("url", message);
                 }
             }
             // Settings of a store do no harm here: the URL may come from a variable.

@@ -15,6 +15,9 @@ use super::config::Compression;
 use crate::error::{BoxError, ConnectorError};
 use crate::lines::{LineEncoder, TextFormat};
 
+/// A row that the format cannot express: its number, and why.
+pub(super) type RefusedRow = (usize, String);
+
 /// The most rows of a Parquet row group.
 const ROW_GROUP_ROWS: usize = 1 << 20;
 
@@ -105,10 +108,11 @@ pub(crate) enum FileEncoder {
 }
 
 impl FileEncoder {
-    /// Encodes rows.
-    pub(crate) fn write(&mut self, rows: &RecordBatch) -> Result<(), ConnectorError> {
+    /// Encodes rows, and returns those that the format cannot express. Parquet expresses every row of a schema that it
+    /// takes, and that was checked before.
+    pub(crate) fn write(&mut self, rows: &RecordBatch) -> Result<Vec<RefusedRow>, ConnectorError> {
         match self {
-            Self::Parquet(writer) => writer.write(rows).map_err(encode_error),
+            Self::Parquet(writer) => writer.write(rows).map(|()| Vec::new()).map_err(encode_error),
             Self::Text(text) => text.write(rows),
         }
     }
@@ -171,10 +175,11 @@ pub(crate) struct TextEncoder {
 }
 
 impl TextEncoder {
-    fn write(&mut self, rows: &RecordBatch) -> Result<(), ConnectorError> {
+    fn write(&mut self, rows: &RecordBatch) -> Result<Vec<RefusedRow>, ConnectorError> {
         self.buffer.clear();
-        self.lines.encode(rows, &mut self.buffer)?;
-        self.output.write(&self.buffer)
+        let refused = self.lines.encode_or_refuse(rows, &mut self.buffer)?;
+        self.output.write(&self.buffer)?;
+        Ok(refused)
     }
 }
 

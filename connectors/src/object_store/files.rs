@@ -1,31 +1,37 @@
 //! The open files of one shard: rows in; finished files, parts to upload and carried rows out. Synchronous, no runtime.
 //!
 //! ```text
-//!   write ─▶ pending rows ─▶ chunk ─┬▶ carried delta
-//!                                   └▶ cut by partition ─▶ one encoder a partition ─▶ temporary file | parts
+//!   write ─▶ waiting rows ─▶ chunk ─▶ cut by partition ─▶ one encoder a partition ─▶ temporary file | parts
+//!                              │       └▶ refused rows ◀──┘
+//!                              └▶ what is left of it: carried delta
 //!            any file full ─▶ roll: every open file is finished, nothing is carried any more
 //! ```
 //!
 //! All the open files roll together. Carried state can only be voided as a whole, so that rolling one partition alone
 //! would mean to hand over the rows of all the others again, each time.
+//!
+//! Chunks are numbered from 0 since the last roll that was handed over. A finished file knows the chunks that its rows
+//! are among, so it can be made again from the rows that the engine keeps.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
-use arrow::compute::{cast, concat_batches};
+use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use bytes::Bytes;
-use logmill_pipelines::flow::CheckpointEpoch;
+use logmill_pipelines::flow::{CheckpointEpoch, RowBatch};
 
-use super::carried::{Carried, Delta};
+use super::carried::{Carried, Delta, decode};
 use super::config::{Compression, Roll};
-use super::encode::{FileEncoder, FileFormat};
+use super::encode::FileFormat;
+use super::limits;
 use super::local::{LocalFile, LocalTarget};
-use super::partition::Partitioner;
+use super::open_file::{Finished, OpenFile, Output, Part};
+use super::partition::{CheckFolder, Partitioner};
+use super::waiting::{Chunk, Waiting};
 use crate::error::{BoxError, ConnectorError};
-use crate::sink::{OpenWriter, Written};
+use crate::sink::{Attempt, OpenWriter, RefusedRows, Taken};
 
 /// The time since some fixed moment; monotonic. Injected, so that tests decide when files are old.
 pub type Clock = Arc<dyn Fn() -> Duration + Send + Sync>;
@@ -34,7 +40,7 @@ pub type Clock = Arc<dyn Fn() -> Duration + Send + Sync>;
 const CHUNK_ROWS: usize = 64 << 10;
 
 /// Rows waiting to be encoded take at most about this many bytes.
-const PENDING_BYTES: usize = 8 << 20;
+const WAITING_BYTES: usize = 8 << 20;
 
 /// Unfinished row groups take at most about this many bytes together; beyond, the largest are ended early.
 const ENCODER_BYTES: usize = 32 << 20;
@@ -42,11 +48,12 @@ const ENCODER_BYTES: usize = 32 << 20;
 /// Bytes that wait to become a part of an upload, together; beyond, the files are finished early.
 const PART_BUFFER_BYTES: usize = 64 << 20;
 
-/// The size of an upload's parts, in bytes; S3 wants 5 MiB at least.
-pub(super) const PART_BYTES: usize = 5 << 20;
-
 /// The most partitions open at once; beyond, the files are finished early.
 const MAX_OPEN_FILES: usize = 256;
+
+/// The most partitions remembered between two rolls, those among them whose rows are refused; beyond, the files are
+/// finished early.
+const MAX_PARTITIONS: usize = 16 << 10;
 
 /// Threads that sync finished files side by side: the file system then shares one journal commit among them.
 const SYNC_THREADS: usize = 8;
@@ -65,43 +72,36 @@ pub(super) struct FileSpec {
 }
 
 /// Where files are written while they are not visible.
+#[derive(Clone)]
 pub(super) enum Target {
     /// Temporary files.
     Local(LocalTarget),
     /// Parts, for the caller to upload.
-    Parts,
+    Parts {
+        /// The sink's folder in the bucket: empty, or ending in a slash.
+        prefix: String,
+    },
 }
 
-/// A piece of an upload, in order for each file.
-pub(super) struct Part {
-    /// The file's number.
-    pub(super) file: u64,
-    /// The file's name, from the sink's folder.
-    pub(super) name: String,
-    /// The piece.
-    pub(super) bytes: Bytes,
-}
-
-/// A whole file.
-pub(super) struct Finished {
-    /// The file's number.
-    pub(super) file: u64,
-    /// Its name, from the sink's folder.
-    pub(super) name: String,
-    /// Its rows.
-    pub(super) rows: u64,
-    /// Its size in bytes.
-    pub(super) bytes: u64,
-    /// The temporary file, if it was written to one.
-    pub(super) local: Option<LocalFile>,
+impl Target {
+    fn check_folder(&self) -> CheckFolder {
+        match self.clone() {
+            Self::Local(target) => Box::new(move |folder| limits::check_local(target.root(), folder)),
+            Self::Parts { prefix } => Box::new(move |folder| limits::check_key(&prefix, folder)),
+        }
+    }
 }
 
 /// What the end of an epoch yields.
 pub(super) struct EpochEnd {
     /// The files finished in it.
     pub(super) finished: Vec<Finished>,
-    /// The rows to carry.
+    /// The rows to carry, and to keep.
     pub(super) delta: Delta,
+    /// The rows refused since the last `write`.
+    pub(super) refused: Vec<RefusedRows>,
+    /// How many rows are carried.
+    pub(super) carried_rows: u64,
 }
 
 /// The open files of one shard.
@@ -115,105 +115,125 @@ pub(super) struct Files {
     partitioner: Partitioner,
     /// By the partition's number.
     open: BTreeMap<usize, OpenFile>,
-    pending: Vec<RecordBatch>,
-    pending_rows: usize,
-    pending_bytes: usize,
+    waiting: Waiting,
     carried: Carried,
+    /// The number of the next chunk.
+    next_chunk: u64,
+    /// The number that it had at the last roll: the chunks before are in finished files.
+    rolled_chunks: u64,
     first_row: Option<Duration>,
     full: bool,
     rolled: bool,
     finished: Vec<Finished>,
     parts: Vec<Part>,
-    written: Written,
-}
-
-struct OpenFile {
-    file: u64,
-    name: String,
-    encoder: FileEncoder,
-    output: Output,
-    rows: u64,
-    bytes: u64,
-}
-
-enum Output {
-    Local(LocalFile),
-    Parts(Vec<u8>),
+    refused: Vec<RefusedRows>,
 }
 
 impl Files {
-    /// Opens a shard and puts the carried rows into files again.
-    pub(super) fn open(spec: Arc<FileSpec>, target: Target, open: &OpenWriter) -> Result<Self, ConnectorError> {
-        let attempt: String = open.attempt.0.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
-        let mut files = Self {
-            names: (format!("part-{:05}", open.shard), format!("{}-{attempt}", spec.tag)),
-            epoch: open.epoch,
+    /// No files yet: names are made of the shard, the attempt and, at first, the epoch.
+    pub(super) fn new(
+        spec: Arc<FileSpec>,
+        target: Target,
+        shard: u32,
+        attempt: &Attempt,
+        epoch: CheckpointEpoch,
+    ) -> Result<Self, ConnectorError> {
+        let attempt: String = attempt.0.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
+        let check = target.check_folder();
+        Ok(Self {
+            names: (format!("part-{shard:05}"), format!("{}-{attempt}", spec.tag)),
+            epoch,
             next_file: 0,
-            partitioner: Partitioner::new(&spec.schema, &spec.partition_by).map_err(row_error)?,
+            partitioner: Partitioner::new(&spec.schema, &spec.partition_by, check).map_err(row_error)?,
             open: BTreeMap::new(),
-            pending: Vec::new(),
-            pending_rows: 0,
-            pending_bytes: 0,
+            waiting: Waiting::default(),
             carried: Carried::new(),
+            next_chunk: 0,
+            rolled_chunks: 0,
             first_row: None,
             full: false,
             rolled: false,
             finished: Vec::new(),
             parts: Vec::new(),
-            written: Written::default(),
+            refused: Vec::new(),
             spec,
             target,
-        };
+        })
+    }
+
+    /// Opens a shard and puts the carried rows into files again.
+    pub(super) fn open(spec: Arc<FileSpec>, target: Target, open: &OpenWriter) -> Result<Self, ConnectorError> {
+        let mut files = Self::new(spec, target, open.shard, &open.attempt, open.epoch)?;
         // None of the files may roll before the last delta is back: a roll voids all of them.
         for delta in &open.carried {
             for rows in files.carried.restore(delta, &files.spec.schema)? {
-                files.encode(&rows)?;
+                files.encode(&Chunk::of_kept(rows))?;
+                files.next_chunk += 1;
             }
         }
         if files.next_file > 0 {
             files.first_row = Some((files.spec.clock)());
         }
-        if files.full {
+        // Rows that the destination took when they were carried and refuses now are in the state: it is to end.
+        if files.full || !files.refused.is_empty() {
             files.roll()?;
         }
         Ok(files)
     }
 
     /// Takes rows.
-    pub(super) fn write(&mut self, rows: &RecordBatch) -> Result<(), ConnectorError> {
-        if rows.num_rows() == 0 {
-            return Ok(());
+    pub(super) fn write(&mut self, batch: RowBatch) -> Result<Taken, ConnectorError> {
+        if batch.num_rows() > 0 {
+            let rows = coerce(&batch.rows, &self.spec.schema)?;
+            self.first_row.get_or_insert_with(|| (self.spec.clock)());
+            self.waiting.push(rows, batch.origin);
+            let due = self.is_due();
+            self.encode_waiting(due)?;
+            if due {
+                self.roll()?;
+            }
         }
-        let rows = coerce(rows, &self.spec.schema)?;
-        self.written.rows += rows.num_rows() as u64;
-        self.first_row.get_or_insert_with(|| (self.spec.clock)());
-        self.pending_rows += rows.num_rows();
-        self.pending_bytes += rows.get_array_memory_size();
-        self.pending.push(rows);
-        let due = self.is_due();
-        self.encode_pending(due)?;
-        if due {
-            self.roll()?;
-        }
-        Ok(())
+        Ok(Taken { refused: std::mem::take(&mut self.refused), kept: self.carried.take_kept() })
     }
 
     /// Ends the epoch; `last` finishes every file.
     pub(super) fn prepare(&mut self, last: bool) -> Result<EpochEnd, ConnectorError> {
-        self.encode_pending(true)?;
+        self.encode_waiting(true)?;
         if last || self.is_due() || self.carried.must_roll() {
             self.roll()?;
         }
-        self.sync_finished()?;
-        if let Target::Local(target) = &self.target
-            && !self.finished.is_empty()
-        {
-            target.sync_staging()?;
-        }
+        self.sync()?;
         let delta = self.carried.hand_over(self.rolled)?;
-        self.rolled = false;
+        if std::mem::take(&mut self.rolled) {
+            let before = std::mem::take(&mut self.rolled_chunks);
+            self.next_chunk -= before;
+            self.open.values_mut().for_each(|open| open.renumber(before));
+        }
         self.epoch = self.epoch.next();
-        Ok(EpochEnd { finished: std::mem::take(&mut self.finished), delta })
+        Ok(EpochEnd {
+            finished: std::mem::take(&mut self.finished),
+            delta,
+            refused: std::mem::take(&mut self.refused),
+            carried_rows: self.open.values().map(|file| file.rows).sum(),
+        })
+    }
+
+    /// Puts those kept rows into files again whose folder and chunk are wanted. Kept rows come in their order.
+    pub(super) fn remake(&mut self, kept: &[u8], wanted: &dyn Fn(&str, u64) -> bool) -> Result<(), ConnectorError> {
+        for rows in decode(kept, &self.spec.schema)? {
+            self.encode_wanted(&Chunk::of_kept(rows), wanted)?;
+            self.next_chunk += 1;
+        }
+        // Rows that are refused now were refused when they came.
+        self.refused.clear();
+        Ok(())
+    }
+
+    /// Finishes the files that were made again.
+    pub(super) fn finish_remade(&mut self) -> Result<Vec<Finished>, ConnectorError> {
+        self.finish_open()?;
+        self.sync()?;
+        Ok(std::mem::take(&mut self.finished))
     }
 
     /// Parts that are ready to be uploaded.
@@ -221,29 +241,28 @@ impl Files {
         std::mem::take(&mut self.parts)
     }
 
-    /// Rows taken and bytes encoded.
-    pub(super) fn written(&self) -> Written {
-        self.written
-    }
-
     fn is_due(&self) -> bool {
         self.first_row.is_some_and(|first| (self.spec.clock)().saturating_sub(first) >= self.spec.roll.every.0)
     }
 
-    fn encode_pending(&mut self, all: bool) -> Result<(), ConnectorError> {
-        while self.pending_rows > 0 {
+    fn encode_waiting(&mut self, all: bool) -> Result<(), ConnectorError> {
+        while self.waiting.rows() > 0 {
             let chunk_rows = self.chunk_rows();
-            if !all && self.pending_rows < chunk_rows && self.pending_bytes < PENDING_BYTES {
+            if !all && self.waiting.rows() < chunk_rows && self.waiting.bytes() < WAITING_BYTES {
                 break;
             }
-            let chunk = self.take_pending(chunk_rows)?;
-            self.carried.push(&chunk)?;
-            self.encode(&chunk)?;
+            let chunk = self.waiting.take(chunk_rows, &self.spec.schema).map_err(row_error)?;
+            let refused = self.encode(&chunk)?;
+            let good = chunk.without(&refused).map_err(row_error)?;
+            if good.num_rows() > 0 {
+                self.carried.push(&good)?;
+                self.next_chunk += 1;
+            }
             if self.full {
                 self.roll()?;
             }
         }
-        if self.pending_rows > 0 {
+        if self.waiting.rows() > 0 {
             self.first_row.get_or_insert_with(|| (self.spec.clock)());
         }
         Ok(())
@@ -256,31 +275,23 @@ impl Files {
         usize::try_from(limit.saturating_sub(filled)).unwrap_or(CHUNK_ROWS).clamp(1, CHUNK_ROWS)
     }
 
-    fn take_pending(&mut self, rows: usize) -> Result<RecordBatch, ConnectorError> {
-        let mut taken = Vec::new();
-        let mut left = rows;
-        let mut rest = Vec::new();
-        for batch in self.pending.drain(..) {
-            let take = left.min(batch.num_rows());
-            if take > 0 {
-                taken.push(batch.slice(0, take));
-            }
-            if take < batch.num_rows() {
-                rest.push(batch.slice(take, batch.num_rows() - take));
-            }
-            left -= take;
-        }
-        self.pending = rest;
-        self.pending_rows = self.pending.iter().map(RecordBatch::num_rows).sum();
-        self.pending_bytes = self.pending.iter().map(RecordBatch::get_array_memory_size).sum();
-        match taken.as_slice() {
-            [only] => Ok(only.clone()),
-            many => concat_batches(&self.spec.schema, many).map_err(row_error),
-        }
+    fn encode(&mut self, chunk: &Chunk) -> Result<Vec<u32>, ConnectorError> {
+        self.encode_wanted(chunk, &|_, _| true)
     }
 
-    fn encode(&mut self, chunk: &RecordBatch) -> Result<(), ConnectorError> {
-        for part in self.partitioner.cut(chunk).map_err(row_error)? {
+    /// Puts the rows of a chunk into files, those of folders that are wanted; returns the numbers of the rows that are
+    /// refused.
+    fn encode_wanted(&mut self, chunk: &Chunk, wanted: &dyn Fn(&str, u64) -> bool) -> Result<Vec<u32>, ConnectorError> {
+        let cut = self.partitioner.cut(&chunk.rows).map_err(row_error)?;
+        let mut numbers = Vec::new();
+        for (mut of_folder, reason) in cut.refused.iter().cloned() {
+            self.refused.extend(chunk.refuse(&of_folder, &reason).map_err(row_error)?);
+            numbers.append(&mut of_folder);
+        }
+        for part in &cut.parts {
+            if !wanted(self.partitioner.folder(part.partition), self.next_chunk) {
+                continue;
+            }
             if self.open.len() >= MAX_OPEN_FILES && !self.open.contains_key(&part.partition) {
                 // What is carried stays valid until the chunk is through: only then the roll is complete.
                 self.finish_open()?;
@@ -290,15 +301,22 @@ impl Files {
                 Some(open) => open,
                 None => self.create(part.partition)?,
             };
-            open.encoder.write(&part.rows)?;
-            open.rows += part.rows.num_rows() as u64;
-            self.written.bytes += open.drain(&mut self.parts)?;
-            let size = open.bytes + open.encoder.unfinished_bytes() as u64;
+            for (row, reason) in open.write(&part.rows, self.next_chunk, &mut self.parts)? {
+                let number = cut.row_number(part, row);
+                self.refused.extend(chunk.refuse(&[number], &reason).map_err(row_error)?);
+                numbers.push(number);
+            }
             let roll = &self.spec.roll;
-            self.full |= size >= roll.bytes.0 || roll.rows.is_some_and(|rows| open.rows >= rows);
-            self.open.insert(part.partition, open);
+            self.full |= open.size_bytes() >= roll.bytes.0 || roll.rows.is_some_and(|rows| open.rows >= rows);
+            // A file without rows is none, unless it had some before.
+            if open.rows > 0 {
+                self.open.insert(part.partition, open);
+            }
         }
-        self.bound_memory()
+        self.full |= self.partitioner.seen() > MAX_PARTITIONS;
+        self.bound_memory()?;
+        numbers.sort_unstable();
+        Ok(numbers)
     }
 
     fn create(&mut self, partition: usize) -> Result<OpenFile, ConnectorError> {
@@ -310,10 +328,11 @@ impl Files {
         let encoder = self.spec.format.encoder(self.spec.compression, self.partitioner.file_schema())?;
         let output = match &self.target {
             Target::Local(target) => Output::Local(target.create(&name)?),
-            Target::Parts => Output::Parts(Vec::new()),
+            Target::Parts { .. } => Output::Parts(Vec::new()),
         };
         let name = format!("{}{name}", self.partitioner.folder(partition));
-        Ok(OpenFile { file, name, encoder, output, rows: 0, bytes: 0 })
+        let batches = self.next_chunk..self.next_chunk;
+        Ok(OpenFile { file, name, encoder, output, rows: 0, bytes: 0, batches })
     }
 
     /// Ends the largest row groups, and rolls where parts pile up.
@@ -326,8 +345,7 @@ impl Files {
             && let Some((size, partition)) = sizes.pop()
         {
             if let Some(open) = self.open.get_mut(&partition) {
-                open.encoder.flush()?;
-                self.written.bytes += open.drain(&mut self.parts)?;
+                open.flush(&mut self.parts)?;
             }
             total -= size;
         }
@@ -339,23 +357,30 @@ impl Files {
     /// Finishes every open file; nothing is carried any more.
     fn roll(&mut self) -> Result<(), ConnectorError> {
         self.finish_open()?;
-        self.carried.clear();
+        self.carried.finish()?;
         self.partitioner.forget();
         self.first_row = None;
         self.full = false;
         self.rolled = true;
+        self.rolled_chunks = self.next_chunk;
         Ok(())
     }
 
     fn finish_open(&mut self) -> Result<(), ConnectorError> {
         for open in std::mem::take(&mut self.open).into_values() {
-            let before = open.bytes;
-            let finished = open.finish(&mut self.parts)?;
-            self.written.bytes += finished.bytes - before;
-            self.finished.push(finished);
+            self.finished.push(open.finish(&mut self.parts)?);
         }
         // Bounds the files that are open and not synced yet.
         if self.finished.len() >= MAX_OPEN_FILES { self.sync_finished() } else { Ok(()) }
+    }
+
+    /// Makes finished files and their names durable.
+    fn sync(&mut self) -> Result<(), ConnectorError> {
+        self.sync_finished()?;
+        match &self.target {
+            Target::Local(target) if !self.finished.is_empty() => target.sync_staging(),
+            _ => Ok(()),
+        }
     }
 
     fn sync_finished(&mut self) -> Result<(), ConnectorError> {
@@ -379,53 +404,6 @@ impl Files {
                 })
             })
         })
-    }
-}
-
-impl OpenFile {
-    /// Moves the bytes that are final out of the encoder; returns how many.
-    fn drain(&mut self, parts: &mut Vec<Part>) -> Result<u64, ConnectorError> {
-        let bytes = self.encoder.take()?;
-        self.push(&bytes, parts)?;
-        Ok(bytes.len() as u64)
-    }
-
-    fn push(&mut self, bytes: &[u8], parts: &mut Vec<Part>) -> Result<(), ConnectorError> {
-        self.bytes += bytes.len() as u64;
-        match &mut self.output {
-            Output::Local(file) => file.write(bytes)?,
-            Output::Parts(buffer) => {
-                buffer.extend_from_slice(bytes);
-                // All parts but the last are of one size: some stores insist.
-                while buffer.len() > PART_BYTES {
-                    let rest = buffer.split_off(PART_BYTES);
-                    let part = std::mem::replace(buffer, rest);
-                    parts.push(Part { file: self.file, name: self.name.clone(), bytes: part.into() });
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn buffered(&self) -> usize {
-        match &self.output {
-            Output::Local(_) => 0,
-            Output::Parts(buffer) => buffer.len(),
-        }
-    }
-
-    fn finish(mut self, parts: &mut Vec<Part>) -> Result<Finished, ConnectorError> {
-        let rest = self.encoder.finish()?;
-        self.push(&rest, parts)?;
-        let Self { file, name, output, rows, bytes, .. } = self;
-        let local = match output {
-            Output::Local(local) => Some(local),
-            Output::Parts(buffer) => {
-                parts.push(Part { file, name: name.clone(), bytes: buffer.into() });
-                None
-            }
-        };
-        Ok(Finished { file, name, rows, bytes, local })
     }
 }
 

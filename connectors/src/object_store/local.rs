@@ -1,7 +1,7 @@
 //! Staging in a local folder: temporary file, fsync, rename, folder fsync.
 //!
 //! ```text
-//!   out/_logmill/late-flights/lake/part-….parquet.staged      written, then synced at prepare
+//!   out/_logmill/<deployment>/late-flights/lake/part-….parquet.staged      written, then synced at prepare
 //!        │ rename at commit
 //!   out/carrier=AA/part-….parquet                             its folder synced
 //! ```
@@ -9,11 +9,14 @@
 //! The staging folder lies beside the data so that a rename never crosses file systems. Readers of hive-style folders
 //! skip names that begin with an underscore, and the ending keeps the files out of everybody else's way.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use fail::fail_point;
+use parking_lot::Mutex;
 
 use super::claims::{Claim, Claims};
 use super::token::StagedFile;
@@ -23,6 +26,12 @@ use crate::sink::Committed;
 /// The ending of staged files.
 const STAGED: &str = ".staged";
 
+/// How many folders are remembered as durable; beyond, all are forgotten, and are made durable again.
+const DURABLE_FOLDERS: usize = 64 << 10;
+
+/// How often a file is created, where other sinks keep removing the empty staging folder.
+const CREATE_ATTEMPTS: u32 = 100;
+
 /// A sink's folder, and where in it files are staged.
 #[derive(Clone, Debug)]
 pub(super) struct LocalTarget {
@@ -30,6 +39,8 @@ pub(super) struct LocalTarget {
     /// From the root, ending in a slash.
     staging: String,
     claims: Claims,
+    /// Folders whose names this process has made durable, up to the root.
+    durable: Arc<Mutex<HashSet<PathBuf>>>,
 }
 
 /// A file being written.
@@ -46,7 +57,12 @@ pub(super) struct LocalFile {
 impl LocalTarget {
     /// The folder at `root`, staging in `staging` below it (ending in a slash).
     pub(super) fn new(root: PathBuf, staging: String) -> Self {
-        Self { root, staging, claims: Claims::default() }
+        Self { root, staging, claims: Claims::default(), durable: Arc::default() }
+    }
+
+    /// The sink's folder.
+    pub(super) fn root(&self) -> &Path {
+        &self.root
     }
 
     /// Begins a file that is to have this name.
@@ -55,14 +71,14 @@ impl LocalTarget {
         let path = self.root.join(&from);
         let claim = self.claims.claim(from.clone());
         let folder = self.root.join(&self.staging);
-        create_folders(&folder)?;
-        let created = match File::create_new(&path) {
-            // Another sink has just removed the folder, which was empty.
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                create_folders(&folder)?;
-                File::create_new(&path)
+        let mut attempts = 1;
+        let created = loop {
+            create_folders(&folder)?;
+            match File::create_new(&path) {
+                // Another sink has just removed the folder, which was empty.
+                Err(error) if error.kind() == ErrorKind::NotFound && attempts < CREATE_ATTEMPTS => attempts += 1,
+                created => break created,
             }
-            created => created,
         };
         let file =
             created.map_err(|error| ConnectorError::io(format_args!("cannot create {}", path.display()), error))?;
@@ -77,42 +93,57 @@ impl LocalTarget {
     /// Renames a staged file, or finds that it was renamed before.
     pub(super) fn commit(&self, from: &str, to: &str, bytes: u64) -> Result<Committed, ConnectorError> {
         let (source, target) = (self.root.join(from), self.root.join(to));
-        if let Some(folder) = target.parent() {
-            create_folders(folder)?;
-        }
+        let folder = target.parent().unwrap_or(&self.root);
+        create_folders(folder)?;
+        let found = match fs::symlink_metadata(&target) {
+            Ok(found) => Some(found),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => return Err(ConnectorError::io(format_args!("cannot look at {}", target.display()), error)),
+        };
         fail_point!("sink::before_commit_rename");
-        match fs::rename(&source, &target) {
-            Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::NotFound => match fs::metadata(&target) {
-                Ok(found) if found.len() == bytes => {}
-                Ok(found) => {
-                    return Ok(Committed::Lost(format!(
-                        "{} has {} bytes, and {bytes} were staged in {}, which is gone",
-                        target.display(),
-                        found.len(),
-                        source.display()
-                    )));
-                }
+        match found {
+            // Names are never used twice.
+            Some(found) if found.len() != bytes || source.exists() => {
+                return Err(ConnectorError::Data {
+                    place: target.display().to_string(),
+                    message: format!("already exists with {} bytes; not overwritten with {bytes} others", found.len()),
+                });
+            }
+            Some(_) => {}
+            None => match fs::rename(&source, &target) {
+                Ok(()) => {}
                 Err(error) if error.kind() == ErrorKind::NotFound => {
+                    self.claims.release(from);
                     return Ok(Committed::Lost(format!("neither {} nor {}", source.display(), target.display())));
                 }
                 Err(error) => {
-                    return Err(ConnectorError::io(format_args!("cannot look at {}", target.display()), error));
+                    let context = format_args!("cannot rename {} to {}", source.display(), target.display());
+                    return Err(ConnectorError::io(context, error));
                 }
             },
-            Err(error) => {
-                return Err(ConnectorError::io(
-                    format_args!("cannot rename {} to {}", source.display(), target.display()),
-                    error,
-                ));
-            }
         }
         fail_point!("sink::after_commit_rename");
-        if let Some(folder) = target.parent() {
-            sync_folder(folder)?;
-        }
+        sync_folder(folder)?;
+        self.make_durable(folder)?;
         self.claims.release(from);
-        Ok(Committed::Done { rejected: Vec::new() })
+        Ok(Committed::Done)
+    }
+
+    /// Makes the names of a folder and of those above it durable, up to the root: a run that died may have made them
+    /// without.
+    fn make_durable(&self, folder: &Path) -> Result<(), ConnectorError> {
+        let mut at = folder;
+        while at != self.root && !self.durable.lock().contains(at) {
+            let Some(parent) = at.parent() else { break };
+            sync_folder(parent)?;
+            at = parent;
+        }
+        let mut durable = self.durable.lock();
+        if durable.len() >= DURABLE_FOLDERS {
+            durable.clear();
+        }
+        durable.insert(folder.to_owned());
+        Ok(())
     }
 
     /// Deletes staged files that neither a token names nor this process is at work on, and the staging folder if it

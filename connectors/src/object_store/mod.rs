@@ -7,22 +7,31 @@
 //!          staged by local.rs (rename at commit) or uploads.rs (multipart upload completed at commit)
 //! ```
 //!
-//! File names end with a tag of the sink and the run's attempt, so that no two sinks or runs ever write the same name. A token names a staged file;
-//! what no token names is never made visible. Files roll when one of them is old or large enough, not at every epoch:
-//! until then their rows are carried as the engine's state.
+//! File names end with a tag of the deployment's sink and with the run's attempt, so that no two deployments, sinks or
+//! runs ever write the same name. A token names a staged file; what no token names is never made visible. Files roll when
+//! one of them is old or large enough, not at every epoch: until then their rows are carried as the engine's state. The
+//! engine also keeps the rows of staged files until their tokens are confirmed, and `restage.rs` makes a file again from
+//! them that has expired.
+//!
+//! What is staged lies in `_logmill/<deployment>/<pipeline>/<sink>/` below the sink's folder. A deployment is what one
+//! data directory runs: it sweeps its own leftovers and touches nobody else's.
 
 mod carried;
 mod claims;
 mod config;
 mod encode;
 mod files;
+mod limits;
 mod local;
+mod open_file;
 mod partition;
 mod pending;
+mod restage;
 mod sink;
 mod store;
 mod token;
 mod uploads;
+mod waiting;
 mod writer;
 
 #[cfg(test)]

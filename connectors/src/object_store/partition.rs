@@ -18,6 +18,9 @@ use xxhash_rust::xxh3::Xxh3DefaultBuilder;
 /// The folder of rows whose partition column is null.
 const NULL_FOLDER: &str = "__HIVE_DEFAULT_PARTITION__";
 
+/// Whether the destination can take files of a folder; the text says why not.
+pub(super) type CheckFolder = Box<dyn Fn(&str) -> Result<(), String> + Send>;
+
 /// Cuts row batches by the values of some columns.
 pub(super) struct Partitioner {
     columns: Vec<usize>,
@@ -25,9 +28,13 @@ pub(super) struct Partitioner {
     schema: SchemaRef,
     file_schema: SchemaRef,
     converter: Option<RowConverter>,
+    check: CheckFolder,
     ids: HashMap<Box<[u8]>, u32, Xxh3DefaultBuilder>,
-    folders: Vec<String>,
+    folders: Vec<Folder>,
 }
+
+/// A partition's folder, or why there can be none.
+type Folder = Result<String, String>;
 
 /// The rows of one partition, without the partition columns.
 pub(super) struct Part {
@@ -35,18 +42,42 @@ pub(super) struct Part {
     pub(super) partition: usize,
     /// Its rows.
     pub(super) rows: RecordBatch,
+    /// Where in `Cut::order` its rows begin.
+    start: usize,
+}
+
+/// A batch, cut by partition.
+pub(super) struct Cut {
+    /// The partitions that the destination takes.
+    pub(super) parts: Vec<Part>,
+    /// Row numbers of the batch whose partition the destination cannot take, and why.
+    pub(super) refused: Vec<(Vec<u32>, String)>,
+    /// The row numbers of the batch in the order of the parts; `None` where that is their own order.
+    order: Option<UInt32Array>,
+}
+
+impl Cut {
+    /// The number in the batch of a part's row.
+    pub(super) fn row_number(&self, part: &Part, row: usize) -> u32 {
+        let at = part.start + row;
+        match &self.order {
+            Some(order) => order.values().get(at).copied().unwrap_or_default(),
+            None => u32::try_from(at).unwrap_or(u32::MAX),
+        }
+    }
 }
 
 impl Partitioner {
     /// Cuts rows of `schema` by the columns named, which it must have.
-    pub(super) fn new(schema: &SchemaRef, names: &[String]) -> Result<Self, ArrowError> {
+    pub(super) fn new(schema: &SchemaRef, names: &[String], check: CheckFolder) -> Result<Self, ArrowError> {
         let columns = names.iter().map(|name| schema.index_of(name)).collect::<Result<Vec<_>, _>>()?;
         let kept: Vec<usize> = (0..schema.fields().len()).filter(|index| !columns.contains(index)).collect();
         let file_schema = Arc::new(schema.project(&kept)?);
         let fields = columns.iter().map(|&index| SortField::new(schema.field(index).data_type().clone())).collect();
         let converter = if columns.is_empty() { None } else { Some(RowConverter::new(fields)?) };
-        let folders = if columns.is_empty() { vec![String::new()] } else { Vec::new() };
-        Ok(Self { columns, kept, schema: schema.clone(), file_schema, converter, ids: HashMap::default(), folders })
+        let folders = if columns.is_empty() { vec![Ok(String::new())] } else { Vec::new() };
+        let (schema, ids) = (schema.clone(), HashMap::default());
+        Ok(Self { columns, kept, schema, file_schema, converter, check, ids, folders })
     }
 
     /// The columns of the files.
@@ -61,7 +92,12 @@ impl Partitioner {
 
     /// The folder of a partition, `carrier=AA/origin=JFK/`, or nothing.
     pub(super) fn folder(&self, partition: usize) -> &str {
-        self.folders.get(partition).map_or("", String::as_str)
+        self.folders.get(partition).and_then(|folder| folder.as_deref().ok()).unwrap_or_default()
+    }
+
+    /// How many partitions were seen since the last `forget`, refused ones included.
+    pub(super) fn seen(&self) -> usize {
+        self.folders.len()
     }
 
     /// Forgets the partitions seen, so that a column of many values doesn't grow the table for ever.
@@ -73,9 +109,10 @@ impl Partitioner {
     }
 
     /// Cuts a batch; the parts come in the order in which their partitions were first seen.
-    pub(super) fn cut(&mut self, rows: &RecordBatch) -> Result<Vec<Part>, ArrowError> {
+    pub(super) fn cut(&mut self, rows: &RecordBatch) -> Result<Cut, ArrowError> {
         let Some(converter) = &mut self.converter else {
-            return Ok(vec![Part { partition: 0, rows: rows.clone() }]);
+            let parts = vec![Part { partition: 0, rows: rows.clone(), start: 0 }];
+            return Ok(Cut { parts, refused: Vec::new(), order: None });
         };
         let keys: Vec<ArrayRef> = self.columns.iter().map(|&index| rows.column(index).clone()).collect();
         let converted = converter.convert_columns(&keys)?;
@@ -90,7 +127,9 @@ impl Partitioner {
                     Some(&partition) => partition,
                     None => {
                         let partition = u32::try_from(self.folders.len()).unwrap_or(u32::MAX);
-                        self.folders.push(folder_name(&self.schema, &self.columns, &keys, index)?);
+                        let folder = folder_name(&self.schema, &self.columns, &keys, index);
+                        let folder = folder.map_err(|error| error.to_string());
+                        self.folders.push(folder.and_then(|folder| (self.check)(&folder).map(|()| folder)));
                         self.ids.insert(key.into(), partition);
                         counts.push(0);
                         partition
@@ -106,20 +145,28 @@ impl Partitioner {
         self.gather(rows, &partition_of_row, &counts)
     }
 
-    fn gather(&self, rows: &RecordBatch, partition_of_row: &[u32], counts: &[u32]) -> Result<Vec<Part>, ArrowError> {
+    fn gather(&self, rows: &RecordBatch, partition_of_row: &[u32], counts: &[u32]) -> Result<Cut, ArrowError> {
         let kept = rows.project(&self.kept)?;
         let occupied = counts.iter().filter(|&&count| count > 0).count();
-        let sorted = if occupied <= 1 { kept } else { take_record_batch(&kept, &sort_rows(partition_of_row, counts))? };
-        let mut parts = Vec::with_capacity(occupied);
+        let order = (occupied > 1).then(|| sort_rows(partition_of_row, counts));
+        let sorted = match &order {
+            Some(order) => take_record_batch(&kept, order)?,
+            None => kept,
+        };
+        let mut cut = Cut { parts: Vec::with_capacity(occupied), refused: Vec::new(), order };
         let mut start = 0;
-        for (partition, &count) in counts.iter().enumerate() {
-            if count > 0 {
-                let rows = sorted.slice(start, count as usize);
-                parts.push(Part { partition, rows });
-                start += count as usize;
+        for (partition, &count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
+            let part = Part { partition, rows: sorted.slice(start, count as usize), start };
+            start += count as usize;
+            match self.folders.get(partition) {
+                Some(Err(reason)) => {
+                    let numbers = (0..count as usize).map(|row| cut.row_number(&part, row)).collect();
+                    cut.refused.push((numbers, reason.clone()));
+                }
+                _ => cut.parts.push(part),
             }
         }
-        Ok(parts)
+        Ok(cut)
     }
 }
 
@@ -158,7 +205,15 @@ fn folder_name(schema: &Schema, columns: &[usize], keys: &[ArrayRef], row: usize
             folder.push_str(NULL_FOLDER);
         } else {
             let formatter = ArrayFormatter::try_new(&value, &options)?;
-            escape(&formatter.value(0).try_to_string()?, &mut folder);
+            let text = formatter.value(0).try_to_string()?;
+            match text.strip_prefix('_') {
+                // A text that spells the folder of nulls must not be read back as null.
+                Some(rest) if text == NULL_FOLDER => {
+                    folder.push_str("%5F");
+                    folder.push_str(rest);
+                }
+                _ => escape(&text, &mut folder),
+            }
         }
         folder.push('/');
     }

@@ -13,14 +13,18 @@ use super::encode::FileFormat;
 use super::files::{Clock, FileSpec, Files, Target, coerce_schema};
 use super::local::LocalTarget;
 use super::partition::escape;
+use super::restage;
 use super::store::{Opened, open_s3};
 use super::token::StagedFile;
-use super::uploads::{Store, UploadTarget};
+use super::uploads::{Store, UploadTarget, Uploads};
 use super::writer::ObjectWriter;
 use crate::blocking::blocking;
 use crate::error::ConnectorError;
 use crate::problem::in_one_line;
-use crate::sink::{Accepts, Attempt, Committed, OpenWriter, Sink, Token, Writer};
+use crate::sink::{Accepts, Attempt, Committed, OpenWriter, Restage, Sink, Token, Writer};
+
+/// Tokens committed at the same time: a rename and its syncs, or a request to the store, for each.
+const COMMITS_AT_ONCE: usize = 32;
 
 /// The object_store sink, as the catalog lists it.
 pub fn kind() -> ConnectorKind {
@@ -37,6 +41,8 @@ pub fn kind() -> ConnectorKind {
 /// What a sink knows of the pipeline it is in.
 #[derive(Clone)]
 pub struct SinkContext {
+    /// What the data directory runs: its staging is its own.
+    pub deployment: String,
     /// The pipeline's name: with the sink's, it tells this sink's staging from that of others at the same URL.
     pub pipeline: String,
     /// The sink's name in the pipeline.
@@ -98,6 +104,24 @@ enum Place {
     Uploads(UploadTarget),
 }
 
+impl Place {
+    /// Where a writer stages.
+    fn targets(&self) -> (Target, Option<Uploads>) {
+        match self {
+            Self::Local(target) => (Target::Local(target.clone()), None),
+            Self::Uploads(target) => (Target::Parts { prefix: target.prefix().to_owned() }, Some(target.uploads())),
+        }
+    }
+
+    /// What precedes a file's name from the sink's folder in its token.
+    fn prefix(&self) -> &str {
+        match self {
+            Self::Local(_) => "",
+            Self::Uploads(target) => target.prefix(),
+        }
+    }
+}
+
 fn check(config: &Config, format: &FileFormat, context: &SinkContext) -> Result<(), ConnectorError> {
     let problems = config.check(format.name(), Some(&context.schema));
     if problems.is_empty() {
@@ -120,13 +144,13 @@ fn spec(config: &Config, format: FileFormat, context: &SinkContext) -> Arc<FileS
 
 /// A short name of the sink, made of where it stages.
 fn tag(staging: &str) -> String {
-    format!("{:08x}", xxhash_rust::xxh3::xxh3_64(staging.as_bytes()) >> 32)
+    format!("{:016x}", xxhash_rust::xxh3::xxh3_64(staging.as_bytes()))
 }
 
 /// Where the sink stages, from its folder.
 fn staging(context: &SinkContext) -> String {
     let mut folder = String::from("_logmill/");
-    for name in [&context.pipeline, &context.sink] {
+    for name in [&context.deployment, &context.pipeline, &context.sink] {
         escape(name, &mut folder);
         folder.push('/');
     }
@@ -141,10 +165,7 @@ impl Sink for ObjectSink {
 
     async fn open(&self, open: OpenWriter) -> Result<Box<dyn Writer>, ConnectorError> {
         let spec = self.spec.clone();
-        let (target, uploads) = match &self.place {
-            Place::Local(target) => (Target::Local(target.clone()), None),
-            Place::Uploads(target) => (Target::Parts, Some(target.uploads())),
-        };
+        let (target, uploads) = self.place.targets();
         Ok(Box::new(ObjectWriter::new(move || Files::open(spec, target, &open), uploads).await?))
     }
 
@@ -161,6 +182,15 @@ impl Sink for ObjectSink {
                 Err(ConnectorError::Config(format!("{to} was staged on another kind of store; was the URL changed?")))
             }
         }
+    }
+
+    fn commits_at_once(&self) -> usize {
+        COMMITS_AT_ONCE
+    }
+
+    async fn restage(&self, restage: Restage) -> Result<Vec<Token>, ConnectorError> {
+        let (target, uploads) = self.place.targets();
+        restage::restage(self.spec.clone(), target, uploads, self.place.prefix(), restage).await
     }
 
     async fn collect(&self, live: &[Token], _attempt: &Attempt) -> Result<(), ConnectorError> {

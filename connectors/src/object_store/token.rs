@@ -1,5 +1,7 @@
 //! What a staged file is remembered by.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::ConnectorError;
@@ -19,6 +21,9 @@ pub(super) enum StagedFile {
         rows: u64,
         /// Its size in bytes.
         bytes: u64,
+        /// The kept batches that its rows are among.
+        #[serde(default)]
+        batches: Range<u64>,
     },
     /// A multipart upload to be completed.
     Upload {
@@ -34,6 +39,9 @@ pub(super) enum StagedFile {
         rows: u64,
         /// Its size in bytes.
         bytes: u64,
+        /// The kept batches that its rows are among.
+        #[serde(default)]
+        batches: Range<u64>,
     },
 }
 
@@ -44,6 +52,26 @@ impl StagedFile {
             context: "cannot write the token of a staged file".into(),
             source: error.into(),
         })
+    }
+
+    /// Where it goes.
+    pub(super) fn to(&self) -> &str {
+        let (Self::Local { to, .. } | Self::Upload { to, .. }) = self;
+        to
+    }
+
+    /// Its rows.
+    pub(super) fn rows(&self) -> u64 {
+        let (Self::Local { rows, .. } | Self::Upload { rows, .. }) = self;
+        *rows
+    }
+
+    /// Whether it holds rows of a folder (empty, or ending in a slash) from the kept batch of this number. `prefix` is
+    /// what the folder is preceded by in `to`.
+    pub(super) fn holds(&self, prefix: &str, folder: &str, batch: u64) -> bool {
+        let (Self::Local { batches, .. } | Self::Upload { batches, .. }) = self;
+        let name = self.to().strip_prefix(prefix).and_then(|name| name.strip_prefix(folder));
+        batches.contains(&batch) && name.is_some_and(|name| !name.contains('/'))
     }
 
     /// Reads a token.

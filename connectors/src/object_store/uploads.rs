@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use fail::fail_point;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt, stream};
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path;
 use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt};
@@ -21,15 +21,21 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use super::claims::{Claim, Claims};
-use super::files::{Finished, Part};
+use super::open_file::{Finished, Part};
 use super::pending::PendingUploads;
 use super::store::{Opened, store_error};
 use super::token::StagedFile;
 use crate::error::ConnectorError;
 use crate::sink::Committed;
 
-/// Parts under way at once for one writer; each file sends its parts one after the other.
-const PARTS_IN_FLIGHT: usize = 4;
+/// Parts under way at once for one writer; each file sends its parts one after the other. Large ones count for more.
+const PARTS_IN_FLIGHT: usize = 32;
+
+/// A part counts once for each of so many bytes, so that those under way take at most `PARTS_IN_FLIGHT` times as many.
+const BYTES_A_PERMIT: usize = 1 << 20;
+
+/// Leftovers removed at once.
+const REMOVALS_IN_FLIGHT: usize = 32;
 
 /// An object store that can leave an upload unfinished.
 pub trait Store: ObjectStore + MultipartStore {}
@@ -61,9 +67,14 @@ impl UploadTarget {
     /// The folder `prefix` of a bucket; `staging` (ending in a slash) below it holds the journal objects.
     pub(super) fn new(opened: Opened, prefix: &str, staging: &str, tag: String) -> Self {
         let Opened { store, pending } = opened;
-        let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
+        let prefix = as_folder(prefix);
         let journals = format!("{prefix}{staging}");
         Self { store, prefix, journals, tag, pending, claims: Claims::default() }
+    }
+
+    /// The sink's folder in the bucket: empty, or ending in a slash.
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
     }
 
     /// A new writer's uploads.
@@ -82,30 +93,39 @@ impl UploadTarget {
     ) -> Result<Committed, ConnectorError> {
         let path = parse_path(to)?;
         // An upload of an earlier run may be completed already; asking first spares the store's client its retries.
-        let done = !self.claims.holds(upload) && self.is_there(&path, bytes).await?;
+        let done = !self.claims.holds(upload) && self.size_of(&path).await? == Some(bytes);
         if !done {
             let parts = parts.iter().map(|part| PartId { content_id: part.clone() }).collect();
             fail_point!("sink::before_complete");
-            if let Err(error) = self.store.complete_multipart(&path, &upload.to_owned(), parts).await
-                && !self.is_there(&path, bytes).await?
-            {
-                if upload_is_missing(&error) || self.is_not_open(to, upload).await {
-                    return Ok(Committed::Lost(format!("neither the upload of {to} nor the object")));
+            if let Err(error) = self.store.complete_multipart(&path, &upload.to_owned(), parts).await {
+                match self.size_of(&path).await? {
+                    Some(found) if found == bytes => {}
+                    Some(found) => {
+                        return Err(ConnectorError::Data {
+                            place: to.to_owned(),
+                            message: format!("already exists with {found} bytes; not overwritten with {bytes} others"),
+                        });
+                    }
+                    None if upload_is_missing(&error) || self.is_not_open(to, upload).await => {
+                        self.delete(&parse_path(journal)?).await?;
+                        self.claims.release(upload);
+                        return Ok(Committed::Lost(format!("neither the upload of {to} nor the object")));
+                    }
+                    None => return Err(store_error(format!("cannot complete the upload of {to}"), error)),
                 }
-                return Err(store_error(format!("cannot complete the upload of {to}"), error));
             }
         }
         fail_point!("sink::after_complete");
         self.delete(&parse_path(journal)?).await?;
         self.claims.release(upload);
-        Ok(Committed::Done { rejected: Vec::new() })
+        Ok(Committed::Done)
     }
 
-    /// Whether the object is there with its right size. Names are never used twice, so it is the one.
-    async fn is_there(&self, path: &Path, bytes: u64) -> Result<bool, ConnectorError> {
+    /// The size of an object, if it is there. Names are never used twice, so one of the right size is the one.
+    async fn size_of(&self, path: &Path) -> Result<Option<u64>, ConnectorError> {
         match self.store.head(path).await {
-            Ok(found) => Ok(found.size == bytes),
-            Err(StoreError::NotFound { .. }) => Ok(false),
+            Ok(found) => Ok(Some(found.size)),
+            Err(StoreError::NotFound { .. }) => Ok(None),
             Err(error) => Err(store_error(format!("cannot look at {path}"), error)),
         }
     }
@@ -125,22 +145,24 @@ impl UploadTarget {
             .try_collect()
             .await
             .map_err(|error| store_error(format!("cannot list {folder}"), error))?;
-        for object in journals {
-            let Some(journal) = self.read_journal(&object.location).await? else { continue };
-            if !self.is_live(live, &journal.upload) {
-                self.abort(&journal.to, &journal.upload).await?;
-                self.delete(&object.location).await?;
+        let removed = stream::iter(journals).map(|object| async move {
+            let Some(journal) = self.read_journal(&object.location).await? else { return Ok(()) };
+            if self.is_live(live, &journal.upload) {
+                return Ok(());
             }
-        }
+            self.abort(&journal.to, &journal.upload).await?;
+            self.delete(&object.location).await
+        });
+        removed.buffer_unordered(REMOVALS_IN_FLIGHT).try_collect::<()>().await?;
         let Some(pending) = &self.pending else { return Ok(()) };
         let mark = format!("-{}-", self.tag);
-        for open in pending.list(&self.prefix).await?.unwrap_or_default() {
+        let open = pending.list(&self.prefix).await?.unwrap_or_default().into_iter().filter(|open| {
             let ours = open.to.rsplit('/').next().is_some_and(|name| name.starts_with("part-") && name.contains(&mark));
-            if ours && !self.is_live(live, &open.upload) {
-                self.abort(&open.to, &open.upload).await?;
-            }
-        }
-        Ok(())
+            ours && !self.is_live(live, &open.upload)
+        });
+        let aborted =
+            stream::iter(open.collect::<Vec<_>>()).map(|open| async move { self.abort(&open.to, &open.upload).await });
+        aborted.buffer_unordered(REMOVALS_IN_FLIGHT).try_collect::<()>().await
     }
 
     /// Whether a token names the upload, or this process is at work on it.
@@ -184,10 +206,13 @@ impl UploadTarget {
 /// The uploads of one writer.
 pub(super) struct Uploads {
     target: UploadTarget,
-    /// By the file's number.
-    open: HashMap<u64, Upload>,
+    /// By the file's number: what has the file's parts so far, and ends once they have arrived.
+    open: HashMap<u64, UploadTask>,
     permits: Arc<Semaphore>,
 }
+
+/// Creates an upload, or sends its next part. Aborted when dropped.
+struct UploadTask(JoinHandle<Result<Upload, ConnectorError>>);
 
 struct Upload {
     to: Path,
@@ -195,47 +220,66 @@ struct Upload {
     journal: Path,
     claim: Claim,
     parts: Vec<String>,
-    in_flight: Option<JoinHandle<Result<PartId, StoreError>>>,
 }
 
 impl Uploads {
-    /// Sends a part, once the file's part before it has arrived.
+    /// Begins to send a part, for which the file's parts before need not have arrived. Waits while too many parts are
+    /// under way.
     pub(super) async fn send(&mut self, part: Part) -> Result<(), ConnectorError> {
-        let upload = match self.open.entry(part.file) {
-            std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::hash_map::Entry::Vacant(entry) => entry.insert(create(&self.target, &part.name).await?),
-        };
-        upload.arrive().await?;
-        let permit = self.permits.clone().acquire_owned().await.map_err(|error| ConnectorError::Permanent {
+        let permits = part.bytes.len().div_ceil(BYTES_A_PERMIT).clamp(1, PARTS_IN_FLIGHT);
+        let permits = self.permits.clone().acquire_many_owned(u32::try_from(permits).unwrap_or(1)).await;
+        let permits = permits.map_err(|error| ConnectorError::Permanent {
             context: "cannot upload: the writer is closed".into(),
             source: error.into(),
         })?;
-        let (store, to, id, index) =
-            (self.target.store.clone(), upload.to.clone(), upload.id.clone(), upload.parts.len());
-        upload.in_flight = Some(tokio::spawn(async move {
-            let sent = store.put_part(&to, &id, index, part.bytes.into()).await;
-            drop(permit);
-            sent
-        }));
+        let (target, before) = (self.target.clone(), self.open.remove(&part.file));
+        let file = part.file;
+        let task = tokio::spawn(async move {
+            let mut upload = match before {
+                Some(task) => task.join().await?,
+                None => create(&target, &part.name).await?,
+            };
+            let sent = target.store.put_part(&upload.to, &upload.id, upload.parts.len(), part.bytes.into()).await;
+            let sent = sent.map_err(|error| store_error(format!("cannot upload a part of {}", upload.to), error))?;
+            upload.parts.push(sent.content_id);
+            drop(permits);
+            Ok(upload)
+        });
+        self.open.insert(file, UploadTask(task));
         Ok(())
     }
 
-    /// A file whose parts were all sent: what stays of it is the token.
+    /// A file whose parts were all sent: what stays of it, once they have arrived, is the token.
     pub(super) async fn stage(&mut self, finished: &Finished) -> Result<StagedFile, ConnectorError> {
-        let Some(mut upload) = self.open.remove(&finished.file) else {
+        let Some(task) = self.open.remove(&finished.file) else {
             return Err(ConnectorError::Config(format!("no part of {} was uploaded", finished.name)));
         };
-        upload.arrive().await?;
+        let upload = task.join().await?;
         let staged = StagedFile::Upload {
             to: upload.to.to_string(),
-            upload: upload.id.clone(),
-            parts: std::mem::take(&mut upload.parts),
+            upload: upload.id,
+            parts: upload.parts,
             journal: upload.journal.to_string(),
             rows: finished.rows,
             bytes: finished.bytes,
+            batches: finished.batches.clone(),
         };
         upload.claim.keep();
         Ok(staged)
+    }
+}
+
+impl UploadTask {
+    async fn join(mut self) -> Result<Upload, ConnectorError> {
+        (&mut self.0).await.unwrap_or_else(|error| {
+            Err(ConnectorError::Permanent { context: "the task of an upload died".into(), source: error.into() })
+        })
+    }
+}
+
+impl Drop for UploadTask {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
@@ -254,20 +298,12 @@ async fn create(target: &UploadTarget, name: &str) -> Result<Upload, ConnectorEr
     })?;
     (target.store.put(&journal, entry.into()).await)
         .map_err(|error| store_error(format!("cannot journal the upload of {to}"), error))?;
-    Ok(Upload { to, id, journal, claim, parts: Vec::new(), in_flight: None })
+    Ok(Upload { to, id, journal, claim, parts: Vec::new() })
 }
 
-impl Upload {
-    async fn arrive(&mut self) -> Result<(), ConnectorError> {
-        if let Some(task) = &mut self.in_flight {
-            let sent = task.await;
-            self.in_flight = None;
-            let part = (sent.map_err(StoreError::from).flatten())
-                .map_err(|error| store_error(format!("cannot upload a part of {}", self.to), error))?;
-            self.parts.push(part.content_id);
-        }
-        Ok(())
-    }
+/// A prefix without slashes at its ends as a folder: empty, or ending in a slash.
+pub(super) fn as_folder(prefix: &str) -> String {
+    if prefix.is_empty() { String::new() } else { format!("{prefix}/") }
 }
 
 fn parse_path(path: &str) -> Result<Path, ConnectorError> {

@@ -19,7 +19,10 @@ use serde::{Deserialize, Serialize};
 use crate::blocking::blocking;
 use crate::error::ConnectorError;
 use crate::lines::{LineEncoder, TextFormat};
-use crate::sink::{Accepts, Attempt, Committed, OpenWriter, Prepared, Sink, Token, Writer, Written};
+use crate::sink::{
+    Accepts, Attempt, Committed, OpenWriter, Prepared, RefusedRows, Restage, Sink, Taken, Token, Writer, Written,
+    stages_nothing,
+};
 
 /// Rows that wait to be printed take at most about this many bytes; beyond, they are printed within the epoch.
 const PENDING_BYTES: usize = 1 << 20;
@@ -88,11 +91,19 @@ impl Sink for Stdout {
             Style::Table => None,
         };
         let output = self.output.clone();
-        Ok(Box::new(Printer { output, lines, text: Vec::new(), rows: Vec::new(), written: Written::default() }))
+        Ok(Box::new(Printer { output, lines, text: Vec::new(), rows: Vec::new(), visible: Written::default() }))
     }
 
     async fn commit(&self, _token: &Token) -> Result<Committed, ConnectorError> {
-        Ok(Committed::Done { rejected: Vec::new() })
+        Err(stages_nothing("stdout"))
+    }
+
+    fn commits_at_once(&self) -> usize {
+        1
+    }
+
+    async fn restage(&self, _restage: Restage) -> Result<Vec<Token>, ConnectorError> {
+        Err(stages_nothing("stdout"))
     }
 
     async fn collect(&self, _live: &[Token], _attempt: &Attempt) -> Result<(), ConnectorError> {
@@ -108,7 +119,8 @@ struct Printer {
     text: Vec<u8>,
     /// Rows of the table to print.
     rows: Vec<RecordBatch>,
-    written: Written,
+    /// What was printed, or is to be, since the last barrier.
+    visible: Written,
 }
 
 impl Printer {
@@ -125,7 +137,7 @@ impl Printer {
             return Ok(());
         }
         let (text, output) = (std::mem::take(&mut self.text), self.output.clone());
-        self.written.bytes += text.len() as u64;
+        self.visible.bytes += text.len() as u64;
         // A pipe whose reader is slow blocks.
         blocking(move || {
             let mut output = output.lock();
@@ -138,24 +150,30 @@ impl Printer {
 
 #[async_trait]
 impl Writer for Printer {
-    async fn write(&mut self, batch: RowBatch) -> Result<(), ConnectorError> {
-        self.written.rows += batch.num_rows() as u64;
+    async fn write(&mut self, batch: RowBatch) -> Result<Taken, ConnectorError> {
+        let mut taken = Taken::default();
         match &mut self.lines {
-            Some(lines) => lines.encode(&batch.rows, &mut self.text)?,
-            None if batch.num_rows() > 0 => self.rows.push(batch.rows),
+            Some(lines) => {
+                for (row, reason) in lines.encode_or_refuse(&batch.rows, &mut self.text)? {
+                    let rows = RowBatch::inserts(batch.rows.slice(row, 1));
+                    let rows = RowBatch { origin: batch.origin.clone(), ..rows };
+                    taken.refused.push(RefusedRows { rows, reason });
+                }
+            }
+            None if batch.num_rows() > 0 => self.rows.push(batch.rows.clone()),
             None => {}
         }
+        self.visible.rows += (batch.num_rows() - taken.refused.len()) as u64;
         let waiting = self.text.len() + self.rows.iter().map(RecordBatch::get_array_memory_size).sum::<usize>();
-        if waiting > PENDING_BYTES { self.print().await } else { Ok(()) }
+        if waiting > PENDING_BYTES {
+            self.print().await?;
+        }
+        Ok(taken)
     }
 
     async fn prepare(&mut self, _epoch: CheckpointEpoch, _last: bool) -> Result<Prepared, ConnectorError> {
         self.print().await?;
-        Ok(Prepared::default())
-    }
-
-    fn written(&self) -> Written {
-        self.written
+        Ok(Prepared { visible: std::mem::take(&mut self.visible), ..Prepared::default() })
     }
 }
 
@@ -200,10 +218,9 @@ mod tests {
         let mut writer = sink.open(open).await.unwrap();
         writer.write(RowBatch::inserts(batch(&[(1, None), (2, Some("x".into()))]).unwrap())).await.unwrap();
         assert!(output.lock().is_empty(), "rows are printed when the epoch ends");
-        writer.prepare(CheckpointEpoch(1), false).await.unwrap();
+        assert_eq!(writer.prepare(CheckpointEpoch(1), false).await.unwrap().visible.rows, 2);
         writer.write(RowBatch::inserts(batch(&[(3, None)]).unwrap())).await.unwrap();
-        writer.prepare(CheckpointEpoch(2), true).await.unwrap();
-        assert_eq!(writer.written().rows, 3);
+        assert_eq!(writer.prepare(CheckpointEpoch(2), true).await.unwrap().visible.rows, 1);
         let printed = output.lock().clone();
         String::from_utf8(printed).unwrap()
     }

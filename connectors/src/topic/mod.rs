@@ -17,7 +17,7 @@ mod text;
 #[cfg(test)]
 mod tests;
 
-pub use batches::RecordWriter;
+pub use batches::{BatchLimit, RecordWriter};
 pub use config::{From, Headers, OnGap, ReadIsolation, SinkConfig, SourceConfig, Until};
 pub use sink::{MakeEncoder, check_sink, meta_columns, sink, sink_kind, value_schema};
 pub use source::{Ends, bounded_source, position, source, source_kind};

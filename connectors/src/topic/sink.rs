@@ -13,15 +13,19 @@ use logmill_pipelines::flow::{CheckpointEpoch, RESERVED_PREFIX, RowBatch};
 use logmill_pipelines::{Compression, ConnectorKind, Role};
 use logmill_protocol::{Compression as Codec, Timestamp};
 
-use super::batches::{Appender, Batches, FullBatch, now};
+use super::batches::{Appender, BatchLimit, Batches, FullBatch, Record, now};
 use super::config::{Headers, SinkConfig};
 use super::text::{HeaderColumns, Text, holds_headers};
 use crate::blocking::blocking;
 use crate::decode::Encoder;
 use crate::error::{ConnectorError, LogError};
+use crate::lines::encode_or_refuse;
 use crate::log::Log;
 use crate::problem::{Problem, in_one_line};
-use crate::sink::{Accepts, Attempt, Committed, OpenWriter, Prepared, Sink, Token, Writer, Written};
+use crate::sink::{
+    Accepts, Attempt, Committed, OpenWriter, Prepared, RefusedRows, Restage, Sink, Taken, Token, Writer, Written,
+    stages_nothing,
+};
 use crate::transaction::Transaction;
 
 /// Rows are encoded this many at a time, to bound what waits to be appended.
@@ -139,18 +143,26 @@ impl Sink for TopicSink {
             columns: Columns::new(&self.config, &self.schema)?,
             encoder: (self.encoder)(&values)?,
             value_columns: indices.map_err(|error| ConnectorError::Config(error.to_string()))?,
-            batches: Batches::new(info.partitions, codec(self.config.compression), batch_bytes),
+            batches: Batches::new(info.partitions, codec(self.config.compression), batch_bytes, BatchLimit::of(&info)),
             buffer: BytesMut::new(),
             values: Vec::new(),
             topic: topic.to_owned(),
         };
         let appender = Appender::new(self.transaction.clone(), topic, open.epoch);
-        Ok(Box::new(TopicWriter { rows: Some(Box::new(rows)), appender, written: Written::default() }))
+        Ok(Box::new(TopicWriter { rows: Some(Box::new(rows)), appender, visible: Written::default() }))
     }
 
+    /// The log transaction was the commit: there are no tokens.
     async fn commit(&self, _token: &Token) -> Result<Committed, ConnectorError> {
-        // The log transaction was the commit: there are no tokens, unless an older plan's sink had them.
-        Ok(Committed::Lost("a topic stages nothing, and yet something staged is to be committed".into()))
+        Err(stages_nothing("a topic"))
+    }
+
+    fn commits_at_once(&self) -> usize {
+        1
+    }
+
+    async fn restage(&self, _restage: Restage) -> Result<Vec<Token>, ConnectorError> {
+        Err(stages_nothing("a topic"))
     }
 
     async fn collect(&self, _live: &[Token], _attempt: &Attempt) -> Result<(), ConnectorError> {
@@ -172,28 +184,36 @@ struct TopicWriter {
     /// `None` while a thread has it, and for good once a call failed or was dropped half-way.
     rows: Option<Box<Rows>>,
     appender: Appender,
-    written: Written,
+    /// What was appended since the last barrier, and becomes visible with the transaction.
+    visible: Written,
 }
 
 #[async_trait]
 impl Writer for TopicWriter {
-    async fn write(&mut self, batch: RowBatch) -> Result<(), ConnectorError> {
+    async fn write(&mut self, batch: RowBatch) -> Result<Taken, ConnectorError> {
         let total = batch.num_rows();
+        let mut taken = Taken::default();
         for start in (0..total).step_by(CHUNK_ROWS) {
             let chunk = batch.rows.slice(start, CHUNK_ROWS.min(total - start));
+            self.visible.rows += chunk.num_rows() as u64;
             let Some(mut rows) = self.rows.take() else {
                 return Err(ConnectorError::Config("the writer failed before; open a new one".into()));
             };
-            let (rows, full) = blocking(move || {
-                let full = rows.encode(&chunk)?;
-                Ok((rows, full))
+            let (rows, full, refused) = blocking(move || {
+                let mut full = Vec::new();
+                let refused = rows.encode_or_refuse(&chunk, &mut full)?;
+                Ok((rows, full, refused))
             })
             .await?;
             self.rows = Some(rows);
             self.append(full).await?;
+            self.visible.rows -= refused.len() as u64;
+            taken.refused.extend(refused.into_iter().map(|(row, reason)| {
+                let rows = RowBatch::inserts(batch.rows.slice(start + row, 1));
+                RefusedRows { rows: RowBatch { origin: batch.origin.clone(), ..rows }, reason }
+            }));
         }
-        self.written.rows += total as u64;
-        Ok(())
+        Ok(taken)
     }
 
     async fn prepare(&mut self, epoch: CheckpointEpoch, _last: bool) -> Result<Prepared, ConnectorError> {
@@ -203,18 +223,14 @@ impl Writer for TopicWriter {
         let rest = rows.batches.drain();
         self.append(rest).await?;
         self.appender.end_epoch(epoch);
-        Ok(Prepared::default())
-    }
-
-    fn written(&self) -> Written {
-        self.written
+        Ok(Prepared { visible: std::mem::take(&mut self.visible), ..Prepared::default() })
     }
 }
 
 impl TopicWriter {
     async fn append(&mut self, full: Vec<FullBatch>) -> Result<(), ConnectorError> {
         for full in full {
-            self.written.bytes += full.1.len() as u64;
+            self.visible.bytes += full.1.len() as u64;
             self.appender.append(full).await?;
         }
         Ok(())
@@ -233,9 +249,24 @@ struct Rows {
     topic: String,
 }
 
+/// A row that the topic cannot take: its number, and why.
+type Refused = (usize, String);
+
 impl Rows {
-    /// Adds rows; returns the batches that became full, in order.
-    fn encode(&mut self, rows: &RecordBatch) -> Result<Vec<FullBatch>, ConnectorError> {
+    /// Adds rows, and to `full` the batches that became full, in order. Returns the rows that cannot be written.
+    fn encode_or_refuse(
+        &mut self,
+        rows: &RecordBatch,
+        full: &mut Vec<FullBatch>,
+    ) -> Result<Vec<Refused>, ConnectorError> {
+        encode_or_refuse(rows.num_rows(), |range| {
+            let refused = self.encode(&rows.slice(range.start, range.len()), full)?;
+            Ok(refused.into_iter().map(|(row, reason)| (range.start + row, reason)).collect())
+        })
+    }
+
+    /// Adds rows. Where it fails, none is added.
+    fn encode(&mut self, rows: &RecordBatch, full: &mut Vec<FullBatch>) -> Result<Vec<Refused>, ConnectorError> {
         self.buffer.clear();
         self.values.clear();
         let failed = |error: ArrowError| ConnectorError::Permanent {
@@ -248,7 +279,7 @@ impl Rows {
         let timestamps = self.columns.timestamp.map(|column| milliseconds(rows, column)).transpose().map_err(failed)?;
         let headers = self.columns.headers.read(rows).map_err(failed)?;
         let now = now();
-        let mut full = Vec::new();
+        let mut refused = Vec::new();
         let mut record_headers = Vec::new();
         for (row, range) in self.values.iter().enumerate() {
             record_headers.clear();
@@ -260,13 +291,10 @@ impl Rows {
             };
             let key = keys.as_ref().and_then(|keys| keys.get(row));
             let value = self.buffer.get(range.clone());
-            let appended = self.batches.append(key, value, &record_headers, timestamp);
-            full.extend(appended.map_err(|error| ConnectorError::Permanent {
-                context: format!("cannot write a record to topic `{}`", self.topic),
-                source: error.into(),
-            })?);
+            let record = Record { key, value, headers: &record_headers, timestamp };
+            refused.extend(self.batches.append(record, full).map(|reason| (row, reason)));
         }
-        Ok(full)
+        Ok(refused)
     }
 }
 

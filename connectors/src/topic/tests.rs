@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::array::{AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit};
 use bytes::{Bytes, BytesMut};
 use logmill_pipelines::UnknownFields;
 use logmill_pipelines::flow::{CheckpointEpoch, Position, RowBatch, SplitId};
@@ -19,7 +19,7 @@ use crate::conformance::memory_log::{MemoryLog, MemoryTransaction};
 use crate::decode::Encoder;
 use crate::error::ConnectorError;
 use crate::format::Format;
-use crate::log::{Log, NewTopic, TopicPartition};
+use crate::log::{FetchRequest, Isolation, Log, NewTopic, TopicPartition};
 use crate::sink::{Attempt, OpenWriter};
 use crate::source::{ChunkData, Reader, Records, Source};
 
@@ -354,7 +354,61 @@ async fn rows_become_keyed_records_of_the_epochs_transaction() {
     transaction.end(true).await.unwrap();
     let expected: BTreeMap<_, _> = texts.into_iter().zip(numbers.iter().map(|n| n.map(|n| n.to_string()))).collect();
     assert_eq!(read().await, expected);
-    assert_eq!(writer.written().rows, 100);
+}
+
+/// Bytes that no codec makes smaller, as text.
+fn incompressible(length: usize) -> String {
+    let mut rng = fastrand::Rng::with_seed(3);
+    (0..length).map(|_| rng.alphanumeric()).collect()
+}
+
+#[tokio::test]
+async fn records_that_the_topic_can_never_take_are_refused_and_the_others_written() {
+    for (stored, large, fits) in [
+        // One of 3 KB in a topic of 2 KB, among many that fill batches.
+        ("producer", incompressible(3000), false),
+        // What counts is the size after compression,
+        ("producer", "x".repeat(30_000), true),
+        // unless the topic stores it otherwise.
+        ("uncompressed", "x".repeat(30_000), false),
+    ] {
+        let log = Arc::new(MemoryLog::default());
+        let configs = [("max.message.bytes", "2000"), ("compression.type", stored)];
+        let configs = configs.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        log.create_topic(NewTopic { name: TOPIC.into(), partitions: 1, configs }).await.unwrap();
+        let transaction = Arc::new(MemoryTransaction::begin(log.clone()).await.unwrap());
+        let config = serde_yaml::from_str("{ topic: flights, key: n }").unwrap();
+        let encoder: MakeEncoder = Arc::new(|_| Ok(Box::new(ValueColumn)));
+        let sink = sink(log.clone(), transaction.clone(), config, sink_schema(), encoder).unwrap();
+        let open =
+            OpenWriter { shard: 0, attempt: Attempt("a".into()), epoch: CheckpointEpoch(1), carried: Vec::new() };
+        let mut writer = sink.open(open).await.unwrap();
+        let texts: Vec<String> =
+            (0..100).map(|n| if n == 42 { large.clone() } else { format!("{n} {}", incompressible(50)) }).collect();
+        let columns: Vec<arrow::array::ArrayRef> = vec![
+            Arc::new(Int64Array::from_iter_values(0..100)),
+            Arc::new(StringArray::from(texts)),
+            Arc::new(TimestampMicrosecondArray::from(vec![Some(5_000_000); 100]).with_timezone("UTC")),
+        ];
+        let rows = RecordBatch::try_new(sink_schema(), columns).unwrap();
+        let refused = writer.write(RowBatch::inserts(rows)).await.unwrap().refused;
+        let numbers: Vec<_> =
+            refused.iter().map(|refused| refused.rows.rows.column(0).as_primitive::<Int64Type>().value(0)).collect();
+        assert_eq!(numbers, if fits { vec![] } else { vec![42] }, "{stored}");
+        assert!(refused.iter().all(|refused| refused.reason.contains("the topic takes 2000 at most")), "{refused:?}");
+        let prepared = writer.prepare(CheckpointEpoch(1), true).await.unwrap();
+        assert_eq!(prepared.visible.rows, 100 - numbers.len() as u64);
+        transaction.end(true).await.unwrap();
+        let isolation = Isolation::ReadCommitted;
+        let request = FetchRequest { partition: place(0), offset: Offset(0), max_bytes: 1 << 20, isolation };
+        let (fetched, mut records) = (log.fetch(&request).await.unwrap(), 0);
+        for batch in logmill_protocol::batches(&fetched.batches) {
+            let batch = batch.unwrap();
+            assert!(batch.bytes().len() <= 2000, "a batch of {} bytes", batch.bytes().len());
+            records += if batch.header().is_control() { 0 } else { batch.header().record_count };
+        }
+        assert_eq!(records, 100 - numbers.len() as i32);
+    }
 }
 
 #[tokio::test]

@@ -10,13 +10,16 @@
 use std::collections::BTreeSet;
 
 use logmill_connectors::log::Log;
+use logmill_connectors::sink::Committed;
 use logmill_pipelines::flow::{CheckpointEpoch, Positions};
 
-use super::coordinator::{SinkHandle, commit_token, commit_tokens};
 use super::error::EngineError;
+use super::incarnation::Incarnation;
 use super::journal::Journal;
 use super::manifest::{Changes, Manifest, PlanRecord, Stage};
+use super::sinks::{Settled, SinkHandle, commit_token, commit_tokens};
 use super::start::OpenedSource;
+use super::store::CheckpointStore;
 use super::topics::{self, TopicEnds};
 use super::{restore, retry};
 use crate::plan::PlanFingerprint;
@@ -29,6 +32,8 @@ pub(crate) struct Beginning {
     pub(crate) changes: Changes,
     /// Sinks whose tokens are visible by now, which what was committed does not say.
     pub(crate) confirmed: BTreeSet<String>,
+    /// Objects of the checkpoint store to be deleted after the first commit: what was committed refers to them.
+    pub(crate) released: Vec<String>,
     /// The first epoch.
     pub(crate) epoch: CheckpointEpoch,
 }
@@ -36,6 +41,7 @@ pub(crate) struct Beginning {
 /// What begins.
 pub(crate) struct Begun<'a> {
     pub(crate) log: &'a dyn Log,
+    pub(crate) store: &'a CheckpointStore,
     pub(crate) sources: &'a [OpenedSource],
     pub(crate) plan: PlanFingerprint,
     pub(crate) sinks: &'a [SinkHandle],
@@ -45,13 +51,15 @@ pub(crate) struct Begun<'a> {
 impl Begun<'_> {
     /// Goes on after the last commit: makes visible what it names, and forgets sources that are gone.
     pub(crate) async fn go_on(self, mut manifest: Manifest) -> Result<Beginning, EngineError> {
-        let confirmed = commit_tokens(&mut manifest, self.sinks).await?.into_iter().collect();
+        let settled = commit_tokens(&mut manifest, self.sinks, self.store, self.epoch).await?;
+        let Settled { confirmed, restaged, released } = settled;
         let mut changes = restore::forget_positions(&mut manifest, &self.plan);
+        changes.extend(restaged.into_iter().map(|sink| (Stage::Sink(sink), 0)));
         let before = manifest.plan.take();
         let known = before.iter().flat_map(|before| before.plan.sources.keys().cloned()).collect();
         self.begin_sources(&known, &mut manifest, &mut changes).await?;
         let first = PlanRecord {
-            incarnation: 1,
+            incarnation: Incarnation::new(),
             epoch: CheckpointEpoch(0),
             finished: false,
             plan: PlanFingerprint::default(),
@@ -60,8 +68,12 @@ impl Begun<'_> {
         };
         let mut plan = PlanRecord { plan: self.plan, ..before.unwrap_or(first) };
         topics::delete_records(self.log, &std::mem::take(&mut plan.to_delete)).await?;
+        // The first commit of a run writes the whole manifest, so all of it moves to the new incarnation at once.
+        if plan.incarnation.is_counted() {
+            plan.incarnation = Incarnation::new();
+        }
         manifest.plan = Some(plan);
-        Ok(Beginning { manifest, changes, confirmed, epoch: self.epoch })
+        Ok(Beginning { manifest, changes, confirmed, released, epoch: self.epoch })
     }
 
     /// Begins a new incarnation, of which nothing is read and nothing written yet. `delete_through_records` says that the
@@ -79,7 +91,7 @@ impl Begun<'_> {
             to_delete.insert(topic.clone(), topics::ends(self.log, topic).await?);
         }
         let plan = PlanRecord {
-            incarnation: last.plan.as_ref().map_or(1, |plan| plan.incarnation) + 1,
+            incarnation: Incarnation::new(),
             epoch: self.epoch,
             finished: false,
             plan: self.plan.clone(),
@@ -91,13 +103,14 @@ impl Begun<'_> {
         self.begin_sources(&BTreeSet::new(), &mut manifest, &mut changes).await?;
         fail::fail_point!("engine::before_new_incarnation");
         journal.commit(&mut manifest, changes, self.epoch, &[]).await?;
+        journal.pass(self.epoch);
         fail::fail_point!("engine::after_new_incarnation");
         topics::delete_records(self.log, &to_delete).await?;
         if let Some(plan) = &mut manifest.plan {
             plan.to_delete.clear();
         }
-        let (changes, confirmed) = (Changes::new(), BTreeSet::new());
-        Ok(Beginning { manifest, changes, confirmed, epoch: self.epoch.next() })
+        let (changes, confirmed, released) = (Changes::new(), BTreeSet::new(), Vec::new());
+        Ok(Beginning { manifest, changes, confirmed, released, epoch: self.epoch.next() })
     }
 
     /// Fixes where the sources begin that are not `known`. The operators read of a topic that a source is played through what
@@ -134,7 +147,7 @@ impl Begun<'_> {
 /// Makes visible what the last incarnation committed, where its sinks are still there. What cannot be made visible any
 /// more is told and left, since all of it is read again.
 async fn settle(last: &Manifest, now: &PlanFingerprint, sinks: &[SinkHandle]) -> Result<(), EngineError> {
-    for (name, state) in last.sinks.iter().filter(|(_, state)| !state.tokens.is_empty()) {
+    for (name, state) in last.sinks.iter().filter(|(_, state)| state.tokens().next().is_some()) {
         let was = last.plan.as_ref().and_then(|plan| plan.plan.sinks.get(name)).map(|sink| &sink.identity);
         let is = now.sinks.get(name).map(|sink| &sink.identity);
         let Some(handle) = sinks.iter().find(|handle| handle.name == *name).filter(|_| was == is) else {
@@ -144,12 +157,9 @@ async fn settle(last: &Manifest, now: &PlanFingerprint, sinks: &[SinkHandle]) ->
             );
             continue;
         };
-        for token in &state.tokens {
-            match commit_token(handle, token).await {
-                Err(EngineError::Lost { sink, what }) => {
-                    tracing::warn!("sink `{sink}`: {what} is lost, which an earlier run had staged and committed");
-                }
-                result => result?,
+        for token in state.tokens() {
+            if let Committed::Lost(what) = commit_token(handle, token).await? {
+                tracing::warn!("sink `{name}`: {what} is lost, which an earlier run had staged and committed");
             }
         }
     }
@@ -162,10 +172,10 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::engine::manifest::SinkState;
+    use crate::engine::sink_state::{SinkState, Staged};
     use crate::plan::SinkPrint;
     use logmill_connectors::error::ConnectorError;
-    use logmill_connectors::sink::{Accepts, Attempt, Committed, OpenWriter, Sink, Token, Writer};
+    use logmill_connectors::sink::{Accepts, Attempt, OpenWriter, Restage, Sink, Token, Writer};
     use parking_lot::Mutex;
     use serde_json::json;
 
@@ -188,7 +198,15 @@ mod tests {
                 return Ok(Committed::Lost("a file".into()));
             }
             self.0.lock().push(token.clone());
-            Ok(Committed::Done { rejected: Vec::new() })
+            Ok(Committed::Done)
+        }
+
+        fn commits_at_once(&self) -> usize {
+            1
+        }
+
+        async fn restage(&self, _: Restage) -> Result<Vec<Token>, ConnectorError> {
+            Err(ConnectorError::Data { place: "here".into(), message: "nothing is kept".into() })
         }
 
         async fn collect(&self, _: &[Token], _: &Attempt) -> Result<(), ConnectorError> {
@@ -208,13 +226,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_fresh_start_commits_what_its_sinks_are_owed_and_can_still_commit() {
-        let state = |tokens: &[u32]| SinkState {
-            tokens: tokens.iter().map(|token| Token(json!(token))).collect(),
-            carried: Vec::new(),
+        let state = |tokens: &[u32]| {
+            let tokens = tokens.iter().map(|token| Token(json!(token))).collect();
+            SinkState { staged: vec![Staged { tokens, rows: Vec::new() }], carried: Vec::new() }
         };
         let last = Manifest {
             plan: Some(PlanRecord {
-                incarnation: 1,
+                incarnation: Incarnation::new(),
                 epoch: CheckpointEpoch(1),
                 finished: false,
                 plan: plan(&[("same", "1"), ("moved", "1"), ("gone", "1")]),

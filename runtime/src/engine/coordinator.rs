@@ -17,9 +17,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::try_join_all;
 use logmill_connectors::log::{Isolation, Log, Membership, OffsetAt, TopicPartition};
-use logmill_connectors::sink::{Committed, Prepared, Sink, Token};
+use logmill_connectors::sink::Written;
 use logmill_connectors::source::Source;
 use logmill_pipelines::flow::{CheckpointEpoch, Positions};
 use logmill_protocol::Offset;
@@ -29,9 +28,10 @@ use tokio::task::JoinSet;
 use super::error::EngineError;
 use super::event::{Barrier, Event, FeedId, Reached, WriterId};
 use super::journal::Journal;
-use super::manifest::{Changes, Manifest, Stage, StateRef};
+use super::manifest::{Changes, Manifest, Stage};
 use super::retry;
 use super::rounds::{Occasion, Rounds};
+use super::sinks::{self, HandedOver, Settled, SinkHandle};
 use super::state::{self, OperatorState};
 use super::store::CheckpointStore;
 use super::transaction::EpochTransaction;
@@ -39,8 +39,6 @@ use crate::metrics::Metrics;
 
 /// The first barrier of a run comes after this, so that a short run shows its first rows at once.
 const FIRST_EPOCH: Duration = Duration::from_millis(100);
-/// A sink's carried state is merged into one object once it lies in this many.
-const MAX_CARRIED_OBJECTS: usize = 64;
 
 /// A feed as the coordinator sees it.
 pub(crate) struct FeedState {
@@ -58,12 +56,6 @@ pub(crate) struct Ends {
     pub(crate) topic: String,
     pub(crate) partitions: i32,
     pub(crate) tell: watch::Sender<Option<BTreeMap<i32, i64>>>,
-}
-
-/// A sink as the coordinator sees it.
-pub(crate) struct SinkHandle {
-    pub(crate) name: String,
-    pub(crate) sink: Arc<dyn Sink>,
 }
 
 /// How a run came to its end.
@@ -99,6 +91,10 @@ pub(crate) struct Coordinator {
     /// Sinks whose tokens are visible by now, which the manifest does not say yet: the next commit does, and an idle
     /// pipeline makes one for it.
     pub(crate) confirmed: BTreeSet<String>,
+    /// Objects of the checkpoint store to be deleted after the next commit, which says that nothing refers to them.
+    pub(crate) released: Vec<String>,
+    /// What is visible of each writer once its sink's tokens are confirmed.
+    pub(crate) staged: BTreeMap<WriterId, Written>,
     pub(crate) metrics: Arc<Metrics>,
 }
 
@@ -159,7 +155,9 @@ impl Coordinator {
             self.transaction.pass(barrier.epoch);
         } else {
             stale.extend(self.commit(barrier.epoch, &read_on).await?);
-            self.commit_tokens().await?;
+            self.commit_tokens(barrier.epoch).await?;
+            // Only now: output of the next epoch would open its transaction, whose time is for records, not for files.
+            self.transaction.pass(barrier.epoch);
             for (feed, positions) in &read_on {
                 if let Some(feed) = self.feeds.get(feed.0) {
                     let safe = retry::transient(|| feed.source.epoch_safe(positions)).await;
@@ -186,7 +184,7 @@ impl Coordinator {
         &mut self,
         epoch: CheckpointEpoch,
         states: Vec<OperatorState>,
-        prepared: BTreeMap<WriterId, Prepared>,
+        prepared: BTreeMap<WriterId, HandedOver>,
     ) -> Result<Vec<String>, EngineError> {
         fail::fail_point!("engine::before_state");
         let before = self.manifest.references();
@@ -199,33 +197,21 @@ impl Coordinator {
     }
 
     /// Takes tokens over and stores carried state.
-    async fn take_prepared(&mut self, prefix: &str, prepared: BTreeMap<WriterId, Prepared>) -> Result<(), EngineError> {
-        let mut puts = Vec::new();
-        for (writer, prepared) in prepared {
+    async fn take_prepared(
+        &mut self,
+        prefix: &str,
+        prepared: BTreeMap<WriterId, HandedOver>,
+    ) -> Result<(), EngineError> {
+        for (writer, handed) in prepared {
             let Some(handle) = self.sinks.get(writer.0) else { continue };
-            let state = self.manifest.sinks.entry(handle.name.clone()).or_default();
-            if prepared.tokens.is_empty() && !prepared.reset && prepared.carried.is_none() {
-                continue;
-            }
-            if prepared.reset {
-                state.carried.clear();
-            }
-            state.tokens.extend(prepared.tokens);
-            if let Some(carried) = prepared.carried {
-                let mut parts = Vec::new();
-                if state.carried.len() >= MAX_CARRIED_OBJECTS {
-                    for StateRef(name) in state.carried.drain(..) {
-                        parts.extend(self.store.get(&name).await?);
-                    }
-                }
-                parts.push(carried);
-                let name = format!("{prefix}-{}", handle.name);
-                state.carried.push(StateRef(name.clone()));
-                puts.push(self.store.put(name, parts));
-            }
-            self.changes.insert((Stage::Sink(handle.name.clone()), 0));
+            let staged = self.staged.entry(writer).or_default();
+            staged.rows += handed.prepared.visible.rows;
+            staged.bytes += handed.prepared.visible.bytes;
+            self.metrics.carried(writer.0, handed.prepared.carried_rows);
+            let (manifest, changes) = (&mut self.manifest, &mut self.changes);
+            sinks::take_over(manifest, changes, &self.store, prefix, &handle.name, handed).await?;
         }
-        try_join_all(puts).await.map(drop)
+        Ok(())
     }
 
     /// The epoch's log transaction. Returns the objects that nothing refers to any more.
@@ -240,7 +226,8 @@ impl Coordinator {
         self.changes.insert((Stage::Plan, 0));
         self.changes.extend(std::mem::take(&mut self.confirmed).into_iter().map(|name| (Stage::Sink(name), 0)));
         let (changes, offsets) = (std::mem::take(&mut self.changes), self.group_offsets(read_on));
-        let replaced = self.journal.commit(&mut self.manifest, changes, epoch, &offsets).await?;
+        let mut replaced = self.journal.commit(&mut self.manifest, changes, epoch, &offsets).await?;
+        replaced.append(&mut self.released);
         self.metrics.committed(epoch.0);
         Ok(replaced)
     }
@@ -261,9 +248,19 @@ impl Coordinator {
     }
 
     /// Makes visible what the committed manifest names.
-    async fn commit_tokens(&mut self) -> Result<(), EngineError> {
+    async fn commit_tokens(&mut self, epoch: CheckpointEpoch) -> Result<(), EngineError> {
         fail::fail_point!("engine::before_tokens");
-        self.confirmed.extend(commit_tokens(&mut self.manifest, &self.sinks).await?);
+        let settled = sinks::commit_tokens(&mut self.manifest, &self.sinks, &self.store, epoch.next()).await?;
+        let Settled { confirmed, restaged, released } = settled;
+        self.confirmed.extend(confirmed);
+        self.released.extend(released);
+        for (writer, staged) in &mut self.staged {
+            if self.sinks.get(writer.0).is_some_and(|handle| !restaged.contains(&handle.name)) {
+                let Written { rows, bytes } = std::mem::take(staged);
+                self.metrics.written(writer.0, rows, bytes);
+            }
+        }
+        self.changes.extend(restaged.into_iter().map(|name| (Stage::Sink(name), 0)));
         fail::fail_point!("engine::after_tokens");
         Ok(())
     }
@@ -292,9 +289,15 @@ impl Coordinator {
         if self.transaction.has_output() {
             return Err(EngineError::Defect("the epoch's order"));
         }
-        if !self.confirmed.is_empty() {
-            self.commit(self.rounds.epoch(), &BTreeMap::new()).await?;
+        let (mut epoch, mut stale) = (self.rounds.epoch(), Vec::new());
+        // What was staged again is committed once the log names it, and may be lost again.
+        while !self.confirmed.is_empty() || !self.changes.is_empty() {
+            stale.extend(self.commit(epoch, &BTreeMap::new()).await?);
+            self.commit_tokens(epoch).await?;
+            self.transaction.pass(epoch);
+            epoch = epoch.next();
         }
+        self.store.delete(stale).await?;
         let attempt = logmill_connectors::sink::Attempt(self.attempt.clone());
         for handle in &self.sinks {
             let swept = retry::transient(|| handle.sink.collect(&[], &attempt)).await;
@@ -311,35 +314,5 @@ async fn stopping(stop: &mut watch::Receiver<bool>) {
     let gone = stop.wait_for(|stop| *stop).await.is_err();
     if gone {
         std::future::pending::<()>().await;
-    }
-}
-
-/// Commits the tokens of all sinks in their order, and takes them out of the manifest; returns the sinks that had
-/// some.
-pub(crate) async fn commit_tokens(manifest: &mut Manifest, sinks: &[SinkHandle]) -> Result<Vec<String>, EngineError> {
-    let mut confirmed = Vec::new();
-    for handle in sinks {
-        let Some(state) = manifest.sinks.get_mut(&handle.name) else { continue };
-        if state.tokens.is_empty() {
-            continue;
-        }
-        for token in &state.tokens {
-            commit_token(handle, token).await?;
-        }
-        state.tokens.clear();
-        confirmed.push(handle.name.clone());
-    }
-    Ok(confirmed)
-}
-
-/// Makes visible what a token names.
-pub(crate) async fn commit_token(handle: &SinkHandle, token: &Token) -> Result<(), EngineError> {
-    let committed = retry::transient(|| handle.sink.commit(token)).await;
-    match committed.map_err(|error| EngineError::sink(&handle.name, error))? {
-        Committed::Lost(what) => Err(EngineError::Lost { sink: handle.name.clone(), what }),
-        Committed::Done { rejected } => match rejected.into_iter().next() {
-            Some((batch, reason)) => Err(super::dead_letter::stop_at_rows(&handle.name, &batch.rows, None, &reason)?),
-            None => Ok(()),
-        },
     }
 }

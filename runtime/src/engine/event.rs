@@ -1,9 +1,9 @@
 //! What tasks and workers tell the coordinator, and what it tells them.
 
-use logmill_connectors::sink::Prepared;
 use logmill_pipelines::flow::{CheckpointEpoch, Position, SplitId};
 
 use super::error::EngineError;
+use super::sinks::HandedOver;
 use super::state::OperatorState;
 
 /// A feed's number within the run.
@@ -81,7 +81,7 @@ pub(crate) enum Event {
         /// Which writer.
         writer: WriterId,
         /// What it hands over.
-        prepared: Prepared,
+        handed: HandedOver,
     },
     /// The run cannot go on.
     Failed(EngineError),

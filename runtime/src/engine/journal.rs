@@ -9,6 +9,7 @@ use logmill_connectors::log::{Isolation, Log, Membership, OffsetAt, TopicPartiti
 use logmill_connectors::topic::RecordWriter;
 use logmill_pipelines::flow::CheckpointEpoch;
 use logmill_protocol::{Offset, Timestamp};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::error::EngineError;
 use super::manifest::{self, Changes, MAX_RECORD_BYTES, Manifest, StateRef};
@@ -52,6 +53,11 @@ impl Journal {
         Self { pipeline, log, store, transaction, membership, attempt, topic, records, commits_since_rewrite }
     }
 
+    /// Lets the epoch after `epoch` append: for a commit that no epoch of the coordinator's makes.
+    pub(crate) fn pass(&self, epoch: CheckpointEpoch) {
+        self.transaction.pass(epoch);
+    }
+
     /// Commits an epoch: its output, the offsets of the group, and the records of the shards that changed. Returns the
     /// objects of the store that held records which are replaced by now: nothing refers to them any more.
     pub(crate) async fn commit(
@@ -69,21 +75,25 @@ impl Journal {
             replaced.extend(std::mem::take(&mut manifest.objects).into_values());
         }
         let boundary = self.log.offset(&self.topic, OffsetAt::Latest(Isolation::ReadUncommitted)).await?;
-        for mut record in manifest.records(&self.pipeline, &changes)? {
+        let mut records = manifest.records(&self.pipeline, &changes)?;
+        // First what takes long: the transaction opens with the first record.
+        for record in &mut records {
             replaced.extend(manifest.objects.remove(&record.key));
             if record.value.len() > MAX_RECORD_BYTES {
-                let incarnation = manifest.plan.as_ref().map_or(0, |plan| plan.incarnation);
-                let object = self.store_elsewhere(epoch, &record.key, record.value).await?;
+                let incarnation = manifest.plan.as_ref().map(|plan| plan.incarnation);
+                let object = self.store_elsewhere(epoch, &record.key, std::mem::take(&mut record.value)).await?;
                 record.value = manifest::elsewhere(&object, incarnation);
                 manifest.objects.insert(record.key.clone(), object);
             }
+        }
+        for record in records {
             let now = Timestamp(chrono::Utc::now().timestamp_millis());
             let appended = self.records.append(Some(record.key.as_bytes()), Some(&record.value), &[], now).await;
             appended.map_err(|error| EngineError::sink("manifest", error))?;
         }
         let flushed = self.records.prepare(epoch).await;
         flushed.map_err(|error| EngineError::sink("manifest", error))?;
-        self.transaction.commit(epoch, &self.membership, offsets).await?;
+        self.transaction.commit(&self.membership, offsets).await?;
         self.commits_since_rewrite += 1;
         if rewrite {
             self.log.delete_records(&self.topic, boundary).await?;
@@ -93,7 +103,8 @@ impl Journal {
     }
 
     async fn store_elsewhere(&self, epoch: CheckpointEpoch, key: &str, value: Bytes) -> Result<StateRef, EngineError> {
-        let object = StateRef(format!("{epoch}-{}-{}", self.attempt, key.replace(['/', ':'], "_")));
+        // Keys can be longer than names of files.
+        let object = StateRef(format!("{epoch}-{}-record-{:016x}", self.attempt, xxh3_64(key.as_bytes())));
         self.store.put(object.0.clone(), vec![value]).await?;
         Ok(object)
     }
@@ -102,8 +113,10 @@ impl Journal {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::super::manifest::{PlanRecord, SinkState, Stage};
+    use super::super::incarnation::Incarnation;
+    use super::super::manifest::{PlanRecord, Stage};
     use super::super::restore;
+    use super::super::sink_state::{SinkState, Staged};
     use super::*;
     use crate::plan::PlanFingerprint;
     use logmill_connectors::conformance::memory_log::MemoryLog;
@@ -150,7 +163,7 @@ mod tests {
         }
     }
 
-    fn manifest(incarnation: u64) -> Manifest {
+    fn manifest(incarnation: Incarnation) -> Manifest {
         let plan = PlanRecord {
             incarnation,
             epoch: CheckpointEpoch(0),
@@ -160,7 +173,7 @@ mod tests {
             to_delete: Default::default(),
         };
         let large = Token(json!("x".repeat(MAX_RECORD_BYTES)));
-        let sink = SinkState { tokens: vec![large], carried: Vec::new() };
+        let sink = SinkState { staged: vec![Staged { tokens: vec![large], rows: Vec::new() }], carried: Vec::new() };
         Manifest { plan: Some(plan), sinks: [("lake".to_owned(), sink)].into(), ..Manifest::default() }
     }
 
@@ -168,54 +181,55 @@ mod tests {
     async fn an_object_that_held_a_record_goes_when_the_record_is_replaced() {
         let site = Site::new().await;
         let mut journal = site.journal("a").await;
-        let mut manifest = manifest(1);
+        let mut manifest = manifest(Incarnation::new());
         let changes = || Changes::from([(Stage::Sink("lake".into()), 0)]);
-        for (epoch, expected) in [(1, "1-a-p_sink_lake_0"), (2, "2-a-p_sink_lake_0"), (3, "3-a-p_sink_lake_0")] {
+        let object = |run: &str| format!("{run}-record-{:016x}", xxh3_64(b"p/sink:lake/0"));
+        for (epoch, expected) in [(1, object("1-a")), (2, object("2-a")), (3, object("3-a"))] {
             let replaced = journal.commit(&mut manifest, changes(), CheckpointEpoch(epoch), &[]).await.unwrap();
+            journal.pass(CheckpointEpoch(epoch));
             site.store.delete(replaced).await.unwrap();
             assert_eq!(site.objects(), [expected]);
         }
         // So it does at the first commit of the next run, which writes everything.
         let mut manifest = restore::read_manifest(&site.log, &site.store, "p", false).await.unwrap();
         let replaced = site.journal("b").await.commit(&mut manifest, changes(), CheckpointEpoch(1), &[]).await.unwrap();
-        assert_eq!(replaced, ["3-a-p_sink_lake_0"]);
+        assert_eq!(replaced, [object("3-a")]);
         manifest.sinks.clear();
         let mut journal = site.journal("c").await;
-        assert_eq!(
-            journal.commit(&mut manifest, changes(), CheckpointEpoch(1), &[]).await.unwrap(),
-            ["1-b-p_sink_lake_0"]
-        );
+        assert_eq!(journal.commit(&mut manifest, changes(), CheckpointEpoch(1), &[]).await.unwrap(), [object("1-b")]);
         assert_eq!(manifest.references(), Default::default());
     }
 
     #[tokio::test]
     async fn objects_of_an_earlier_incarnation_are_not_needed() {
         let site = Site::new().await;
-        site.journal("a").await.commit(&mut manifest(1), Changes::new(), CheckpointEpoch(1), &[]).await.unwrap();
+        let first = Incarnation::new();
+        site.journal("a").await.commit(&mut manifest(first), Changes::new(), CheckpointEpoch(1), &[]).await.unwrap();
         // Only the plan is written, and the topic is not trimmed: as after a crash between the two.
         let mut journal = site.journal("b").await;
         journal.commits_since_rewrite = 0;
-        let plan = Manifest { sinks: Default::default(), ..manifest(2) };
+        let plan = Manifest { sinks: Default::default(), ..manifest(Incarnation::new()) };
         let changes = Changes::from([(Stage::Plan, 0)]);
         journal.commit(&mut plan.clone(), changes, CheckpointEpoch(1), &[]).await.unwrap();
         site.store.sweep(plan.references()).await.unwrap();
         let read = restore::read_manifest(&site.log, &site.store, "p", false).await.unwrap();
         assert!(read.sinks.is_empty() && read.objects.is_empty());
-        assert_eq!(read.plan.unwrap().incarnation, 2);
+        assert_eq!(read.plan.unwrap().incarnation, plan.plan.unwrap().incarnation);
     }
 
     #[tokio::test]
     async fn a_fresh_start_needs_no_more_than_what_the_sinks_are_owed() {
         let site = Site::new().await;
-        let mut manifest = manifest(1);
+        let mut manifest = manifest(Incarnation::new());
         let positions = (0..2000).map(|n| {
             let split = logmill_pipelines::flow::SplitId::new(format!("{n}-{}", "x".repeat(1000)));
             (split, logmill_pipelines::flow::Position(json!(n)))
         });
         manifest.positions.insert(Stage::Source("s".into()), positions.collect());
         site.journal("a").await.commit(&mut manifest, Changes::new(), CheckpointEpoch(1), &[]).await.unwrap();
-        let of_positions = site.objects().into_iter().filter(|name| name.contains("source"));
-        site.store.delete(of_positions.collect()).await.unwrap();
+        let of_sink = format!("{:016x}", xxh3_64(b"p/sink:lake/0"));
+        let others = site.objects().into_iter().filter(|name| !name.ends_with(&of_sink));
+        site.store.delete(others.collect()).await.unwrap();
         let read = |fresh| restore::read_manifest(&site.log, &site.store, "p", fresh);
         assert!(read(false).await.unwrap_err().to_string().contains("could not read a checkpoint"));
         assert_eq!(read(true).await.unwrap().sinks, manifest.sinks);

@@ -14,18 +14,19 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use bytes::Bytes;
-use logmill_connectors::sink::Token;
 use logmill_pipelines::flow::{CheckpointEpoch, Position, Positions, SplitId};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::error::EngineError;
+use super::incarnation::Incarnation;
+use super::sink_state::SinkState;
 use super::state::ShardState;
 use super::topics::TopicEnds;
 use crate::plan::PlanFingerprint;
 
-/// The version of the records; a run refuses newer ones.
-const FORMAT: u32 = 1;
+/// The version of the records; a run refuses newer ones. In version 1, incarnations are counted and tokens have no rows.
+const FORMAT: u32 = 2;
 /// How many shards the splits of a source are cut into.
 const POSITION_SHARDS: u64 = 16;
 /// A record's value is at most this long; a larger one is stored in the checkpoint store and referred to.
@@ -74,8 +75,8 @@ impl std::fmt::Display for Stage {
 /// The record of the pipeline as a whole.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct PlanRecord {
-    /// Counts the fresh starts of the pipeline, from 1.
-    pub(crate) incarnation: u64,
+    /// A fresh start begins another.
+    pub(crate) incarnation: Incarnation,
     /// The last committed epoch.
     pub(crate) epoch: CheckpointEpoch,
     /// Whether a bounded run has come to its end.
@@ -89,15 +90,6 @@ pub(crate) struct PlanRecord {
     pub(crate) to_delete: TopicEnds,
 }
 
-/// The state of a sink's shard.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct SinkState {
-    /// Staged, and not known to be visible yet.
-    pub(crate) tokens: Vec<Token>,
-    /// Rows that are not staged yet, oldest first.
-    pub(crate) carried: Vec<StateRef>,
-}
-
 /// State by reference: the name of an object of the checkpoint store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -106,7 +98,7 @@ pub(crate) struct StateRef(pub(crate) String);
 #[derive(Serialize, Deserialize)]
 struct Envelope<T> {
     format: u32,
-    incarnation: u64,
+    incarnation: Incarnation,
     #[serde(flatten)]
     body: T,
 }
@@ -123,7 +115,7 @@ pub(crate) struct Elsewhere {
     pub(crate) object: StateRef,
     /// The incarnation that wrote it, so that those of earlier ones need not be loaded.
     #[serde(default)]
-    pub(crate) incarnation: Option<u64>,
+    pub(crate) incarnation: Option<Incarnation>,
 }
 
 /// A record to be written: key, value, and the stage and shard it belongs to.
@@ -194,9 +186,9 @@ impl Manifest {
 
     /// The objects of the checkpoint store that the state refers to.
     pub(crate) fn references(&self) -> HashSet<String> {
-        let carried = self.sinks.values().flat_map(|sink| &sink.carried);
+        let of_sinks = self.sinks.values().flat_map(SinkState::objects);
         let shards = self.operators.values().flat_map(BTreeMap::values);
-        carried
+        of_sinks
             .chain(shards.flat_map(ShardState::objects))
             .chain(self.objects.values())
             .map(|StateRef(name)| name.clone())
@@ -283,7 +275,7 @@ impl ManifestReader {
     }
 
     /// The incarnation that the plan's record tells, which has been resolved; `None` before the first commit.
-    pub(crate) fn incarnation(&self, pipeline: &str) -> Result<Option<u64>, EngineError> {
+    pub(crate) fn incarnation(&self, pipeline: &str) -> Result<Option<Incarnation>, EngineError> {
         let Some(value) = self.latest.get(&plan_key(pipeline)) else { return Ok(None) };
         Ok(Some(parse::<OwnedPlanBody>(pipeline, "plan", value)?.body.plan.incarnation))
     }
@@ -342,7 +334,7 @@ impl ManifestReader {
 }
 
 /// What a record holds whose value lies in the checkpoint store.
-pub(crate) fn elsewhere(object: &StateRef, incarnation: u64) -> Bytes {
+pub(crate) fn elsewhere(object: &StateRef, incarnation: Option<Incarnation>) -> Bytes {
     Bytes::from(serde_json::json!({ "object": object.0, "incarnation": incarnation }).to_string())
 }
 
@@ -366,13 +358,15 @@ fn parse<T: for<'a> Deserialize<'a>>(pipeline: &str, key: &str, value: &Bytes) -
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use super::super::sink_state::Staged;
     use super::*;
+    use logmill_connectors::sink::Token;
     use serde_json::json;
 
     fn sample() -> Manifest {
         let mut manifest = Manifest {
             plan: Some(PlanRecord {
-                incarnation: 2,
+                incarnation: Incarnation::new(),
                 epoch: CheckpointEpoch(7),
                 finished: false,
                 plan: PlanFingerprint::default(),
@@ -388,7 +382,8 @@ mod tests {
         }
         let state = ShardState::inline("state", b"counts");
         manifest.operators.insert("o".into(), BTreeMap::from([(5, state)]));
-        manifest.sinks.insert("lake".into(), SinkState { tokens: vec![Token(json!(1))], carried: vec![] });
+        let staged = Staged { tokens: vec![Token(json!(1))], rows: vec![StateRef("7-a-kept".into())] };
+        manifest.sinks.insert("lake".into(), SinkState { staged: vec![staged], carried: vec![] });
         manifest
     }
 
@@ -413,12 +408,34 @@ mod tests {
         for record in manifest.records("p", &manifest.all_shards()).unwrap() {
             reader.push(record.key.as_bytes(), Some(&record.value));
         }
-        manifest.plan.as_mut().unwrap().incarnation = 3;
+        manifest.plan.as_mut().unwrap().incarnation = Incarnation::new();
         for record in manifest.records("p", &Changes::from([(Stage::Plan, 0)])).unwrap() {
             reader.push(record.key.as_bytes(), Some(&record.value));
         }
         let read = reader.finish("p").unwrap();
         assert!(read.positions.is_empty() && read.sinks.is_empty() && read.operators.is_empty());
+    }
+
+    /// What format 1 looked like, to the letter.
+    #[test]
+    fn records_of_format_1_are_read() {
+        let records = [
+            (
+                "p/plan/0",
+                r#"{"format":1,"incarnation":2,"plan":{"incarnation":2,"epoch":7,"finished":false,"plan":{"sources":{},"tables":{},"operators":{},"sinks":{}},"rows_read":5}}"#,
+            ),
+            ("p/sink:lake/0", r#"{"format":1,"incarnation":2,"sink":{"tokens":[1,2],"carried":["6-a-lake"]}}"#),
+            ("p/sink:old/0", r#"{"format":1,"incarnation":1,"sink":{"tokens":[3],"carried":[]}}"#),
+        ];
+        let mut reader = ManifestReader::default();
+        for (key, value) in records {
+            reader.push(key.as_bytes(), Some(value.as_bytes()));
+        }
+        let manifest = reader.finish("p").unwrap();
+        assert!(manifest.plan.unwrap().incarnation.is_counted());
+        let staged = Staged { tokens: vec![Token(json!(1)), Token(json!(2))], rows: Vec::new() };
+        let lake = SinkState { staged: vec![staged], carried: vec![StateRef("6-a-lake".into())] };
+        assert_eq!(manifest.sinks, BTreeMap::from([("lake".to_owned(), lake)]));
     }
 
     #[test]

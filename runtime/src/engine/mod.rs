@@ -17,14 +17,18 @@ mod error;
 mod event;
 mod feed;
 mod graph;
+mod incarnation;
 mod intake;
 mod journal;
 mod manifest;
 mod picker;
 mod queue;
+mod refused;
 mod restore;
 mod retry;
 mod rounds;
+mod sink_state;
+mod sinks;
 mod start;
 mod state;
 mod store;
@@ -34,6 +38,8 @@ mod wire;
 mod worker;
 mod writer;
 
+#[cfg(test)]
+mod sink_tests;
 #[cfg(test)]
 mod tests;
 

@@ -14,11 +14,11 @@
 
 use std::collections::BTreeMap;
 
-use logmill_connectors::sink::Prepared;
 use logmill_pipelines::flow::CheckpointEpoch;
 
 use super::error::EngineError;
 use super::event::{Barrier, BarrierKind, Event, FeedId, Reached, WriterId};
+use super::sinks::HandedOver;
 use super::state::OperatorState;
 
 /// How far a feed has come.
@@ -65,7 +65,7 @@ pub(crate) struct Round {
     /// What operators remember, of the shards that changed.
     pub(crate) states: Vec<OperatorState>,
     /// What the writers hand over.
-    pub(crate) prepared: BTreeMap<WriterId, Prepared>,
+    pub(crate) prepared: BTreeMap<WriterId, HandedOver>,
     passed: usize,
 }
 
@@ -151,8 +151,8 @@ impl Rounds {
                 round.rows_read += rows_read;
                 round.states.extend(states);
             }
-            Event::Prepared { epoch, writer, prepared } => {
-                self.round(epoch)?.prepared.insert(writer, prepared);
+            Event::Prepared { epoch, writer, handed } => {
+                self.round(epoch)?.prepared.insert(writer, handed);
             }
         }
         Ok(())

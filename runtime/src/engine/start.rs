@@ -15,18 +15,22 @@ use logmill_pipelines::{Diagnostics, Pipeline};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::begin::Begun;
-use super::coordinator::{Ending, SinkHandle};
+use super::begin::{Beginning, Begun};
+use super::coordinator::Ending;
 use super::error::EngineError;
 use super::graph::Graph;
 use super::journal::{Journal, JournalParts};
 use super::manifest::Manifest;
 use super::restore;
+use super::retry;
+use super::sink_state::SinkState;
+use super::sinks::SinkHandle;
 use super::state;
 use super::store::CheckpointStore;
 use super::topics;
 use super::transaction::EpochTransaction;
 use super::wire::{self, Wiring};
+use crate::deployment::deployment_id;
 use crate::metrics::Metrics;
 use crate::modules::Modules;
 use crate::plan::{self, Plan, PlanFingerprint, Verdict};
@@ -148,7 +152,7 @@ impl Run {
         let found = restore::read_manifest(&self.log, &store, &name, fresh).await?;
         let epoch = found.plan.as_ref().map_or(CheckpointEpoch(1), |plan| plan.epoch.next());
         let transaction = Arc::new(EpochTransaction::new(self.log.clone(), session, epoch));
-        let context = self.context(transaction.clone());
+        let context = self.context(transaction.clone())?;
 
         let pinned = if fresh { BTreeMap::new() } else { restore::pinned_schemas(&found) };
         let mut opened = self.open(&registry, &context, &pinned).await?;
@@ -170,7 +174,8 @@ impl Run {
             attempt: attempt.0.clone(),
         };
         let mut journal = Journal::new(parts, epoch);
-        let begun = Begun { log: &*self.log, sources: &opened.sources, plan: fingerprint, sinks: &sinks, epoch };
+        let (log, sources) = (&*self.log, &opened.sources);
+        let begun = Begun { log, store: &store, sources, plan: fingerprint, sinks: &sinks, epoch };
         let beginning = match self.fresh {
             Some(FreshStart { delete_through_records }) => {
                 begun.anew(found, delete_through_records, &mut journal).await
@@ -178,8 +183,7 @@ impl Run {
             None => begun.go_on(found).await,
         };
         let beginning = or_give_up(&transaction, beginning).await?;
-        sweep_sinks(&sinks, &attempt).await?;
-        store.sweep(beginning.manifest.references()).await?;
+        sweep(&sinks, &store, &beginning, &attempt).await?;
         (self.on_start)(&takeover);
         let wiring = Wiring {
             pipeline: name,
@@ -199,9 +203,13 @@ impl Run {
         Ok(Outcome { ending, takeover })
     }
 
-    fn context(&self, transaction: Arc<EpochTransaction>) -> ConnectorContext {
+    fn context(&self, transaction: Arc<EpochTransaction>) -> Result<ConnectorContext, EngineError> {
+        let deployment = deployment_id(&self.data_dir).map_err(|source| EngineError::Io {
+            context: format!("could not read or make the deployment id of {}", self.data_dir.display()),
+            source,
+        })?;
         let (log, base_dir) = (self.log.clone(), self.base_dir.clone());
-        ConnectorContext { log, transaction, base_dir, pipeline: self.pipeline.spec.pipeline.clone() }
+        Ok(ConnectorContext { log, transaction, base_dir, deployment, pipeline: self.pipeline.spec.pipeline.clone() })
     }
 
     /// Opens what the pipeline reads, and plans it.
@@ -257,13 +265,20 @@ impl Run {
     }
 }
 
-/// Deletes what runs that died had staged and no manifest names.
-async fn sweep_sinks(sinks: &[SinkHandle], attempt: &Attempt) -> Result<(), EngineError> {
+/// Deletes what runs that died had staged or stored and no manifest names.
+async fn sweep(
+    sinks: &[SinkHandle],
+    store: &CheckpointStore,
+    beginning: &Beginning,
+    attempt: &Attempt,
+) -> Result<(), EngineError> {
+    let Beginning { manifest, released, .. } = beginning;
     for handle in sinks {
-        let swept = handle.sink.collect(&[], attempt).await;
+        let live: Vec<_> = manifest.sinks.get(&handle.name).into_iter().flat_map(SinkState::tokens).cloned().collect();
+        let swept = retry::transient(|| handle.sink.collect(&live, attempt)).await;
         swept.map_err(|error| EngineError::sink(&handle.name, error))?;
     }
-    Ok(())
+    store.sweep(manifest.references().into_iter().chain(released.iter().cloned()).collect()).await
 }
 
 /// Aborts the epoch that failed. The next run's first act does the same; this lets readers of the topics go on at once.

@@ -22,11 +22,11 @@ use crate::metrics::Metrics;
 use crate::modules::Modules;
 
 /// How many rows the files of these tests have.
-const ROWS: usize = 40;
+pub(super) const ROWS: usize = 40;
 
 /// How a run is to end before its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Death {
+pub(super) enum Death {
     /// Once it has taken everything over, before its first row.
     AtStart,
     /// At a failpoint.
@@ -37,22 +37,22 @@ enum Death {
 /// Failpoints are set for the whole process: a run that dies has it for itself.
 static ALONE: tokio::sync::RwLock<()> = tokio::sync::RwLock::const_new(());
 
-struct Site {
+pub(super) struct Site {
     folder: tempfile::TempDir,
     log: Arc<MemoryLog>,
 }
 
 impl Site {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { folder: tempfile::tempdir().unwrap(), log: Arc::new(MemoryLog::default()) }
     }
 
-    fn path(&self, name: &str) -> std::path::PathBuf {
+    pub(super) fn path(&self, name: &str) -> std::path::PathBuf {
         self.folder.path().join(name)
     }
 
     /// Writes a file of rows that count up from 0, with something else as its first line if that is given.
-    fn rows_file(&self, first: Option<&str>) {
+    pub(super) fn rows_file(&self, first: Option<&str>) {
         let lines = (0..ROWS).map(|n| format!("{{\"n\":{n}}}\n"));
         let mut text: Vec<String> = lines.collect();
         if let (Some(first), Some(line)) = (first, text.first_mut()) {
@@ -99,7 +99,7 @@ impl Site {
     }
 
     /// Runs to the end of the input; what went wrong, if something did.
-    async fn run(&self, text: &str, fresh: bool) -> Result<Outcome, String> {
+    pub(super) async fn run(&self, text: &str, fresh: bool) -> Result<Outcome, String> {
         let _shared = ALONE.read().await;
         let (run, _, _keep) = self.prepared(text, fresh);
         run.execute().await.map_err(|error| format!("{:#}", anyhow::Error::from(error)))
@@ -128,7 +128,7 @@ impl Site {
     }
 
     /// Runs, and dies as a killed process does: nothing is tidied up.
-    async fn die(&self, text: &str, fresh: bool, death: Death) {
+    pub(super) async fn die(&self, text: &str, fresh: bool, death: Death) {
         self.die_beginning(text, fresh.then(FreshStart::default), death).await;
     }
 
@@ -154,7 +154,7 @@ impl Site {
     }
 
     /// The committed values of a topic, sorted.
-    async fn values(&self, topic: &str) -> Vec<usize> {
+    pub(super) async fn values(&self, topic: &str) -> Vec<usize> {
         let mut values = Vec::new();
         for partition in 0..self.log.topic(topic).await.unwrap().unwrap().partitions {
             let partition = TopicPartition { topic: topic.into(), partition };
@@ -173,7 +173,7 @@ impl Site {
     }
 
     /// The rows in the files of the lake, sorted.
-    fn lake(&self) -> Vec<usize> {
+    pub(super) fn lake(&self) -> Vec<usize> {
         let mut rows = Vec::new();
         gather(&self.path("lake"), &mut rows);
         rows.sort_unstable();
@@ -203,7 +203,7 @@ fn rows_of(batches: &[u8], from: Offset, aborted: &[(logmill_protocol::ProducerI
     rows
 }
 
-fn gather(folder: &Path, rows: &mut Vec<usize>) {
+pub(super) fn gather(folder: &Path, rows: &mut Vec<usize>) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().map(Result::unwrap) {
         // What is staged is hidden.
         if entry.file_name().to_string_lossy().starts_with(['.', '_']) {
@@ -219,7 +219,7 @@ fn gather(folder: &Path, rows: &mut Vec<usize>) {
 }
 
 /// A file into a lake whose files roll at the end only, and into a topic.
-fn lake(source: &str) -> String {
+pub(super) fn lake(source: &str) -> String {
     format!(
         "pipeline: p\n\
          sources:\n\
@@ -231,7 +231,7 @@ fn lake(source: &str) -> String {
     )
 }
 
-fn times(times: usize) -> Vec<usize> {
+pub(super) fn times(times: usize) -> Vec<usize> {
     (0..ROWS).flat_map(|n| std::iter::repeat_n(n, times)).collect()
 }
 

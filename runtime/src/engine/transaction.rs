@@ -42,10 +42,10 @@ impl EpochTransaction {
         self.appended.load(Ordering::Acquire) > 0
     }
 
-    /// Commits the open transaction together with the offsets, which are refused where the generation has moved on.
+    /// Commits the open transaction together with the offsets, which are refused where the generation has moved on. The
+    /// next epoch appends once this one is passed.
     pub(crate) async fn commit(
         &self,
-        epoch: CheckpointEpoch,
         membership: &Membership,
         offsets: &[(TopicPartition, Offset)],
     ) -> Result<(), EngineError> {
@@ -57,7 +57,7 @@ impl EpochTransaction {
         let next = self.log.end_transaction(&session, true).await?;
         fail::fail_point!("engine::after_end_transaction");
         *self.session.write() = next;
-        self.pass(epoch);
+        self.appended.store(0, Ordering::Release);
         Ok(())
     }
 

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use logmill_connectors::decode::Encoder;
+use logmill_connectors::error::LogError;
 use logmill_connectors::format;
 use logmill_connectors::log::{Log, Membership};
 use logmill_connectors::sink::{Attempt, OpenWriter};
-use logmill_connectors::topic::RecordWriter;
+use logmill_connectors::topic::{BatchLimit, RecordWriter};
 use logmill_operators::operator::{Clock, OpenContext, StateBuffer, StaticTable};
 use logmill_pipelines::flow::{Origin, Positions, STATE_SHARDS, SplitId};
 use logmill_pipelines::spec::{OnError, PipelineSpec};
@@ -17,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::begin::Beginning;
-use super::coordinator::{Coordinator, Ending, Ends, FeedState, SinkHandle};
+use super::coordinator::{Coordinator, Ending, Ends, FeedState};
 use super::dead_letter::Provenance;
 use super::error::EngineError;
 use super::event::{Barrier, Event, FeedId, WriterId};
@@ -29,12 +30,13 @@ use super::manifest::{Manifest, Stage};
 use super::queue::{self, Receiver, Sender};
 use super::restore;
 use super::rounds::Rounds;
+use super::sinks::SinkHandle;
 use super::start::{Opened, OpenedIntake, OpenedSource};
 use super::state;
 use super::store::CheckpointStore;
 use super::transaction::EpochTransaction;
 use super::worker::{FeedDecoder, Worker, WorkerExit};
-use super::writer::{Item, Target, WriterTask};
+use super::writer::{Item, Target, WriterSide, WriterTask};
 use crate::metrics::Metrics;
 use crate::plan::{OperatorBody, Plan};
 
@@ -124,7 +126,7 @@ async fn start(
     }
     drop(inputs);
 
-    let Beginning { manifest, changes, confirmed, epoch } = wiring.beginning;
+    let Beginning { manifest, changes, confirmed, released, epoch } = wiring.beginning;
     let barriers = std::mem::take(&mut tasks.barriers);
     let mut rounds = Rounds::new(epoch, barriers.len(), writers);
     feeds.iter().for_each(|feed| rounds.add_feed(feed.ends.is_some()));
@@ -146,6 +148,8 @@ async fn start(
         rounds,
         changes,
         confirmed,
+        released,
+        staged: BTreeMap::new(),
         metrics: wiring.metrics,
     })
 }
@@ -214,21 +218,32 @@ async fn open_writers(
         targets.push((handle.name.clone(), Target::Sink(writer)));
     }
     if let OnError::DeadLetter(topic) = &wiring.spec.on_error {
-        let topic = topic.as_str();
-        let records = RecordWriter::new(
-            wiring.transaction.clone(),
-            topic,
-            partitions(wiring, topic).await?,
-            wiring.beginning.epoch,
-        );
-        targets.push((topic.to_owned(), Target::Letters(records)));
+        targets.push((topic.to_string(), Target::Letters(record_writer(wiring, topic.as_str()).await?)));
     }
+    // From each sink's writer to that of the dead letters, which comes last.
+    let with_letters = targets.len() > sinks.len();
+    let (to_letters, from_sinks): (Vec<_>, Vec<_>) = match with_letters {
+        true => sinks.iter().map(|_| queue::channel(WRITER_QUEUE_BYTES)).unzip(),
+        false => (Vec::new(), Vec::new()),
+    };
+    let (mut to_letters, mut from_sinks) = (to_letters.into_iter(), Some(from_sinks));
     let mut queues = Vec::with_capacity(targets.len());
     for (number, (name, target)) in targets.into_iter().enumerate() {
-        let (senders, inputs): (Vec<_>, Vec<Receiver<Item>>) =
+        let (senders, mut inputs): (Vec<_>, Vec<Receiver<Item>>) =
             (0..workers).map(|_| queue::channel(WRITER_QUEUE_BYTES)).unzip();
-        let (id, events, metrics) = (WriterId(number), tasks.events.clone(), wiring.metrics.clone());
-        tasks.spawned.spawn(WriterTask { id, name, target, inputs, events, metrics }.run());
+        if matches!(target, Target::Letters(_)) {
+            inputs.extend(from_sinks.take().unwrap_or_default());
+        }
+        let (id, events) = (WriterId(number), tasks.events.clone());
+        let side = WriterSide {
+            pipeline: wiring.pipeline.as_str().into(),
+            letters: to_letters.next(),
+            metrics: wiring.metrics.clone(),
+            store: wiring.store.clone(),
+            attempt: wiring.attempt.0.clone(),
+            kept: 0,
+        };
+        tasks.spawned.spawn(WriterTask { id, name, target, inputs, events, side }.run());
         queues.push(senders);
     }
     Ok(queues)
@@ -242,7 +257,8 @@ async fn start_intake(
     tasks: &mut Tasks,
 ) -> Result<FeedState, EngineError> {
     let OpenedIntake { source, topic, ends } = opened;
-    let partitions = partitions(wiring, &topic).await?;
+    let records = record_writer(wiring, &topic).await?;
+    let partitions = records.partitions();
     let stage = Stage::Intake(name.clone());
     let positions = positions(&wiring.beginning.manifest, &stage);
     let encoder: Option<Box<dyn Encoder>> = match source.reads_rows() {
@@ -252,7 +268,6 @@ async fn start_intake(
     let (outlet, input) = queue::channel(INPUT_QUEUE_BYTES);
     let (barrier, barriers) = mpsc::unbounded_channel();
     tasks.barriers.push(barrier);
-    let records = RecordWriter::new(wiring.transaction.clone(), &topic, partitions, wiring.beginning.epoch);
     let (events, metrics) = (tasks.events.clone(), wiring.metrics.clone());
     tasks.spawned.spawn(Intake { name: name.clone(), records, encoder, input, barriers, events, metrics }.run());
     let feed = Feed { id, name, source: source.source.clone(), positions, outlets: vec![outlet], by_shard: false };
@@ -261,9 +276,11 @@ async fn start_intake(
     Ok(FeedState { stage, source: source.source, topic: None, ends })
 }
 
-async fn partitions(wiring: &Wiring<'_>, topic: &str) -> Result<i32, EngineError> {
-    let info = wiring.log.topic(topic).await?;
-    Ok(info.ok_or_else(|| logmill_connectors::error::LogError::UnknownTopic(topic.to_owned()))?.partitions)
+/// Writes records into a topic, from the first epoch on.
+async fn record_writer(wiring: &Wiring<'_>, topic: &str) -> Result<RecordWriter, EngineError> {
+    let info = wiring.log.topic(topic).await?.ok_or_else(|| LogError::UnknownTopic(topic.to_owned()))?;
+    let (transaction, epoch) = (wiring.transaction.clone(), wiring.beginning.epoch);
+    Ok(RecordWriter::new(transaction, topic, info.partitions, epoch).with_limit(BatchLimit::of(&info)))
 }
 
 fn positions(manifest: &Manifest, stage: &Stage) -> Positions {

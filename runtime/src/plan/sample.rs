@@ -37,7 +37,13 @@ pub async fn sample(
     base_dir: PathBuf,
 ) -> Result<Sample, Diagnostics> {
     let name = pipeline.spec.pipeline.clone();
-    let context = ConnectorContext { log, transaction: Arc::new(NoTransaction), base_dir, pipeline: name };
+    let context = ConnectorContext {
+        log,
+        transaction: Arc::new(NoTransaction),
+        base_dir,
+        deployment: String::new(),
+        pipeline: name,
+    };
     let (mut sample, mut found) = (Sample::default(), pipeline.diagnostics());
     for (name, spec) in &pipeline.spec.sources {
         match registry.open_source(name, spec, None, &context).await {

@@ -18,6 +18,7 @@ use futures::TryStreamExt;
 use logmill_pipelines::flow::{CheckpointEpoch, RowBatch};
 use logmill_pipelines::{ByteSize, DurationSpec};
 use object_store::memory::InMemory;
+use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
@@ -26,7 +27,7 @@ use super::*;
 use crate::conformance::sink::{Destination, TestRow, check, schema};
 use crate::decode::Encoder;
 use crate::error::ConnectorError;
-use crate::sink::{Attempt, Committed, OpenWriter, Sink};
+use crate::sink::{Attempt, Committed, OpenWriter, Sink, Token};
 
 /// Lines as arrow-json writes them.
 struct JsonLines;
@@ -74,8 +75,18 @@ fn ticking() -> Clock {
     Arc::new(move || Duration::from_secs(ticks.fetch_add(1, Ordering::Relaxed)))
 }
 
+/// The context of a deployment.
+fn context_of(deployment: &str, base_dir: PathBuf, clock: Clock) -> SinkContext {
+    SinkContext { deployment: deployment.into(), ..context(base_dir, clock) }
+}
+
+/// A group that makes a folder of too long a name where groups are folders.
+fn impossible_group(config: &Config) -> Option<String> {
+    (!config.partition_by.is_empty()).then(|| "x".repeat(1100))
+}
+
 fn context(base_dir: PathBuf, clock: Clock) -> SinkContext {
-    SinkContext { pipeline: "p".into(), sink: "lake".into(), base_dir, schema: schema(), clock }
+    SinkContext { deployment: "d".into(), pipeline: "p".into(), sink: "lake".into(), base_dir, schema: schema(), clock }
 }
 
 fn unescape(text: &str) -> String {
@@ -161,8 +172,18 @@ impl LocalDestination {
 
 #[async_trait]
 impl Destination for LocalDestination {
-    fn sink(&self) -> Result<Arc<dyn Sink>, ConnectorError> {
-        sink(&self.config, self.format.clone(), &context(self.dir.path().into(), self.clock.clone()))
+    fn sink(&self, deployment: &str) -> Result<Arc<dyn Sink>, ConnectorError> {
+        let context = context_of(deployment, self.dir.path().into(), self.clock.clone());
+        sink(&self.config, self.format.clone(), &context)
+    }
+
+    async fn expire(&self, token: &Token) -> Result<(), ConnectorError> {
+        std::fs::remove_file(self.root().join(token.0["from"].as_str().unwrap())).unwrap();
+        Ok(())
+    }
+
+    fn impossible_group(&self) -> Option<String> {
+        impossible_group(&self.config)
     }
 
     async fn visible(&self) -> Result<Vec<TestRow>, ConnectorError> {
@@ -185,11 +206,26 @@ struct MemoryDestination {
     config: Config,
 }
 
+/// Aborts the upload that a token names, as a rule of the bucket does.
+async fn abort(store: &dyn Store, token: &Token) {
+    let text = |key: &str| token.0[key].as_str().unwrap().to_owned();
+    store.abort_multipart(&Path::parse(text("to")).unwrap(), &text("upload")).await.unwrap();
+}
+
 #[async_trait]
 impl Destination for MemoryDestination {
-    fn sink(&self) -> Result<Arc<dyn Sink>, ConnectorError> {
-        let context = context(PathBuf::new(), ticking());
+    fn sink(&self, deployment: &str) -> Result<Arc<dyn Sink>, ConnectorError> {
+        let context = context_of(deployment, PathBuf::new(), ticking());
         sink_on(self.store.clone(), "lake/v1", &self.config, FileFormat::Parquet, &context)
+    }
+
+    async fn expire(&self, token: &Token) -> Result<(), ConnectorError> {
+        abort(&*self.store, token).await;
+        Ok(())
+    }
+
+    fn impossible_group(&self) -> Option<String> {
+        impossible_group(&self.config)
     }
 
     async fn visible(&self) -> Result<Vec<TestRow>, ConnectorError> {
@@ -272,13 +308,13 @@ fn open(attempt: &str) -> OpenWriter {
 #[tokio::test]
 async fn a_commit_is_idempotent_and_tells_what_is_lost() {
     let destination = LocalDestination::new(false, roll(LONG, 1 << 40, None), FileFormat::Parquet, None, ticking());
-    let sink = destination.sink().unwrap();
+    let sink = destination.sink("d").unwrap();
     let mut writer = sink.open(open("a")).await.unwrap();
     writer.write(batch(&[(1, "x")])).await.unwrap();
     let prepared = writer.prepare(CheckpointEpoch(1), true).await.unwrap();
     assert!(destination.visible().await.unwrap().is_empty());
     for _ in 0..2 {
-        assert!(matches!(sink.commit(&prepared.tokens[0]).await.unwrap(), Committed::Done { .. }));
+        assert!(matches!(sink.commit(&prepared.tokens[0]).await.unwrap(), Committed::Done));
         assert_eq!(destination.visible().await.unwrap(), [(1, Some("x".into()))]);
     }
     for file in files_below(&destination.root()) {
@@ -298,22 +334,22 @@ async fn sweeping_spares_other_sinks_live_tokens_and_open_writers() {
     other_writer.write(batch(&[(2, "y")])).await.unwrap();
     let others = other_writer.prepare(CheckpointEpoch(1), true).await.unwrap().tokens;
 
-    let first = destination.sink().unwrap();
+    let first = destination.sink("d").unwrap();
     let mut writer = first.open(open("a")).await.unwrap();
     writer.write(batch(&[(1, "x")])).await.unwrap();
     let live = writer.prepare(CheckpointEpoch(1), true).await.unwrap().tokens;
     writer.write(batch(&[(3, "z")])).await.unwrap();
     let dead = writer.prepare(CheckpointEpoch(2), true).await.unwrap().tokens;
 
-    let second = destination.sink().unwrap();
+    let second = destination.sink("d").unwrap();
     let mut writer = second.open(open("b")).await.unwrap();
     writer.write(batch(&[(4, "z")])).await.unwrap();
     second.collect(&live, &Attempt("b".into())).await.unwrap();
-    assert!(matches!(second.commit(&live[0]).await.unwrap(), Committed::Done { .. }));
+    assert!(matches!(second.commit(&live[0]).await.unwrap(), Committed::Done));
     assert!(matches!(second.commit(&dead[0]).await.unwrap(), Committed::Lost(_)));
-    assert!(matches!(other.commit(&others[0]).await.unwrap(), Committed::Done { .. }));
+    assert!(matches!(other.commit(&others[0]).await.unwrap(), Committed::Done));
     let tokens = writer.prepare(CheckpointEpoch(2), true).await.unwrap().tokens;
-    assert!(matches!(second.commit(&tokens[0]).await.unwrap(), Committed::Done { .. }));
+    assert!(matches!(second.commit(&tokens[0]).await.unwrap(), Committed::Done));
     let mut ids: Vec<_> = destination.visible().await.unwrap().into_iter().map(|(id, _)| id).collect();
     ids.sort_unstable();
     assert_eq!(ids, [1, 2, 4]);
@@ -338,15 +374,15 @@ async fn uploads_larger_than_a_part_arrive_whole() {
     let prepared = writer.prepare(CheckpointEpoch(1), true).await.unwrap();
     assert_eq!(prepared.tokens.len(), 1);
     assert!(prepared.tokens[0].0["parts"].as_array().unwrap().len() > 2, "{:?}", prepared.tokens);
-    assert!(matches!(sink.commit(&prepared.tokens[0]).await.unwrap(), Committed::Done { .. }));
-    assert!(matches!(sink.commit(&prepared.tokens[0]).await.unwrap(), Committed::Done { .. }));
+    assert!(matches!(sink.commit(&prepared.tokens[0]).await.unwrap(), Committed::Done));
+    assert!(matches!(sink.commit(&prepared.tokens[0]).await.unwrap(), Committed::Done));
     assert_eq!(MemoryDestination { store, config }.visible().await.unwrap(), expected);
 }
 
 #[tokio::test]
 async fn many_deltas_are_joined_so_that_state_stays_short() {
     let destination = LocalDestination::new(false, roll(LONG, 1 << 40, None), FileFormat::Parquet, None, ticking());
-    let mut sink = destination.sink().unwrap();
+    let mut sink = destination.sink("d").unwrap();
     let mut writer = sink.open(open("a")).await.unwrap();
     let mut carried = Vec::new();
     for epoch in 1..=200 {
@@ -359,7 +395,7 @@ async fn many_deltas_are_joined_so_that_state_stays_short() {
         carried.extend(prepared.carried);
         assert!(carried.len() <= 65, "{} deltas in epoch {epoch}", carried.len());
         if epoch == 100 {
-            sink = destination.sink().unwrap();
+            sink = destination.sink("d").unwrap();
             let open = OpenWriter { carried: carried.clone(), epoch: CheckpointEpoch(101), ..open("b") };
             writer = sink.open(open).await.unwrap();
         }
@@ -374,7 +410,7 @@ async fn many_deltas_are_joined_so_that_state_stays_short() {
 #[tokio::test]
 async fn a_column_of_many_values_keeps_few_files_open() {
     let destination = LocalDestination::new(true, roll(LONG, 1 << 40, None), FileFormat::Parquet, None, ticking());
-    let sink = destination.sink().unwrap();
+    let sink = destination.sink("d").unwrap();
     let mut writer = sink.open(open("a")).await.unwrap();
     let names: Vec<String> = (0..1000).map(|n| n.to_string()).collect();
     let rows: Vec<(i64, &str)> = (0..1000).zip(names.iter().map(String::as_str)).collect();
@@ -397,7 +433,7 @@ async fn files_roll_with_age_even_if_no_more_rows_come() {
     };
     let every = Duration::from_secs(60);
     let destination = LocalDestination::new(false, roll(every, 1 << 40, None), FileFormat::Parquet, None, clock);
-    let sink = destination.sink().unwrap();
+    let sink = destination.sink("d").unwrap();
     let mut writer = sink.open(open("a")).await.unwrap();
     writer.write(batch(&[(1, "x")])).await.unwrap();
     for (epoch, seconds, files) in [(1, 159, 0), (2, 160, 1), (3, 300, 0)] {
@@ -435,8 +471,8 @@ fn rows_are_cut_by_several_columns_in_order() {
         ],
     )
     .unwrap();
-    let mut partitioner = Partitioner::new(&schema, &["late".into(), "day".into()]).unwrap();
-    let parts = partitioner.cut(&rows).unwrap();
+    let mut partitioner = Partitioner::new(&schema, &["late".into(), "day".into()], Box::new(|_| Ok(()))).unwrap();
+    let parts = partitioner.cut(&rows).unwrap().parts;
     let seen: HashMap<String, Vec<i64>> = parts
         .iter()
         .map(|part| {

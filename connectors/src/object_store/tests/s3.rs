@@ -2,8 +2,6 @@
 //! the credentials `test`/`test`; without it these tests pass by doing nothing, and say so.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
-use object_store::path::Path;
-
 use super::super::store::{Opened, open_s3};
 use super::*;
 
@@ -39,8 +37,17 @@ impl S3Destination {
 
 #[async_trait]
 impl Destination for S3Destination {
-    fn sink(&self) -> Result<Arc<dyn Sink>, ConnectorError> {
-        sink(&self.config, FileFormat::Parquet, &context(PathBuf::new(), ticking()))
+    fn sink(&self, deployment: &str) -> Result<Arc<dyn Sink>, ConnectorError> {
+        sink(&self.config, FileFormat::Parquet, &context_of(deployment, PathBuf::new(), ticking()))
+    }
+
+    async fn expire(&self, token: &Token) -> Result<(), ConnectorError> {
+        abort(&*self.open().store, token).await;
+        Ok(())
+    }
+
+    fn impossible_group(&self) -> Option<String> {
+        impossible_group(&self.config)
     }
 
     async fn visible(&self) -> Result<Vec<TestRow>, ConnectorError> {
@@ -84,7 +91,7 @@ async fn s3_is_exactly_once() {
 #[tokio::test]
 async fn uploads_that_died_before_they_were_journaled_are_aborted() {
     let Some(destination) = destination(1 << 40) else { return };
-    let sink = destination.sink().unwrap();
+    let sink = destination.sink("d").unwrap();
     let mut writer = sink.open(open("a")).await.unwrap();
     writer.write(batch(&[(1, "x")])).await.unwrap();
     let tokens = writer.prepare(CheckpointEpoch(1), true).await.unwrap().tokens;
@@ -93,7 +100,7 @@ async fn uploads_that_died_before_they_were_journaled_are_aborted() {
     store.delete(&Path::parse(journal).unwrap()).await.unwrap();
     let foreign = Path::parse(format!("{}/part-of-something-else.parquet", destination.prefix)).unwrap();
     let foreign_id = store.create_multipart(&foreign).await.unwrap();
-    let next = destination.sink().unwrap();
+    let next = destination.sink("d").unwrap();
     next.collect(&tokens, &Attempt("b".into())).await.unwrap();
     let list = || async { pending.as_ref().unwrap().list(&format!("{}/", destination.prefix)).await.unwrap().unwrap() };
     assert_eq!(list().await.len(), 2, "a live token's upload stays");
@@ -109,13 +116,16 @@ async fn uploads_that_died_before_they_were_journaled_are_aborted() {
 async fn a_missing_bucket_and_wrong_settings_are_told() {
     let Some(mut destination) = destination(1 << 40) else { return };
     destination.config.url = "s3://no-such-bucket/x".into();
-    let sink = destination.sink().unwrap();
+    let sink = destination.sink("d").unwrap();
     let mut writer = sink.open(open("a")).await.unwrap();
     writer.write(RowBatch::inserts(batch(&[(1, "x")]).rows)).await.unwrap();
     let error = writer.prepare(CheckpointEpoch(1), true).await.unwrap_err();
     assert!(matches!(error, ConnectorError::Permanent { .. }), "{error:?}");
     assert!(error.to_string().ends_with("; does the bucket exist?"), "{error}");
     destination.config.options.insert("acces_key".into(), OptionValue::Bool(true));
-    let error = destination.sink().err().unwrap().to_string();
-    assert!(error.starts_with("`options.acces_key` is not a setting of S3; the usual ones are endpoint"), "{error}");
+    let error = destination.sink("d").err().unwrap().to_string();
+    assert!(
+        error.starts_with("options: `options.acces_key` is not a setting of S3; the usual ones are endpoint"),
+        "{error}"
+    );
 }

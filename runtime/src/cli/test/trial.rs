@@ -44,6 +44,7 @@ impl<'a> Stage<'a> {
                 log,
                 transaction: Arc::new(NoTransaction),
                 base_dir,
+                deployment: String::new(),
                 pipeline: pipeline.spec.pipeline.clone(),
             };
             for (name, spec) in &pipeline.spec.tables {

@@ -13,6 +13,7 @@ use serde_json::json;
 
 use crate::engine::event::{Barrier, Event, FeedId, WriterId};
 use crate::engine::rounds::{Occasion, Round, Rounds};
+use crate::engine::sinks::HandedOver;
 
 const WORKERS: usize = 2;
 /// The first writer appends to the transaction, the second stages.
@@ -283,7 +284,8 @@ impl<'a> Run<'a> {
                     let rows = std::mem::take(&mut writer.rows);
                     let tokens = if rows.is_empty() { vec![] } else { vec![Token(json!(rows))] };
                     let prepared = Prepared { tokens, ..Prepared::default() };
-                    self.events.push_back(Event::Prepared { epoch: barrier.epoch, writer: WriterId(number), prepared });
+                    let handed = HandedOver { prepared, kept: Vec::new() };
+                    self.events.push_back(Event::Prepared { epoch: barrier.epoch, writer: WriterId(number), handed });
                 }
             }
             _ => return false,
@@ -351,7 +353,7 @@ impl<'a> Run<'a> {
             let (split, at) = (split.as_str().parse().unwrap(), position.0.as_u64().unwrap() as usize);
             self.durable.positions.insert((feed.0, split), at);
         }
-        for token in round.prepared.values().flat_map(|prepared| &prepared.tokens) {
+        for token in round.prepared.values().flat_map(|handed| &handed.prepared.tokens) {
             let rows = serde_json::from_value(token.0.clone()).unwrap();
             self.durable.tokens.insert(round.barrier.epoch.0, rows);
         }

@@ -24,7 +24,7 @@ impl Site {
         let store = CheckpointStore::open(self.path("data").join("checkpoints").join(&name)).await.unwrap();
         let log: Arc<dyn Log> = self.log.clone();
         let manifest = restore::read_manifest(&log, &store, &name, false).await.unwrap();
-        manifest.sinks.values().map(|sink| sink.tokens.len()).sum()
+        manifest.sinks.values().map(|sink| sink.tokens().count()).sum()
     }
 }
 
