@@ -1,13 +1,13 @@
 //! Killed at any instant, the outputs are those of a run never killed.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use logmill_tests::data::{FLIGHTS_OF_THE_YEAR, flights_of_the_week, flights_of_the_year};
 use logmill_tests::long;
 use logmill_tests::outcome::{self, assert_same};
 use logmill_tests::s3::S3;
-use logmill_tests::site::Site;
+use logmill_tests::site::{Running, Site};
 
 const LIMIT: Duration = Duration::from_secs(300);
 
@@ -79,11 +79,23 @@ enum Blow {
     Interrupt,
 }
 
+/// Waits until a run has said its first word: before that, an interrupt ends it as a kill does.
+fn await_start(run: &mut Running) {
+    let deadline = Instant::now() + LIMIT;
+    while !run.errors().contains("topics and state are kept in") {
+        assert!(run.ended().is_none() && Instant::now() < deadline, "{}", run.errors());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 fn interfere(site: &Site, seed: u64, times: usize, blow: &Blow) {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut landed = 0;
     while landed < times {
         let mut run = site.start("run", &["run", "pipeline.yaml"]);
+        if matches!(blow, Blow::Interrupt) {
+            await_start(&mut run);
+        }
         std::thread::sleep(Duration::from_millis(random.u64(150..900)));
         assert!(run.ended().is_none(), "the run ended before blow {landed}: {}", run.errors());
         match blow {
@@ -144,7 +156,8 @@ fn first_flights(site: &Site, count: usize) -> PathBuf {
 fn interrupt_until_done(site: &Site, random: &mut fastrand::Rng, most: usize) {
     for _ in 0..most {
         let mut run = site.start("run", &["run", "pipeline.yaml"]);
-        std::thread::sleep(Duration::from_millis(random.u64(150..900)));
+        await_start(&mut run);
+        std::thread::sleep(Duration::from_millis(random.u64(0..700)));
         if let Some(code) = run.ended() {
             assert_eq!(code, Some(0), "{}", run.errors());
             return;

@@ -46,6 +46,8 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn execute(arguments: Arguments, said: &Said) -> anyhow::Result<()> {
+    // From here on ctrl-C is a request, also while modules are compiled and the log is opened.
+    let stop = stop_on_signal()?;
     let data_dir = said.pipeline_data_dir("run", &arguments.path)?;
     // What is declared must fit together before anything is opened or made.
     let (plan, found) = examine(&arguments.path, Some(&modules::cache_of(&data_dir)))?;
@@ -57,7 +59,6 @@ pub(super) async fn execute(arguments: Arguments, said: &Said) -> anyhow::Result
         eprint!("{}", found.render(super::colours()));
         eprintln!("{}: topics and state are kept in {}", pipeline.spec.pipeline, data_dir.display());
     }
-    let stop = stop_on_signal()?;
     with_broker(BrokerConfig::new(&data_dir), async |broker| {
         let log: Arc<dyn Log> = Arc::new(EmbeddedLog::new(broker.clone()));
         if arguments.listen.is_empty() {
