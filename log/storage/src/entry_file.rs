@@ -12,7 +12,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use crate::error::Result;
+use crate::error::{Result, StorageError};
 use crate::files;
 
 /// One entry: `LEN` bytes, big-endian as all of Kafka's files.
@@ -75,6 +75,29 @@ impl<E: Entry> EntryFile<E> {
         let written = entries.len();
         let dirty = written * E::LEN != bytes.len();
         Ok(Some(Self { path, entries, written, resident: true, dirty, unsynced: false }))
+    }
+
+    /// Opens a file that is not going to grow without reading more than its last entry, which is returned. `None` if it is
+    /// missing, or its end makes no sense.
+    pub(crate) fn open_closed(path: &Path) -> Result<Option<(Self, Option<E>)>> {
+        let Ok(file) = File::open(path) else { return Ok(None) };
+        let len = file.metadata().map_err(|e| StorageError::io("read the size of", path, e))?.len();
+        let size = E::LEN as u64;
+        if !file.metadata().is_ok_and(|metadata| metadata.is_file()) || len % size != 0 {
+            return Ok(None);
+        }
+        let last = match len.checked_sub(size) {
+            None => None,
+            Some(position) => {
+                let mut bytes = vec![0; E::LEN];
+                files::read_at(&file, path, &mut bytes, position)?;
+                let Some(last) = E::decode(&bytes) else { return Ok(None) };
+                Some(last)
+            }
+        };
+        let (path, written) = (path.to_owned(), (len / size) as usize);
+        let this = Self { path, entries: Vec::new(), written, resident: false, dirty: false, unsynced: false };
+        Ok(Some((this, last)))
     }
 
     /// Whether the file ended in the middle of an entry when it was loaded.

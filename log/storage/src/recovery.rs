@@ -252,6 +252,12 @@ impl<'a> Opening<'a> {
 
     /// Takes a segment that was synced whole.
     fn trust(&mut self, segment: &Segment, behind: &[Offset]) -> Result<Found> {
+        if let Some(walked) = segment.open_closed_indexes(self.config.index_interval_bytes)?
+            && behind.first().is_none_or(|next| walked.next_offset <= *next)
+            && self.keep_aborted(segment)
+        {
+            return Ok(Found::Sound);
+        }
         let (walked, state) = self.load_indexes(segment)?;
         self.note_indexes(segment, state);
         if walked.bad.is_some() || behind.first().is_some_and(|next| walked.next_offset > *next) {
@@ -337,14 +343,18 @@ impl<'a> Opening<'a> {
     /// Loads the segment's indexes, and drops a transaction index that has lost entries since the last checkpoint.
     fn load_indexes(&self, segment: &Segment) -> Result<(Walked, IndexState)> {
         let (walked, mut state) = segment.load_indexes(self.config.index_interval_bytes)?;
-        let recorded = |counts: &AbortedCounts| counts.iter().find(|c| c.0 == segment.base).map_or(0, |c| c.1);
-        let mut indexes = segment.indexes.lock();
-        if self.aborted.as_ref().is_none_or(|counts| indexes.txns.entries().len() < recorded(counts)) {
-            indexes.txns.clear();
+        if !self.keep_aborted(segment) {
+            segment.indexes.lock().txns.clear();
             state.txns = false;
         }
-        drop(indexes);
         Ok((walked, state))
+    }
+
+    /// Whether the segment's transaction index has as many entries as at the last checkpoint.
+    fn keep_aborted(&self, segment: &Segment) -> bool {
+        let recorded = |counts: &AbortedCounts| counts.iter().find(|c| c.0 == segment.base).map_or(0, |c| c.1);
+        let found = segment.indexes.lock().txns.entries().len();
+        self.aborted.as_ref().is_some_and(|counts| found >= recorded(counts))
     }
 
     fn note_indexes(&mut self, segment: &Segment, state: IndexState) {

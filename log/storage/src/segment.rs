@@ -272,6 +272,43 @@ impl Segment {
         Ok(walked)
     }
 
+    /// Takes the indexes of a segment that was closed as they lie on the disk, without reading them: only what they say of the
+    /// segment's end is checked. `None` if that is not right and whole: then [`Segment::load_indexes`] makes it so.
+    pub(crate) fn open_closed_indexes(&self, interval_bytes: u64) -> Result<Option<Walked>> {
+        let mut indexes = self.indexes.lock();
+        let Some((offsets, last)) = EntryFile::<OffsetEntry>::open_closed(indexes.offsets.path())? else {
+            return Ok(None);
+        };
+        let Some((times, newest)) = EntryFile::<TimeEntry>::open_closed(indexes.times.path())? else { return Ok(None) };
+        let Some(newest) = newest else { return Ok(None) };
+        if !load_txns(&mut indexes, self.base)? {
+            return Ok(None);
+        }
+        // As when they are loaded, from the batch that was the latest, or the last index entry.
+        let after_time = offsets.last_where(|entry| entry.relative_offset <= newest.relative_offset)?;
+        let start = [last, after_time].map(|entry| entry.map_or(0, |entry| u64::from(entry.position)));
+        let start = start.into_iter().min().unwrap_or(0);
+        if start >= self.len() && self.len() > 0 {
+            return Ok(None);
+        }
+        let names_batch = match (after_time, self.scan(start).next_header()?) {
+            (Some(entry), Step::Batch { header, .. }) => self.relative(&header) == i64::from(entry.relative_offset),
+            (None, _) => true,
+            _ => false,
+        };
+        // A walk that knows the last entry alone adds others where the files lack them.
+        let mut known = Indexes::new(Path::new(""), self.base);
+        last.into_iter().for_each(|entry| known.offsets.push(entry));
+        let walked = self.walk(&mut known, start, interval_bytes, false)?;
+        let is_whole = known.offsets.entries().len() == usize::from(last.is_some());
+        if !names_batch || !is_whole || known.max_timestamp != newest || walked.bad.is_some() {
+            return Ok(None);
+        }
+        (indexes.offsets, indexes.times, indexes.max_timestamp) = (offsets, times, newest);
+        self.adopt(&mut indexes, &walked)?;
+        Ok(Some(walked))
+    }
+
     /// Verifies the batches from the last index entry below `trusted` on, and makes the index entries behind it again from
     /// them. Returns as [`Segment::rebuild_indexes`], and how many bytes were verified.
     pub(crate) fn verify_from(&self, trusted: Offset, interval_bytes: u64) -> Result<(Walked, u64)> {
