@@ -17,6 +17,7 @@ mod identity;
 mod lines;
 mod pace;
 mod parquet;
+mod parquet_guard;
 mod pass;
 #[cfg(test)]
 mod rotation_tests;
@@ -25,6 +26,8 @@ mod source;
 mod splits;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod wild_tests;
 
 pub use config::{Compression, Config, OnGap, Paths, Rate};
 pub use pass::MAX_LINE_BYTES;

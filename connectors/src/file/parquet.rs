@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::identity::{Digest, FileId, FilePosition, TAIL_BYTES, digest_at};
 use super::lines::Chunks;
+use super::parquet_guard::{footer_problem, page_problem};
 use crate::error::ConnectorError;
 use crate::format::shown_rows;
 use crate::source::{Chunk, ChunkData, RejectedRow};
@@ -78,6 +79,9 @@ fn open(path: &Path) -> Result<(ParquetRecordBatchReaderBuilder<File>, RowPositi
     let failed = |error| ConnectorError::io(format!("could not open `{shown}`"), error);
     let file = File::open(path).map_err(failed)?;
     let copy = file.try_clone().map_err(failed)?;
+    if let Some(problem) = footer_problem(&file).map_err(failed)? {
+        return Err(damaged(path, &problem));
+    }
     let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| ConnectorError::Data {
         place: shown.to_string(),
         message: format!("not a Parquet file that can be read: {error}"),
@@ -109,14 +113,17 @@ pub(super) fn read(path: &Path, from: Option<RowPosition>, wanted: &SchemaRef, c
     }
 }
 
+fn damaged(path: &Path, problem: &str) -> ConnectorError {
+    ConnectorError::Data {
+        place: path.display().to_string(),
+        message: format!("the Parquet file is damaged: {problem}"),
+    }
+}
+
 /// Runs what reads a file whose bytes may be anything: where the Parquet reader panics at them, that is an error of the file.
 fn contained<T>(path: &Path, read: impl FnOnce() -> Result<T, ConnectorError>) -> Result<T, ConnectorError> {
-    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| {
-        Err(ConnectorError::Data {
-            place: path.display().to_string(),
-            message: "the Parquet file is damaged: its reader failed on it; the failure is printed above".into(),
-        })
-    })
+    catch_unwind(AssertUnwindSafe(read))
+        .unwrap_or_else(|_| Err(damaged(path, "its reader failed on it; the failure is printed above")))
 }
 
 fn read_all(path: &Path, from: Option<RowPosition>, wanted: &SchemaRef, chunks: &Chunks) -> Result<(), ConnectorError> {
@@ -131,7 +138,7 @@ fn read_all(path: &Path, from: Option<RowPosition>, wanted: &SchemaRef, chunks: 
         ));
     }
     let mut row = start.row;
-    for batch in rows_after(builder, row, wanted).map_err(|error| data(error.to_string()))? {
+    for batch in rows_after(path, builder, row, wanted)? {
         let batch = batch.map_err(|error| data(format!("after row {row}: {error}")))?;
         let rows = batch.num_rows() as u64;
         let (batch, rejected) = fit(&batch, wanted).map_err(|error| data(format!("after row {row}: {error}")))?;
@@ -152,10 +159,11 @@ fn read_all(path: &Path, from: Option<RowPosition>, wanted: &SchemaRef, chunks: 
 
 /// The wanted columns of the rows from `start` on.
 fn rows_after(
+    path: &Path,
     builder: ParquetRecordBatchReaderBuilder<File>,
     start: u64,
     wanted: &SchemaRef,
-) -> parquet::errors::Result<ParquetRecordBatchReader> {
+) -> Result<ParquetRecordBatchReader, ConnectorError> {
     // Whole row groups before the position are not even opened.
     let (mut row, mut groups) = (0u64, Vec::new());
     let mut skipped = 0;
@@ -174,8 +182,34 @@ fn rows_after(
         builder.schema().fields().iter().enumerate().filter(|(_, field)| names.contains(&field.name().as_str()));
     let roots: Vec<usize> = roots.map(|(index, _)| index).collect();
     let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
+    let file =
+        File::open(path).map_err(|error| ConnectorError::io(format!("could not open `{}`", path.display()), error))?;
+    check_pages(path, &file, &builder, &mask, &groups)?;
     let offset = usize::try_from(start.saturating_sub(skipped)).unwrap_or(usize::MAX);
-    builder.with_projection(mask).with_row_groups(groups).with_batch_size(BATCH_ROWS).with_offset(offset).build()
+    let builder = builder.with_projection(mask).with_row_groups(groups).with_batch_size(BATCH_ROWS).with_offset(offset);
+    builder.build().map_err(|error| damaged(path, &error.to_string()))
+}
+
+/// Holds the pages of the columns that will be read to what their headers claim.
+fn check_pages(
+    path: &Path,
+    file: &File,
+    builder: &ParquetRecordBatchReaderBuilder<File>,
+    mask: &ProjectionMask,
+    groups: &[usize],
+) -> Result<(), ConnectorError> {
+    let read = groups.iter().filter_map(|group| builder.metadata().row_groups().get(*group));
+    for group in read {
+        let columns = group.columns().iter().enumerate().filter(|(leaf, _)| mask.leaf_included(*leaf));
+        for (_, column) in columns {
+            let (start, length) = column.byte_range();
+            let problem = page_problem(file, start..start.saturating_add(length));
+            if let Some(problem) = problem.map_err(|error| damaged(path, &error.to_string()))? {
+                return Err(damaged(path, &format!("column `{}`: {problem}", column.column_path().string())));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A row of a batch that does not fit, with its number in the batch.

@@ -1,6 +1,7 @@
 //! The file source as the engine sees it.
 
 use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -254,7 +255,15 @@ struct ThreadReader {
 /// runtime's.
 fn spawn(read: impl FnOnce(Chunks) + Send + 'static) -> Result<ThreadReader, ConnectorError> {
     let (sender, chunks) = mpsc::channel(WAITING_CHUNKS);
-    let thread = std::thread::Builder::new().name("file-reader".into()).spawn(move || read(sender));
+    let contained = move || {
+        let told = sender.clone();
+        if catch_unwind(AssertUnwindSafe(|| read(sender))).is_err() {
+            // A reader that is gone without a word would look like the end of the file.
+            let message = "a file's reader failed; the failure is printed above".to_owned();
+            let _ = told.blocking_send(Err(ConnectorError::Data { place: "file source".to_owned(), message }));
+        }
+    };
+    let thread = std::thread::Builder::new().name("file-reader".into()).spawn(contained);
     thread.map_err(|error| ConnectorError::io("could not start a thread to read a file", error))?;
     Ok(ThreadReader { chunks })
 }

@@ -127,7 +127,10 @@ pub(super) fn json_values<'a>(
 }
 
 /// Fails with the first row that holds a value which text cannot show.
-pub(super) fn check_ranges(rows: &RecordBatch) -> Result<(), ConnectorError> {
+///
+/// # Errors
+/// `Data`, with the row's place in the batch.
+pub fn check_ranges(rows: &RecordBatch) -> Result<(), ConnectorError> {
     match out_of_range(rows).into_iter().next() {
         None => Ok(()),
         Some(bad) => Err(ConnectorError::Data {

@@ -29,7 +29,7 @@ use schemars::{JsonSchema, schema_for};
 use serde::{Deserialize, Serialize};
 
 pub use csv::CsvOptions;
-pub use encode::shown_rows;
+pub use encode::{check_ranges, shown_rows};
 pub use infer::{SAMPLE_BYTES, SAMPLE_RECORDS, schema_yaml};
 pub use logmill_columns::UNKNOWN_COLUMN;
 pub use meta::meta_field;

@@ -39,6 +39,7 @@ pub use functions::{FunctionNameError, Functions};
 pub(crate) use plan::meta_field;
 pub use plan::{Relation, RelationKind, SqlInput, SqlPlan, plan};
 pub use scope::{TableRef, table_refs};
+pub use timestamps::in_microseconds;
 
 #[cfg(test)]
 mod tests;

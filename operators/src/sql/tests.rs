@@ -7,3 +7,4 @@ mod functions;
 mod golden;
 mod names;
 mod properties;
+mod types;

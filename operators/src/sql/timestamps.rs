@@ -31,7 +31,10 @@ const CYCLE_START: i64 = -3_786_912_000_000_000;
 const IN_NANOSECONDS: RangeInclusive<i64> = -9_100_000_000_000_000..=9_200_000_000_000_000;
 
 /// Makes the timestamps of a plan microseconds. Types are resolved, but not coerced yet.
-pub(super) fn in_microseconds(plan: LogicalPlan) -> Result<LogicalPlan> {
+///
+/// # Errors
+/// An expression cannot be rewritten.
+pub fn in_microseconds(plan: LogicalPlan) -> Result<LogicalPlan> {
     let rewritten = plan.transform_up_with_subqueries(|node| {
         let schema = merge_schema(&node.inputs());
         let names = NamePreserver::new(&node);
@@ -47,13 +50,14 @@ pub(super) fn in_microseconds(plan: LogicalPlan) -> Result<LogicalPlan> {
 }
 
 fn expr_in_microseconds(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
-    let micros = |field: &FieldRef| match field.data_type() {
+    let kind = |kind: &DataType| match kind {
         DataType::Timestamp(TimeUnit::Nanosecond, zone) => {
-            let kind = DataType::Timestamp(TimeUnit::Microsecond, zone.clone());
-            Some(Arc::new(field.as_ref().clone().with_data_type(kind)))
+            Some(DataType::Timestamp(TimeUnit::Microsecond, zone.clone()))
         }
+        DataType::Time64(TimeUnit::Nanosecond) => Some(DataType::Time64(TimeUnit::Microsecond)),
         _ => None,
     };
+    let micros = |field: &FieldRef| Some(Arc::new(field.as_ref().clone().with_data_type(kind(field.data_type())?)));
     match expr {
         Expr::Cast(Cast { expr, field }) => match micros(&field) {
             Some(field) => Transformed::yes(Expr::Cast(Cast::new_from_field(expr, field))),
@@ -64,12 +68,9 @@ fn expr_in_microseconds(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
             None => Transformed::no(Expr::TryCast(TryCast { expr, field })),
         },
         // What does not resolve is told by the analyzer.
-        call @ Expr::ScalarFunction(_) => match call.get_type(schema) {
-            Ok(DataType::Timestamp(TimeUnit::Nanosecond, zone)) => {
-                let kind = DataType::Timestamp(TimeUnit::Microsecond, zone);
-                Transformed::yes(Expr::Cast(Cast::new(Box::new(call), kind)))
-            }
-            _ => Transformed::no(call),
+        call @ Expr::ScalarFunction(_) => match call.get_type(schema).ok().as_ref().and_then(kind) {
+            Some(kind) => Transformed::yes(Expr::Cast(Cast::new(Box::new(call), kind))),
+            None => Transformed::no(call),
         },
         other => Transformed::no(other),
     }

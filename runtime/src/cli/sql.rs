@@ -9,6 +9,7 @@ use arrow::csv::WriterBuilder;
 use arrow::json::LineDelimitedWriter;
 use arrow::util::pretty::pretty_format_batches_with_schema;
 use futures::TryStreamExt;
+use logmill_connectors::format::check_ranges;
 use logmill_connectors::log::Log;
 use logmill_connectors::registry::registry;
 use logmill_operators::sql::Functions;
@@ -128,6 +129,7 @@ async fn answer(sql: &str, format: Format, log: Option<Arc<dyn Log>>, functions:
 
 async fn print_json(mut answer: Answer) -> anyhow::Result<()> {
     while let Some(rows) = next(&mut answer).await? {
+        check_ranges(&rows)?;
         let mut writer = LineDelimitedWriter::new(Vec::new());
         writer.write(&rows)?;
         writer.finish()?;

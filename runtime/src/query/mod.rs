@@ -26,7 +26,7 @@ use datafusion::prelude::{SQLOptions, SessionConfig, SessionContext};
 use futures::TryStreamExt;
 use logmill_connectors::log::Log;
 use logmill_connectors::registry::Registry;
-use logmill_operators::sql::{Functions, register_functions};
+use logmill_operators::sql::{Functions, in_microseconds, register_functions};
 use logmill_pipelines::nearest;
 
 pub use error::QueryError;
@@ -77,7 +77,8 @@ impl Query {
             };
             QueryError::of(&error, sql).with_hint(hint)
         };
-        let plan = context.state().statement_to_plan(parsed.statement).await.map_err(failed)?;
+        let plan =
+            context.state().statement_to_plan(parsed.statement).await.and_then(in_microseconds).map_err(failed)?;
         let only_queries = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         only_queries.verify_plan(&plan).map_err(failed)?;
         let frame = context.execute_logical_plan(plan).await.map_err(failed)?;
