@@ -20,7 +20,7 @@ use logmill_protocol::{
 };
 
 use crate::error::{Result, StorageError};
-use crate::log::{PartitionLog, SyncState};
+use crate::log::{CheckpointState, PartitionLog};
 use crate::segment::Segment;
 use crate::survey::{Run, Survey, survey};
 use crate::{checkpoint, files, names};
@@ -89,7 +89,7 @@ impl PartitionLog {
     /// # Errors
     /// If the disk refuses; what was set aside until then stays so.
     pub fn find_damage(&self) -> Result<Vec<Damage>> {
-        let mut state = self.sync.lock();
+        let mut state = self.checkpoint.lock();
         let bases: Vec<Offset> = self.segments.read().iter().map(|s| s.base).collect();
         let mut found = Vec::new();
         for base in bases {
@@ -103,7 +103,7 @@ impl PartitionLog {
     /// # Errors
     /// If the disk refuses; what was bridged until then stays so.
     pub fn bridge_damage(&self) -> Result<Vec<Damage>> {
-        let _state = self.sync.lock();
+        let _state = self.checkpoint.lock();
         let mut bridged = Vec::new();
         for damage in self.damage() {
             let (previous, next) = {
@@ -132,7 +132,7 @@ impl PartitionLog {
         let StorageError::Corrupt { path, .. } = error else { return false };
         let segment = self.segments.read().iter().find(|s| s.path == *path).cloned();
         let Some(segment) = segment.filter(|s| !s.examined.swap(true, Ordering::AcqRel)) else { return false };
-        match self.set_aside(&mut self.sync.lock(), segment.base) {
+        match self.set_aside(&mut self.checkpoint.lock(), segment.base) {
             // Even if nothing is wrong: compaction leaves gaps that look like damage.
             Ok(_) => true,
             Err(error) => {
@@ -142,8 +142,8 @@ impl PartitionLog {
         }
     }
 
-    /// Verifies a segment and sets what is damaged aside. The caller holds the lock on syncs, so no segment is deleted.
-    fn set_aside(&self, _state: &mut SyncState, base: Offset) -> Result<Vec<Damage>> {
+    /// Verifies a segment and sets what is damaged aside. The caller holds the lock on checkpoints, so no segment is deleted.
+    fn set_aside(&self, _state: &mut CheckpointState, base: Offset) -> Result<Vec<Damage>> {
         let segment = self.segments.read().iter().find(|s| s.base == base).cloned();
         let Some(segment) = segment else { return Ok(Vec::new()) };
         if segment.len() == 0 || survey(&segment, None)?.is_sound() {
@@ -153,7 +153,7 @@ impl PartitionLog {
         if is_active {
             self.check_usable()?;
             self.roll_active(&mut self.writer.lock())?;
-            files::sync_data(&segment.file, &segment.path)?;
+            files::sync_data(&segment.file, &segment.path).map_err(|error| self.stop(error))?;
         }
         let end = segment.next_offset();
         let found = survey(&segment, Some(end))?;
@@ -167,7 +167,7 @@ impl PartitionLog {
         drop(segments);
         if first > self.log_start() {
             checkpoint::write_offset(&self.dir, names::LOG_START, first)?;
-            self.advance_log_start(&mut self.writer.lock(), first);
+            self.advance_log_start(first);
         }
         damage.iter().for_each(told);
         Ok(damage)

@@ -168,11 +168,25 @@ impl<E: Entry> EntryFile<E> {
     /// Writes what the file lacks and makes it durable. Does nothing if nothing changed.
     pub(crate) fn flush(&mut self) -> Result<()> {
         self.write_out()?;
-        if self.unsynced {
-            files::sync_data(&files::open_or_create(&self.path)?, &self.path)?;
-            self.unsynced = false;
+        let Some(path) = self.take_unsynced() else { return Ok(()) };
+        let synced = files::open_or_create(&path).and_then(|file| files::sync_data(&file, &path));
+        synced.inspect_err(|_| self.distrust_file())
+    }
+
+    /// The file's path if it was written to since it was last synced; it counts as synced from then on.
+    pub(crate) fn take_unsynced(&mut self) -> Option<PathBuf> {
+        std::mem::take(&mut self.unsynced).then(|| self.path.clone())
+    }
+
+    /// Has the whole file written anew by the next flush: what a sync that failed left in it is unknown, and the next
+    /// sync would not tell.
+    pub(crate) fn distrust_file(&mut self) {
+        if !self.resident {
+            // What cannot be read is made again from the batches when the log is opened.
+            let entries = Self::load(self.path.clone()).ok().flatten().map(|loaded| loaded.entries);
+            (self.entries, self.resident) = (entries.unwrap_or_default(), true);
         }
-        Ok(())
+        (self.written, self.dirty, self.unsynced) = (0, true, true);
     }
 
     /// Gives the memory back once everything is in the file.

@@ -92,6 +92,19 @@ pub(crate) fn sync_data(file: &File, path: &Path) -> Result<()> {
     file.sync_data().map_err(|e| StorageError::io("sync", path, e))
 }
 
+/// Has `file` written out and forgotten by the page cache, so that what is read next is what the disk holds.
+///
+/// A sync that fails here changes nothing: the kernel counts the pages as written, so they are forgotten, too.
+pub(crate) fn forget_cached(file: &File, path: &Path) {
+    if let Err(error) = file.sync_data() {
+        tracing::warn!(file = %path.display(), %error, "the disk refused what a process had written before it ended");
+    }
+    fail::fail_point!("storage::forget_cached");
+    if let Err(error) = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed) {
+        tracing::warn!(file = %path.display(), %error, "the page cache keeps what is to be read from the disk");
+    }
+}
+
 /// Fills `buffer` from `position`.
 pub(crate) fn read_at(file: &File, path: &Path, buffer: &mut [u8], position: u64) -> Result<()> {
     file.read_exact_at(buffer, position).map_err(|e| StorageError::io("read", path, e))

@@ -4,11 +4,13 @@
 //! request(log A, 7) --.                                     worker 1: sync(A) ----> done(7), done(9)
 //! request(log A, 9) ---+--> A: [7, 9]   queue: A, B  --->
 //! request(log B, 3) --'     B: [3]                          worker 2: sync(B) ----> done(3)
+//!
+//!                           checkpoints due: A         ---> the checkpointer, for whom nobody waits
 //! ```
 //! While a log is being synced its new waiters gather for the next sync. Syncs of different logs run side by side: the
-//! file system commits them together.
+//! file system commits them together, so the more of them the less each costs.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -22,8 +24,8 @@ use crate::log::PartitionLog;
 /// How many callers may wait at once; more are refused with `Overloaded`.
 pub const MAX_WAITERS: usize = 64 * 1024;
 
-/// Threads that sync, for as many logs at a time.
-const WORKERS: usize = 4;
+/// Threads that sync at most, for as many logs at a time. They are started as they are needed.
+const MAX_WORKERS: usize = 64;
 
 type Done = Box<dyn FnOnce(Result<Offset, Arc<StorageError>>) + Send>;
 
@@ -31,13 +33,15 @@ type Done = Box<dyn FnOnce(Result<Offset, Arc<StorageError>>) + Send>;
 #[derive(Debug)]
 pub struct Flusher {
     shared: Arc<Shared>,
-    workers: Vec<JoinHandle<()>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 #[derive(Debug, Default)]
 struct Shared {
     queue: Mutex<Queue>,
     ready: Condvar,
+    checkpoints: Mutex<Checkpoints>,
+    checkpoint_due: Condvar,
 }
 
 #[derive(Default)]
@@ -46,12 +50,20 @@ struct Queue {
     order: VecDeque<usize>,
     waiting: HashMap<usize, Waiting>,
     waiters: usize,
+    workers: usize,
+    /// Workers that have nothing to do.
+    idle: usize,
     stopping: bool,
 }
 
 impl std::fmt::Debug for Queue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Queue").field("logs", &self.waiting.len()).field("waiters", &self.waiters).finish()
+        let mut shown = f.debug_struct("Queue");
+        shown
+            .field("logs", &self.waiting.len())
+            .field("waiters", &self.waiters)
+            .field("workers", &self.workers)
+            .finish()
     }
 }
 
@@ -60,21 +72,38 @@ struct Waiting {
     done: Vec<Done>,
 }
 
+/// The logs whose recovery point should be moved, each once.
+#[derive(Debug, Default)]
+struct Checkpoints {
+    order: VecDeque<Arc<PartitionLog>>,
+    queued: HashSet<usize>,
+    stopping: bool,
+}
+
 impl Flusher {
-    /// Starts the threads.
+    /// Starts the threads that are always needed.
     ///
     /// # Errors
     /// If the system gives no thread.
     pub fn start() -> Result<Self> {
-        let shared = Arc::new(Shared::default());
-        let mut flusher = Self { shared, workers: Vec::with_capacity(WORKERS) };
-        for number in 0..WORKERS {
-            let shared = Arc::clone(&flusher.shared);
-            let spawned = std::thread::Builder::new().name(format!("log-flush-{number}")).spawn(move || shared.work());
-            let thread = spawned.map_err(|e| StorageError::io("start the thread", "log-flush".as_ref(), e))?;
-            flusher.workers.push(thread);
-        }
+        let flusher = Self { shared: Arc::new(Shared::default()), threads: Mutex::default() };
+        let shared = Arc::clone(&flusher.shared);
+        flusher.spawn("log-checkpoint".to_owned(), move || shared.work_on_checkpoints())?;
+        flusher.shared.queue.lock().workers = 1;
+        flusher.add_worker(1)?;
         Ok(flusher)
+    }
+
+    fn add_worker(&self, number: usize) -> Result<()> {
+        let shared = Arc::clone(&self.shared);
+        self.spawn(format!("log-flush-{number}"), move || shared.work())
+    }
+
+    fn spawn(&self, name: String, work: impl FnOnce() + Send + 'static) -> Result<()> {
+        let spawned = std::thread::Builder::new().name(name).spawn(work);
+        let thread = spawned.map_err(|e| StorageError::io("start the thread", "log-flush".as_ref(), e))?;
+        self.threads.lock().push(thread);
+        Ok(())
     }
 
     /// Calls `done` once `log` is durable up to `offset` (exclusive), with the offset up to which it is, or with the
@@ -110,6 +139,15 @@ impl Flusher {
                 self.shared.ready.notify_one();
             }
         }
+        if queue.order.len() > queue.idle && queue.workers < MAX_WORKERS {
+            queue.workers += 1;
+            let number = queue.workers;
+            drop(queue);
+            if let Err(error) = self.add_worker(number) {
+                self.shared.queue.lock().workers -= 1;
+                tracing::warn!(%error, "syncs go on with the threads there are");
+            }
+        }
         Ok(())
     }
 
@@ -128,13 +166,38 @@ impl Flusher {
 impl Shared {
     fn work(&self) {
         while let Some((id, log, done)) = self.next() {
-            let result = log.sync().map_err(Arc::new);
+            let result = log.sync_only().map_err(Arc::new);
             let count = done.len();
             for done in done {
                 // A caller that panics must not take the others' answers with it; the panic is reported as any.
                 let _ = catch_unwind(AssertUnwindSafe(|| done(result.clone())));
             }
             self.finish(id, count);
+            if log.is_checkpoint_due() {
+                self.queue_checkpoint(log);
+            }
+        }
+    }
+
+    fn queue_checkpoint(&self, log: Arc<PartitionLog>) {
+        let mut checkpoints = self.checkpoints.lock();
+        if checkpoints.queued.insert(Arc::as_ptr(&log).addr()) {
+            checkpoints.order.push_back(log);
+            self.checkpoint_due.notify_one();
+        }
+    }
+
+    fn work_on_checkpoints(&self) {
+        let mut checkpoints = self.checkpoints.lock();
+        while !checkpoints.stopping {
+            let Some(log) = checkpoints.order.pop_front() else {
+                self.checkpoint_due.wait(&mut checkpoints);
+                continue;
+            };
+            drop(checkpoints);
+            log.checkpoint_if_due();
+            checkpoints = self.checkpoints.lock();
+            checkpoints.queued.remove(&Arc::as_ptr(&log).addr());
         }
     }
 
@@ -149,7 +212,9 @@ impl Shared {
             } else if queue.stopping {
                 return None;
             } else {
+                queue.idle += 1;
                 self.ready.wait(&mut queue);
+                queue.idle -= 1;
             }
         }
     }
@@ -172,9 +237,11 @@ impl Drop for Flusher {
     fn drop(&mut self) {
         self.shared.queue.lock().stopping = true;
         self.shared.ready.notify_all();
-        for worker in self.workers.drain(..) {
-            // The workers never panic.
-            let _ = worker.join();
+        self.shared.checkpoints.lock().stopping = true;
+        self.shared.checkpoint_due.notify_all();
+        for thread in self.threads.get_mut().drain(..) {
+            // The threads never panic.
+            let _ = thread.join();
         }
     }
 }

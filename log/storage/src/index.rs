@@ -97,6 +97,25 @@ mod tests {
     }
 
     #[test]
+    fn a_file_whose_sync_failed_is_written_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        for release in [false, true] {
+            let path = dir.path().join("x.index");
+            let mut index = EntryFile::new(path.clone());
+            (0..3).for_each(|n| index.push(entry(n)));
+            index.write_out().unwrap();
+            let bytes = std::fs::read(&path).unwrap();
+            if release {
+                index.release();
+            }
+            index.distrust_file();
+            std::fs::write(&path, b"what the disk holds").unwrap();
+            index.flush().unwrap();
+            assert_eq!(std::fs::read(&path).unwrap(), bytes, "released: {release}");
+        }
+    }
+
+    #[test]
     fn torn_entries_are_dropped_and_nonsense_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.index");

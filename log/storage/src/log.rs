@@ -1,13 +1,14 @@
 //! The partition's log: what it consists of, and its marks. Each operation has its own file.
 //!
-//! Locks are taken in this order, and none of them is held while another thread's disk sync runs except `sync`:
+//! Locks are taken in this order. Only the first two are held while the disk syncs:
 //!
 //! ```text
-//! sync      one sync, checkpoint, truncation or deletion at a time
-//!  writer   one append at a time: producers, leader epochs
-//!   segments  the list of segments (shared by readers, exclusive to change the list)
-//!    indexes  of one segment
-//!     txns    open transactions, high watermark, LSO
+//! checkpoint  one checkpoint, truncation or deletion at a time
+//!  syncing    one sync of the segments at a time
+//!   writer    one append at a time: producers, leader epochs
+//!    segments   the list of segments (shared by readers, exclusive to change the list)
+//!     indexes   of one segment
+//!      txns     open transactions, high watermark, LSO
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -30,7 +31,8 @@ use crate::transactions::{OpenTxn, Transactions};
 pub struct PartitionLog {
     pub(crate) dir: PathBuf,
     pub(crate) config: RwLock<LogConfig>,
-    pub(crate) sync: Mutex<SyncState>,
+    pub(crate) checkpoint: Mutex<CheckpointState>,
+    pub(crate) syncing: Mutex<()>,
     pub(crate) writer: Mutex<Writer>,
     /// By base offset, contiguous, never empty; the last one is active.
     pub(crate) segments: RwLock<Vec<Arc<Segment>>>,
@@ -54,9 +56,9 @@ pub(crate) struct Writer {
     pub(crate) segment_since: Option<Timestamp>,
 }
 
-/// State of whoever syncs.
+/// What the files beside the segments hold.
 #[derive(Debug)]
-pub(crate) struct SyncState {
+pub(crate) struct CheckpointState {
     /// The persisted recovery point.
     pub(crate) recovery_point: Offset,
     /// The persisted leader epochs.
@@ -210,11 +212,17 @@ impl PartitionLog {
         last.ok_or_else(|| StorageError::Failed { path: self.dir.clone(), reason: "it has no segment".to_owned() })
     }
 
+    /// Refuses a log that failed.
+    pub(crate) fn check_sound(&self) -> Result<()> {
+        match self.failed.get() {
+            Some(reason) => Err(StorageError::Failed { path: self.dir.clone(), reason: reason.clone() }),
+            None => Ok(()),
+        }
+    }
+
     /// Refuses a log that failed or was closed.
     pub(crate) fn check_usable(&self) -> Result<()> {
-        if let Some(reason) = self.failed.get() {
-            return Err(StorageError::Failed { path: self.dir.clone(), reason: reason.clone() });
-        }
+        self.check_sound()?;
         match self.closed.load(Ordering::Acquire) {
             true => Err(StorageError::Closed { path: self.dir.clone() }),
             false => Ok(()),

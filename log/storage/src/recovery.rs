@@ -9,6 +9,9 @@
 //! - Bad from there to the end of the log, at or above the recovery point: a torn tail. It is cut and kept beside the segment.
 //! - Anything else is damage: the intact batches around it stay where they are, see [`crate::damage`], and the offsets of
 //!   the lost ones are not given to others. The log never ends below the recovery point.
+//!
+//! What is checked is read from the disk. A sync that fails leaves pages in memory that the kernel counts as written: a
+//! process that is started again would find everything there, and the disk would not hold it.
 
 use std::fs::File;
 use std::io;
@@ -24,7 +27,7 @@ use crate::config::LogConfig;
 use crate::damage::{Damage, gaps, index_parts, split, told};
 use crate::error::{Result, StorageError};
 use crate::leader_epochs::LeaderEpochs;
-use crate::log::{Marks, PartitionLog, SyncState, Writer, store};
+use crate::log::{CheckpointState, Marks, PartitionLog, Writer, store};
 use crate::log_dir::{create_dir, list_segments, read_checkpoint, readable_segments};
 use crate::replay::Replay;
 use crate::segment::{IndexState, Segment, Walked};
@@ -281,6 +284,7 @@ impl<'a> Opening<'a> {
         if !state.txns {
             self.txn_indexes_lost.push(segment.base);
         }
+        segment.forget_cached();
         let (walked, verified) = segment.verify_from(self.recovery_point, self.config.index_interval_bytes)?;
         self.recovery.verified_bytes += verified;
         let next = behind.first().copied();
@@ -428,7 +432,7 @@ impl<'a> Opening<'a> {
         replay.epochs.truncate_from_start(log_start);
         (self.recovery.log_start, self.recovery.log_end) = (log_start, log_end);
         let writer = Writer { producers: replay.producers, epochs: replay.epochs, segment_since: None };
-        let state = SyncState {
+        let state = CheckpointState {
             recovery_point: self.recovery_point,
             epochs: epochs.unwrap_or_default(),
             aborted: self.aborted.unwrap_or_default(),
@@ -437,7 +441,8 @@ impl<'a> Opening<'a> {
         let log = PartitionLog {
             dir: self.dir.to_owned(),
             config: RwLock::new(self.config),
-            sync: Mutex::new(state),
+            checkpoint: Mutex::new(state),
+            syncing: Mutex::new(()),
             writer: Mutex::new(writer),
             segments: RwLock::new(segments),
             txns: Mutex::new(txns),

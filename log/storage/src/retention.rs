@@ -8,9 +8,9 @@ use logmill_protocol::{Offset, Timestamp};
 use crate::append::{is_aged, millis};
 use crate::config::LogConfig;
 use crate::error::{Result, StorageError};
-use crate::log::{PartitionLog, Writer, store};
+use crate::log::{PartitionLog, store};
 use crate::segment::Segment;
-use crate::{checkpoint, names};
+use crate::{checkpoint, files, names};
 
 /// Why a segment was deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,17 +47,18 @@ impl PartitionLog {
     /// If a file cannot be created or removed; what was deleted until then stays deleted.
     pub fn apply_retention(&self, now: Timestamp) -> Result<Vec<DeletedSegment>> {
         let config = self.config();
-        let _state = self.sync.lock();
-        let mut writer = self.writer.lock();
+        let _state = self.checkpoint.lock();
         self.check_usable()?;
-        let active = self.active()?;
-        let removable = active.next_offset() <= self.high_watermark() && is_expired(&active, now, &config);
-        if is_aged(&writer, now, &config) || removable {
-            self.roll_if_possible(&mut writer)?;
+        {
+            let mut writer = self.writer.lock();
+            let active = self.active()?;
+            let removable = active.next_offset() <= self.high_watermark() && is_expired(&active, now, &config);
+            if is_aged(&writer, now, &config) || removable {
+                self.roll_if_possible(&mut writer)?;
+            }
         }
-        let doomed = self.doomed(now, &config);
-        let deleted = self.delete(&mut writer, &doomed)?;
-        writer.producers.expire(now, millis(config.producer_id_expiry));
+        let deleted = self.delete(&self.doomed(now, &config))?;
+        self.writer.lock().producers.expire(now, millis(config.producer_id_expiry));
         Ok(deleted)
     }
 
@@ -66,7 +67,7 @@ impl PartitionLog {
     /// # Errors
     /// `OffsetOutOfRange` above the high watermark.
     pub fn delete_records_before(&self, offset: Offset) -> Result<Offset> {
-        let mut state = self.sync.lock();
+        let _state = self.checkpoint.lock();
         let (log_start, high_watermark) = (self.log_start(), self.high_watermark());
         if offset > high_watermark {
             return Err(StorageError::OffsetOutOfRange { requested: offset, log_start, log_end: high_watermark });
@@ -76,19 +77,18 @@ impl PartitionLog {
         }
         if offset > self.durable() {
             // Recovery must never find a log that ends before it starts.
-            self.sync_held(&mut state)?;
+            self.sync_only()?;
         }
-        let mut writer = self.writer.lock();
         self.check_usable()?;
         checkpoint::write_offset(&self.dir, names::LOG_START, offset)?;
         fail::fail_point!("storage::after_log_start_checkpoint");
-        self.advance_log_start(&mut writer, offset);
+        self.advance_log_start(offset);
         let doomed: Vec<_> = {
             let segments = self.segments.read();
             let below = segments.windows(2).take_while(|pair| pair[1].base <= offset);
             below.map(|pair| (Arc::clone(&pair[0]), DeletionReason::BelowLogStart)).collect()
         };
-        self.delete(&mut writer, &doomed)?;
+        self.delete(&doomed)?;
         Ok(offset)
     }
 
@@ -115,13 +115,17 @@ impl PartitionLog {
     }
 
     /// Deletes the first segments, oldest first, so that a crash midway leaves a contiguous log.
-    fn delete(&self, writer: &mut Writer, doomed: &[(Arc<Segment>, DeletionReason)]) -> Result<Vec<DeletedSegment>> {
+    fn delete(&self, doomed: &[(Arc<Segment>, DeletionReason)]) -> Result<Vec<DeletedSegment>> {
         let Some((last, _)) = doomed.last() else { return Ok(Vec::new()) };
+        // The folder must not forget the segments that stay and remember that these went.
+        if self.dir_dirty.swap(false, Ordering::AcqRel) {
+            files::sync_dir(&self.dir).inspect_err(|_| self.dir_dirty.store(true, Ordering::Release))?;
+        }
         if last.next_offset() > self.log_start() {
             // So that a first segment that is missing is told from one that was deleted.
             checkpoint::write_offset(&self.dir, names::LOG_START, last.next_offset())?;
         }
-        self.advance_log_start(writer, last.next_offset());
+        self.advance_log_start(last.next_offset());
         let mut deleted = Vec::with_capacity(doomed.len());
         for (segment, reason) in doomed {
             fail::fail_point!("storage::before_segment_delete");
@@ -135,7 +139,8 @@ impl PartitionLog {
         Ok(deleted)
     }
 
-    pub(crate) fn advance_log_start(&self, writer: &mut Writer, offset: Offset) {
+    pub(crate) fn advance_log_start(&self, offset: Offset) {
+        let mut writer = self.writer.lock();
         let offset = offset.max(self.log_start());
         store(&self.marks.log_start, offset);
         writer.epochs.truncate_from_start(offset);

@@ -108,10 +108,18 @@ impl Indexes {
         self.txns.write_out()
     }
 
-    pub(crate) fn flush(&mut self) -> Result<()> {
-        self.offsets.flush()?;
-        self.times.flush()?;
-        self.txns.flush()
+    /// The files that were written to since they were last synced, and now count as synced.
+    fn take_unsynced(&mut self) -> Vec<PathBuf> {
+        [self.offsets.take_unsynced(), self.times.take_unsynced(), self.txns.take_unsynced()]
+            .into_iter()
+            .flatten()
+            .collect()
+    }
+
+    fn distrust_files(&mut self) {
+        self.offsets.distrust_file();
+        self.times.distrust_file();
+        self.txns.distrust_file();
     }
 
     /// Where to start looking for `target`.
@@ -251,15 +259,31 @@ impl Segment {
         }
     }
 
-    /// Writes the indexes out and makes them durable. `closed` segments then drop them from memory.
+    /// Writes the indexes out and makes them durable; appends go on meanwhile. `closed` segments then drop them from
+    /// memory.
     pub(crate) fn flush_indexes(&self, closed: bool) -> Result<()> {
+        let unsynced = {
+            let mut indexes = self.indexes.lock();
+            indexes.write_out()?;
+            indexes.take_unsynced()
+        };
+        let synced = unsynced.iter().try_for_each(|path| files::sync_data(&files::open_or_create(path)?, path));
         let mut indexes = self.indexes.lock();
-        indexes.flush()?;
-        if closed {
+        if synced.is_err() {
+            indexes.distrust_files();
+        }
+        if closed && synced.is_ok() {
             indexes.offsets.release();
             indexes.times.release();
         }
-        Ok(())
+        synced
+    }
+
+    /// Trusts neither the page cache nor the index files from here on: the batches are read from the disk, and the indexes
+    /// are written anew.
+    pub(crate) fn forget_cached(&self) {
+        self.indexes.lock().distrust_files();
+        files::forget_cached(&self.file, &self.path);
     }
 
     /// Rebuilds offset and time index from the batches' headers, or with `verify` from whole batches, while nobody

@@ -1,6 +1,7 @@
 //! Making appends durable, and the checkpoint that bounds what recovery must read.
 //!
-//! A checkpoint writes, each durable before the next: data, indexes, leader epochs, producer snapshot, recovery point.
+//! A checkpoint writes, each durable before the next: data, indexes, leader epochs, producer snapshot, recovery point. It
+//! takes several syncs of the disk, during which the data is synced and acknowledged as ever.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,40 +10,36 @@ use logmill_protocol::Offset;
 
 use crate::checkpoint::AbortedCounts;
 use crate::error::Result;
-use crate::log::{PartitionLog, SyncState, load, store};
+use crate::log::{CheckpointState, PartitionLog, load, store};
 use crate::segment::Segment;
 use crate::{checkpoint, files, names, snapshot};
 
-/// After as many appended bytes a sync moves the recovery point, too. Damage below it is told from a torn tail.
+/// After as many appended bytes the recovery point is moved, too. Damage below it is told from a torn tail.
 const CHECKPOINT_INTERVAL_BYTES: u64 = 64 << 20;
 
 impl PartitionLog {
-    /// Makes every append that has returned durable. Cheap if there is nothing to do. Returns the offset up to which
-    /// the log is durable.
+    /// Makes every append that has returned durable, and moves the recovery point if that is due. Cheap if there is
+    /// nothing to do. Returns the offset up to which the log is durable.
     ///
     /// # Errors
     /// If the disk refuses. What it holds is unknown then, and a second attempt may succeed without having written the
     /// data: so the log stops, and every later call fails with `Failed`.
     pub fn sync(&self) -> Result<Offset> {
-        self.check_usable()?;
-        let mut state = self.sync.lock();
-        self.sync_held(&mut state)
-    }
-
-    pub(crate) fn sync_held(&self, state: &mut SyncState) -> Result<Offset> {
-        self.check_usable()?;
-        let durable = self.sync_data()?;
-        if self.bytes_since_checkpoint.load(Ordering::Relaxed) >= CHECKPOINT_INTERVAL_BYTES {
-            // The data is durable; a checkpoint that has no room only makes recovery read more.
-            if let Err(error) = self.checkpoint(state) {
-                tracing::warn!(log = %self.dir.display(), %error, "checkpoint failed, trying again later");
-                self.bytes_since_checkpoint.store(0, Ordering::Relaxed);
-            }
-        }
+        let durable = self.sync_only()?;
+        self.checkpoint_if_due();
         Ok(durable)
     }
 
+    /// As [`PartitionLog::sync`], without a checkpoint.
+    pub(crate) fn sync_only(&self) -> Result<Offset> {
+        self.check_usable()?;
+        self.sync_data()
+    }
+
     fn sync_data(&self) -> Result<Offset> {
+        let _syncing = self.syncing.lock();
+        // It may have failed while this thread waited.
+        self.check_sound()?;
         let (durable, target) = (self.durable(), self.log_end());
         if target <= durable {
             return Ok(durable);
@@ -67,8 +64,26 @@ impl PartitionLog {
         Ok(target)
     }
 
+    /// Whether so much was appended that the recovery point should be moved.
+    pub(crate) fn is_checkpoint_due(&self) -> bool {
+        self.bytes_since_checkpoint.load(Ordering::Relaxed) >= CHECKPOINT_INTERVAL_BYTES
+    }
+
+    /// Moves the recovery point if that is due, and neither another checkpoint nor a truncation or deletion is under way.
+    pub(crate) fn checkpoint_if_due(&self) {
+        let Some(mut state) = self.checkpoint.try_lock() else { return };
+        if !self.is_checkpoint_due() || self.check_usable().is_err() {
+            return;
+        }
+        // The data is durable; a checkpoint that has no room only makes recovery read more.
+        if let Err(error) = self.checkpoint(&mut state) {
+            tracing::warn!(log = %self.dir.display(), %error, "checkpoint failed, trying again later");
+            self.bytes_since_checkpoint.store(0, Ordering::Relaxed);
+        }
+    }
+
     /// Moves the recovery point up to what is durable, and writes what changed beside it.
-    pub(crate) fn checkpoint(&self, state: &mut SyncState) -> Result<()> {
+    pub(crate) fn checkpoint(&self, state: &mut CheckpointState) -> Result<()> {
         let durable = load(&self.marks.durable);
         let appended = self.bytes_since_checkpoint.load(Ordering::Relaxed);
         let (producers, epochs, producers_at) = {
@@ -109,7 +124,7 @@ impl PartitionLog {
     /// # Errors
     /// If the disk refuses. The log is closed all the same, and recovered when it is opened.
     pub fn close(&self) -> Result<()> {
-        let mut state = self.sync.lock();
+        let mut state = self.checkpoint.lock();
         {
             let _no_append = self.writer.lock();
             self.check_usable()?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use logmill_protocol::Offset;
 
 use crate::error::{Result, StorageError};
-use crate::log::{PartitionLog, SyncState, Writer, store};
+use crate::log::{CheckpointState, PartitionLog, Writer, store};
 use crate::replay::Replay;
 use crate::scan::Step;
 use crate::segment::Segment;
@@ -18,7 +18,8 @@ impl PartitionLog {
     /// # Errors
     /// `OffsetOutOfRange` below the log start. If the disk refuses midway the log stops.
     pub fn truncate_to(&self, offset: Offset) -> Result<Offset> {
-        let mut state = self.sync.lock();
+        let mut state = self.checkpoint.lock();
+        let _syncing = self.syncing.lock();
         let mut writer = self.writer.lock();
         self.check_usable()?;
         let (log_start, log_end) = (self.log_start(), self.log_end());
@@ -31,7 +32,7 @@ impl PartitionLog {
         self.truncate(&mut state, &mut writer, offset).map_err(|error| self.stop(error))
     }
 
-    fn truncate(&self, state: &mut SyncState, writer: &mut Writer, offset: Offset) -> Result<Offset> {
+    fn truncate(&self, state: &mut CheckpointState, writer: &mut Writer, offset: Offset) -> Result<Offset> {
         let mut segments = self.segments.write();
         let kept = segments.partition_point(|s| s.base <= offset).max(1);
         let Some(last) = segments.get(kept - 1).cloned() else { return Ok(self.log_end()) };

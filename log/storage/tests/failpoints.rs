@@ -196,3 +196,77 @@ fn a_failed_sync_stops_the_log_and_reaches_every_waiter() {
     assert_eq!(flusher.flush(&log, Offset(2)).unwrap(), Offset(3), "what was durable before still is");
     scenario.teardown();
 }
+
+#[test]
+fn what_only_the_page_cache_holds_is_not_trusted_after_a_restart() {
+    let scenario = FailScenario::setup();
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("t-1").join("0");
+    let config = LogConfig { segment_bytes: 1 << 20, ..config() };
+    let (log, _) = PartitionLog::open(&dir, config).unwrap();
+    append(&log, 3).unwrap();
+    log.close().unwrap();
+    let kept = log.size_bytes();
+    let (log, _) = PartitionLog::open(&dir, config).unwrap();
+    append(&log, 3).unwrap();
+    fail::cfg("storage::sync", "return").unwrap();
+    log.sync().unwrap_err();
+    fail::remove("storage::sync");
+    let len = log.size_bytes();
+    drop(log);
+    // The kernel took the pages for written when the sync failed: they go from memory, and the disk never had them.
+    let segment = dir.join("00000000000000000000.log");
+    let path = segment.clone();
+    fail::cfg_callback("storage::forget_cached", move || {
+        let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, &vec![0; (len - kept) as usize], kept).unwrap();
+    })
+    .unwrap();
+    let (log, recovery) = PartitionLog::open(&dir, config).unwrap();
+    fail::remove("storage::forget_cached");
+    assert_eq!((log.log_end(), log.durable(), recovery.cut.len()), (Offset(3), Offset(3), 1), "{recovery:?}");
+    log.verify().unwrap();
+    append(&log, 1).unwrap();
+    assert_eq!(log.sync().unwrap(), Offset(4));
+    drop(log);
+    assert!(std::fs::metadata(&segment).unwrap().len() > kept);
+    let (log, _) = PartitionLog::open(&dir, config).unwrap();
+    assert_eq!(log.log_end(), Offset(4));
+    scenario.teardown();
+}
+
+#[test]
+fn a_checkpoint_holds_up_neither_acknowledgements_nor_appends() {
+    let scenario = FailScenario::setup();
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("t-1").join("0");
+    let (log, _) = PartitionLog::open(&dir, LogConfig::default()).unwrap();
+    let log = Arc::new(log);
+    let flusher = Flusher::start().unwrap();
+    let ((entered, enter), (release, released)) = (std::sync::mpsc::channel(), std::sync::mpsc::channel::<()>());
+    let released = std::sync::Mutex::new(released);
+    fail::cfg_callback("storage::after_index_flush", move || {
+        entered.send(()).unwrap();
+        // It goes on when the test has ended, however it did.
+        let _ = released.lock().unwrap().recv();
+    })
+    .unwrap();
+    let mut builder = BatchBuilder::new(BatchOptions::default());
+    builder.append(Timestamp(1), None, Some(&[7; 900 << 10]), &[]).unwrap();
+    let large = builder.finish().unwrap();
+    // A checkpoint is due after 64 MiB.
+    for _ in 0..75 {
+        log.append(&mut large.to_vec(), LeaderEpoch(2), Timestamp(5)).unwrap();
+    }
+    flusher.flush(&log, log.log_end()).unwrap();
+    enter.recv().unwrap();
+    for _ in 0..3 {
+        let end = append(&log, 3).unwrap();
+        assert_eq!(flusher.flush(&log, end).unwrap(), end, "while the checkpoint is being written");
+        assert_eq!(log.sync().unwrap(), end);
+    }
+    drop(release);
+    drop(flusher);
+    fail::remove("storage::after_index_flush");
+    scenario.teardown();
+}
