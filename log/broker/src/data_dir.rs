@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <data>/meta.json                             format, the version that wrote it, and the cluster's id
+//! <data>/leader-epoch.json                     the epoch this node leads in, and whether it stopped cleanly
 //! <data>/lock                                  held while a broker is open; names its holder
 //! <data>/metadata/                             the command log and its snapshot
 //! <data>/topics/<topic>-<id>/<partition>/      one partition's log
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{BrokerError, Result};
 use crate::metadata::TopicId;
+use crate::node_epoch::NodeEpoch;
 
 /// The format this version writes, and the newest it reads.
 const FORMAT: u32 = 1;
@@ -28,6 +30,7 @@ pub(crate) const MAX_NAME_IN_DIR: usize = 200;
 pub(crate) struct DataDir {
     path: PathBuf,
     cluster_id: String,
+    epoch: NodeEpoch,
     _lock: File,
 }
 
@@ -55,9 +58,10 @@ const META: &str = "meta.json";
 impl DataDir {
     /// Makes the data dir if it is missing, locks it, and checks its format. `holder` says who we are.
     pub(crate) fn open(path: &Path, holder: &str) -> Result<Self> {
-        fs::create_dir_all(path).map_err(|e| BrokerError::io(format!("create data dir {}", path.display()), e))?;
+        create_dir(path).map_err(|e| BrokerError::io(format!("create data dir {}", path.display()), e))?;
         let lock = lock(path, holder)?;
-        let mut dir = Self { path: path.to_owned(), cluster_id: String::new(), _lock: lock };
+        let epoch = NodeEpoch::read(path);
+        let mut dir = Self { path: path.to_owned(), cluster_id: String::new(), epoch, _lock: lock };
         for folder in [dir.topics(), dir.metadata()] {
             if !folder.is_dir() && folder.symlink_metadata().is_ok() {
                 set_aside(&folder, "it is no folder")?;
@@ -80,6 +84,11 @@ impl DataDir {
     /// The id of the cluster that this data belongs to: 22 characters, as Kafka writes its own.
     pub(crate) fn cluster_id(&self) -> &str {
         &self.cluster_id
+    }
+
+    /// The leader epoch of this node.
+    pub(crate) fn epoch(&self) -> &NodeEpoch {
+        &self.epoch
     }
 
     pub(crate) fn metadata(&self) -> PathBuf {
@@ -242,6 +251,22 @@ fn lock(path: &Path, holder: &str) -> Result<File> {
 pub(crate) fn this_process(started: &str) -> String {
     let command: Vec<_> = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
     format!("process {} (`{}`), running since {started}", std::process::id(), command.join(" "))
+}
+
+/// Makes a folder and those above it, durably: what is acknowledged must not go with a folder that the disk has not heard
+/// of.
+fn create_dir(path: &Path) -> std::io::Result<()> {
+    if path.as_os_str().is_empty() || path.is_dir() {
+        return Ok(());
+    }
+    let parent = path.parent().unwrap_or(Path::new(""));
+    create_dir(parent)?;
+    match fs::create_dir(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    File::open(parent)?.sync_all()
 }
 
 /// Writes a file so that after a crash either the old or the new content is there.

@@ -57,6 +57,7 @@ mod in_place;
 mod internal;
 pub mod metadata;
 mod names;
+mod node_epoch;
 mod offline;
 mod open_files;
 mod partition;

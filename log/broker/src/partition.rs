@@ -18,8 +18,6 @@ use crate::topic_config::TopicConfig;
 use crate::types::{Isolation, OffsetAt, TopicPartition};
 use crate::waiters::{Place, Waiter, Waiters};
 
-/// The only leader there has been: leaders change when replication does.
-pub(crate) const LEADER_EPOCH: LeaderEpoch = LeaderEpoch(0);
 /// Epoch of the transaction coordinator, which has never moved either.
 const COORDINATOR_EPOCH: i32 = 0;
 /// How often the node's owner is told at most that a partition cannot be read.
@@ -42,8 +40,8 @@ pub(crate) struct Partition {
     flush_due: Arc<AtomicBool>,
     /// When its damage was last told.
     told_at: Mutex<Option<Instant>>,
-    /// Keeps the data dir locked while anyone may still write to it.
-    _dir: Arc<DataDir>,
+    /// Knows the leader epoch; stays locked while anyone may still write to it.
+    dir: Arc<DataDir>,
 }
 
 impl Partition {
@@ -68,8 +66,9 @@ impl Partition {
             flush_ms: AtomicU64::new(config.flush_ms),
             flush_due: Arc::default(),
             told_at: Mutex::default(),
-            _dir: dir,
+            dir,
         };
+        this.dir.epoch().raise(this.latest_epoch());
         Ok((this, recovery))
     }
 
@@ -81,10 +80,20 @@ impl Partition {
         &self.log
     }
 
+    /// The epoch that this node leads the partition in.
+    pub(crate) fn leader_epoch(&self) -> LeaderEpoch {
+        self.dir.epoch().current()
+    }
+
+    /// The latest leader epoch that the log has records of.
+    pub(crate) fn latest_epoch(&self) -> LeaderEpoch {
+        self.log.leader_epochs().last().map_or(LeaderEpoch::NONE, |(epoch, _)| *epoch)
+    }
+
     /// Appends batches to the page cache and makes them visible. They may be patched.
     pub(crate) fn append(&self, batches: &mut [u8], now: Timestamp) -> Result<Appended> {
         self.check_exists()?;
-        let appended = self.stored(self.log.append(batches, LEADER_EPOCH, now))?;
+        let appended = self.stored(self.log.append(batches, self.dir.epoch().for_append()?, now))?;
         self.publish();
         Ok(appended)
     }
@@ -99,7 +108,7 @@ impl Partition {
     ) -> Result<Appended> {
         let marker = ControlMarker { kind, coordinator_epoch: COORDINATOR_EPOCH };
         let end = EndTransaction { producer_id, producer_epoch, marker };
-        let appended = self.stored(self.log.append_control(end, LEADER_EPOCH, now))?;
+        let appended = self.stored(self.log.append_control(end, self.dir.epoch().for_append()?, now))?;
         self.publish();
         Ok(appended)
     }
@@ -215,7 +224,7 @@ impl Partition {
 
     /// Waits until everything appended so far is on disk; many callers share one sync.
     pub(crate) async fn flush(&self, flusher: &Flusher) -> Result<()> {
-        self.requested(self.request_flush(flusher)).await
+        self.requested(self.request_durable(flusher, self.log.log_end())).await
     }
 
     /// Whether the node's owner may be told of its damage now: not for each reader that meets it.
@@ -243,10 +252,6 @@ impl Partition {
             true => Err(BrokerError::UnknownTopic(self.name.topic.clone())),
             false => Ok(()),
         }
-    }
-
-    fn request_flush(&self, flusher: &Flusher) -> logmill_storage::Result<FlushRequest> {
-        self.request_durable(flusher, self.log.log_end())
     }
 
     /// Asks for everything below `end` to be on disk; [`Partition::requested`] tells when it is.
@@ -295,11 +300,18 @@ fn jitter(name: &TopicPartition) -> u64 {
 pub(crate) type FlushRequest = oneshot::Receiver<FlushResult>;
 type FlushResult = Result<(), Arc<StorageError>>;
 
-/// Waits until everything appended so far to all of the partitions is on disk; they are synced side by side. Partitions
-/// of topics that are deleted meanwhile need no sync.
-pub(crate) async fn flush_all(partitions: &[Arc<Partition>], flusher: &Flusher) -> Result<()> {
-    let requests: Vec<_> = partitions.iter().map(|partition| partition.request_flush(flusher)).collect();
-    for (partition, request) in partitions.iter().zip(requests) {
+/// Waits until each of the partitions is on disk up to its offset, or to its end if the offset lies beyond; they are
+/// synced side by side, and those that are on disk already need no sync. Nor do partitions of topics that are deleted
+/// meanwhile.
+pub(crate) async fn make_durable(ends: Vec<(Arc<Partition>, Offset)>, flusher: &Flusher) -> Result<()> {
+    let requests: Vec<_> = ends
+        .into_iter()
+        .map(|(partition, end)| {
+            let request = partition.request_durable(flusher, end.min(partition.log().log_end()));
+            (partition, request)
+        })
+        .collect();
+    for (partition, request) in requests {
         match partition.requested(request).await {
             Err(BrokerError::UnknownTopic(_)) => {}
             result => result?,

@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
+
+use logmill_protocol::LeaderEpoch;
 
 use crate::broker::{Broker, BrokerConfig};
 use crate::error::{BrokerError, Result};
-use crate::topics::{Alteration, Topics, all_or_none};
+use crate::topics::{Alteration, Topics};
 use crate::types::NewTopic;
 
 impl Broker {
@@ -21,19 +24,12 @@ impl Broker {
 
     /// Deletes each of the topics that can be deleted. One result for each.
     pub(crate) async fn delete_topics(&self, names: Vec<String>) -> Vec<Result<()>> {
-        let count = names.len();
+        let (count, groups) = (names.len(), Arc::clone(&self.inner.groups));
         let deleted = async {
             let _call = self.inner.enter()?;
-            let delete = move |topics: &Topics, now| {
-                let deleted = topics.delete_each(&names, now);
-                Ok((names, deleted))
-            };
-            let (names, mut deleted) = self.inner.change_topics(delete).await?;
-            let gone = names.into_iter().zip(&deleted).filter(|(_, result)| result.is_ok());
-            let gone: Vec<_> = gone.map(|(name, _)| name).collect();
-            let forgotten = self.inner.groups.forget_topics(&gone, self.inner.now()).await;
-            all_or_none(&mut deleted, forgotten);
-            Ok(deleted)
+            let delete =
+                move |topics: &Topics, now| Ok(topics.delete_each(&names, now, |gone| groups.forget_topics(gone, now)));
+            self.inner.change_topics(delete).await
         };
         for_each(count, deleted.await)
     }
@@ -57,6 +53,11 @@ impl Broker {
     /// The configs of a topic that differ from their defaults, as they were set.
     pub(crate) fn topic_configs(&self, name: &str) -> Result<BTreeMap<String, String>> {
         self.inner.topics.configs(name)
+    }
+
+    /// The epoch that this node leads every partition in.
+    pub(crate) fn leader_epoch(&self) -> LeaderEpoch {
+        self.inner.topics.leader_epoch()
     }
 
     /// How the broker was set up.

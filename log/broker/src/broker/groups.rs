@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::broker::{Broker, Call};
 use crate::clock::Now;
-use crate::error::Result;
+use crate::error::{BrokerError, Result};
 use crate::groups::{GroupService, Groups};
 use crate::names::check_id;
 use crate::types::{GroupInfo, Membership, TopicPartition};
@@ -71,7 +71,7 @@ impl Broker {
     pub async fn commit_offsets(&self, group: &str, offsets: &[(TopicPartition, Offset)]) -> Result<()> {
         let _call = self.inner.enter()?;
         check_id("group", group)?;
-        self.check_partitions(offsets)?;
+        self.durable_before(offsets).await.into_iter().collect::<Result<()>>()?;
         self.inner.groups.commit_local(group, None, offsets, self.inner.now()).await
     }
 
@@ -82,8 +82,34 @@ impl Broker {
     /// `Storage`.
     pub async fn commit_offsets_as(&self, membership: &Membership, offsets: &[(TopicPartition, Offset)]) -> Result<()> {
         let _call = self.inner.enter()?;
-        self.check_partitions(offsets)?;
+        self.durable_before(offsets).await.into_iter().collect::<Result<()>>()?;
         self.inner.groups.commit_local(&membership.group, Some(membership), offsets, self.inner.now()).await
+    }
+
+    /// Waits until what lies before each offset is on disk, whatever the topic's `flush` says: if power loss took a record
+    /// whose offset is committed, the group would never read the one that takes its place. Says of each whether it is,
+    /// and whether there is such a partition. Costs no sync where the records are durable; a partition that is offline has
+    /// none that are not.
+    pub(crate) async fn durable_before(&self, offsets: &[(TopicPartition, Offset)]) -> Vec<Result<()>> {
+        let request = |(name, offset): &(TopicPartition, Offset)| {
+            let partition = match self.inner.topics.partition(name) {
+                Err(BrokerError::Offline(_)) => return Ok(None),
+                found => found?,
+            };
+            let end = partition.log().log_end().min(*offset);
+            let request = partition.request_durable(&self.inner.flusher, end);
+            Ok(Some((partition, request)))
+        };
+        let requests: Vec<Result<_>> = offsets.iter().map(request).collect();
+        let mut results = Vec::with_capacity(requests.len());
+        for request in requests {
+            results.push(match request {
+                Ok(Some((partition, request))) => partition.requested(request).await,
+                Ok(None) => Ok(()),
+                Err(error) => Err(error),
+            });
+        }
+        results
     }
 
     /// Offsets are kept of what exists only, as in Kafka: a deleted topic takes its offsets along.

@@ -183,10 +183,7 @@ impl Broker {
     /// # Errors
     /// `UnknownTopic`; `Invalid` for internal topics.
     pub async fn delete_topic(&self, topic: &str) -> Result<()> {
-        let _call = self.inner.enter()?;
-        let deleted = topic.to_owned();
-        self.inner.change_topics(move |topics, now| topics.delete(&deleted, now)).await?;
-        self.inner.groups.forget_topics(&[topic.to_owned()], self.inner.now()).await
+        self.delete_topics(vec![topic.to_owned()]).await.pop().unwrap_or(Err(BrokerError::Closed))
     }
 
     /// Verifies every record batch of a topic, and gives up what is lost: readers pass over damaged records, and a partition

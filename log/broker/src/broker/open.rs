@@ -159,7 +159,7 @@ fn open_all(config: &BrokerConfig) -> Result<Parts> {
     let groups = Arc::new(groups);
     // Deleted just before a crash.
     let gone: Vec<_> = groups.topics().into_iter().filter(|topic| topics.describe(topic).is_none()).collect();
-    if let Err(error) = groups.forget_topics_at_start(&gone, now) {
+    if let Err(error) = groups.forget_topics(&gone, now) {
         tracing::warn!(topics = gone.join(", "), %error, "cannot forget what groups committed of deleted topics");
     }
     let (transactions, failed) = TransactionService::open(

@@ -27,10 +27,10 @@ use crate::types::{Membership, OfflinePartition, TopicPartition};
 
 /// Groups, and where they are kept.
 pub(crate) struct GroupService {
-    partitions: Vec<Slot>,
+    pub(super) partitions: Vec<Slot>,
     pub(super) state: Mutex<State>,
     /// Whose turn it is to change groups and append.
-    turns: Arc<tokio::sync::Mutex<()>>,
+    pub(super) turns: Arc<tokio::sync::Mutex<()>>,
     /// Told when pending offsets are pending no more.
     pub(super) settled: Notify,
     /// Told when a deadline comes before the one that the timer waits for.

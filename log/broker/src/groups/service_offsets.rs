@@ -12,6 +12,7 @@ use crate::clock::Now;
 use crate::error::{BrokerError, Result};
 use crate::groups::service::GroupService;
 use crate::groups::{Commit, CommittedOffset, GroupError, GroupRecord, Groups, OffsetChanges};
+use crate::offline::Slot;
 use crate::partition::Partition;
 use crate::types::{Membership, TopicPartition};
 
@@ -158,17 +159,20 @@ impl GroupService {
         }
     }
 
-    /// Removes deleted topics' offsets.
-    pub(crate) async fn forget_topics(self: &Arc<Self>, topics: &[String], now: Timestamp) -> Result<()> {
-        let turn = self.turn().await;
-        let records = self.state.lock().groups.plan_forget_topics(topics);
-        self.write(turn, records, now).await
-    }
-
-    /// Removes deleted topics' offsets, before anyone else has the handle. Waits for the disk.
-    pub(crate) fn forget_topics_at_start(&self, topics: &[String], now: Timestamp) -> Result<()> {
-        let records = self.state.lock().groups.plan_forget_topics(topics);
-        self.write_now(&records, now)
+    /// Removes deleted topics' offsets, durably: they must not come back for another topic of the name. Waits for its turn,
+    /// and for the disk.
+    pub(crate) fn forget_topics(&self, topics: &[String], now: Timestamp) -> Result<()> {
+        let records = {
+            let _turn = self.turns.blocking_lock();
+            let records = self.state.lock().groups.plan_forget_topics(topics);
+            self.write_now(&records, now)?;
+            records
+        };
+        if records.is_empty() {
+            return Ok(());
+        }
+        let mut online = self.partitions.iter().filter_map(Slot::online);
+        online.try_for_each(|partition| partition.stored(partition.log().sync()).map(drop))
     }
 
     /// The topics that groups have offsets of.

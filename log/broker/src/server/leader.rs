@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use kafka_protocol::ResponseError;
+use logmill_protocol::LeaderEpoch;
 
-use crate::partition::{LEADER_EPOCH, Partition};
+use crate::partition::Partition;
 use crate::server::context::RequestContext;
 use crate::server::errors;
 
@@ -20,16 +21,16 @@ pub(super) fn partition(
 ) -> Result<Arc<Partition>, i16> {
     let topic = context.broker().open_topic(topic).map_err(|error| errors::code(&error))?;
     let partition = topic.partition(index).map_err(|error| errors::code(&error))?;
-    check_epoch(current_leader_epoch).map_err(|error| error.code())?;
+    check_epoch(current_leader_epoch, partition.leader_epoch()).map_err(|error| error.code())?;
     Ok(Arc::clone(partition))
 }
 
-/// Whether a client's leader epoch is the current one.
-pub(super) fn check_epoch(current_leader_epoch: i32) -> Result<(), ResponseError> {
-    match current_leader_epoch {
+/// Whether a client's leader epoch, if it names one, is the partition's.
+pub(super) fn check_epoch(found: i32, current: LeaderEpoch) -> Result<(), ResponseError> {
+    match found {
         UNKNOWN_EPOCH => Ok(()),
-        epoch if epoch < LEADER_EPOCH.0 => Err(ResponseError::FencedLeaderEpoch),
-        epoch if epoch > LEADER_EPOCH.0 => Err(ResponseError::UnknownLeaderEpoch),
+        epoch if epoch < current.0 => Err(ResponseError::FencedLeaderEpoch),
+        epoch if epoch > current.0 => Err(ResponseError::UnknownLeaderEpoch),
         _ => Ok(()),
     }
 }
@@ -40,10 +41,11 @@ mod tests {
 
     #[test]
     fn only_the_current_leader_epoch_passes() {
-        let check = |epoch: i32, expected| assert_eq!(check_epoch(epoch), expected, "{epoch}");
+        let check = |epoch: i32, expected| assert_eq!(check_epoch(epoch, LeaderEpoch(3)), expected, "{epoch}");
         check(-1, Ok(()));
-        check(LEADER_EPOCH.0, Ok(()));
-        check(LEADER_EPOCH.0 + 1, Err(ResponseError::UnknownLeaderEpoch));
+        check(3, Ok(()));
+        check(4, Err(ResponseError::UnknownLeaderEpoch));
+        check(2, Err(ResponseError::FencedLeaderEpoch));
         check(-2, Err(ResponseError::FencedLeaderEpoch));
     }
 }

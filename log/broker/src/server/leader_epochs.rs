@@ -1,5 +1,6 @@
 //! OffsetForLeaderEpoch: where a leader epoch ends, by which a reader finds out that its log was truncated (KIP-320).
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use kafka_protocol::messages::offset_for_leader_epoch_response::{EpochEndOffset, OffsetForLeaderTopicResult};
@@ -7,7 +8,7 @@ use kafka_protocol::messages::{OffsetForLeaderEpochRequest, OffsetForLeaderEpoch
 use logmill_protocol::{LeaderEpoch, Offset};
 
 use crate::blocking;
-use crate::partition::{LEADER_EPOCH, Partition};
+use crate::partition::Partition;
 use crate::server::context::RequestContext;
 use crate::server::leader;
 
@@ -49,12 +50,12 @@ pub(super) async fn offset_for_leader_epoch(
 }
 
 /// The largest epoch up to `epoch` that has records, and where it ends; the leader's own ends with the log, also
-/// while it has none.
+/// while it has no records.
 pub(super) fn end(partition: &Partition, epoch: LeaderEpoch) -> (LeaderEpoch, Offset) {
-    let log = partition.log();
-    match log.end_offset_for_epoch(epoch) {
-        Some(found) if epoch <= LEADER_EPOCH => found,
-        None if epoch == LEADER_EPOCH => (LEADER_EPOCH, log.log_end()),
-        _ => UNKNOWN,
+    let (log, current) = (partition.log(), partition.leader_epoch());
+    match epoch.cmp(&current) {
+        Ordering::Less => log.end_offset_for_epoch(epoch).unwrap_or(UNKNOWN),
+        Ordering::Equal => (current, log.log_end()),
+        Ordering::Greater => UNKNOWN,
     }
 }

@@ -11,7 +11,7 @@ use logmill_protocol::{LeaderEpoch, Offset, Timestamp};
 
 use crate::blocking;
 use crate::error::Result;
-use crate::partition::{LEADER_EPOCH, Partition};
+use crate::partition::Partition;
 use crate::server::context::RequestContext;
 use crate::server::{errors, leader};
 use crate::types::Isolation;
@@ -110,7 +110,7 @@ fn answer(
         Err(code) => return Answer::Now(Err(code)),
     };
     Answer::Now(Ok(match asked.timestamp {
-        LATEST => (partition.visible_end(isolation), Timestamp::NONE, LEADER_EPOCH),
+        LATEST => (partition.visible_end(isolation), Timestamp::NONE, partition.leader_epoch()),
         LATEST_TIERED => NOTHING,
         _ => return Answer::Search(partition),
     }))

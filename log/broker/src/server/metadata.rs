@@ -179,25 +179,25 @@ impl Describe {
 
     /// This node is every partition's leader and only replica, as long as it can serve it.
     fn partition(&self, index: i32, slot: &Slot) -> MetadataResponsePartition {
-        if slot.is_offline() {
-            let partition = MetadataResponsePartition::default()
+        let Slot::Online(partition) = slot else {
+            let described = MetadataResponsePartition::default()
                 .with_error_code(ResponseError::LeaderNotAvailable.code())
                 .with_partition_index(index)
                 .with_leader_id(NO_LEADER)
                 .with_replica_nodes(vec![self.node]);
             return match self.version >= OFFLINE_REPLICAS_VERSION {
-                true => partition.with_offline_replicas(vec![self.node]),
-                false => partition,
+                true => described.with_offline_replicas(vec![self.node]),
+                false => described,
             };
-        }
-        let partition = MetadataResponsePartition::default()
+        };
+        let described = MetadataResponsePartition::default()
             .with_partition_index(index)
             .with_leader_id(self.node)
             .with_replica_nodes(vec![self.node])
             .with_isr_nodes(vec![self.node]);
         match self.version >= 7 {
-            true => partition.with_leader_epoch(crate::partition::LEADER_EPOCH.0),
-            false => partition,
+            true => described.with_leader_epoch(partition.leader_epoch().0),
+            false => described,
         }
     }
 }

@@ -18,7 +18,8 @@ use crate::wire::MAX_STRING_LEN;
 pub enum Flush {
     /// After `fdatasync`.
     Sync,
-    /// In the page cache: survives the death of the process, not of the machine. Transactions are synced all the same.
+    /// In the page cache: survives the death of the process, not of the machine. Transactions are synced all the same, and
+    /// so are the records before an offset that a group commits.
     Os,
 }
 

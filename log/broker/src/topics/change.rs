@@ -84,8 +84,14 @@ impl Topics {
         opened
     }
 
-    /// Deletes each of the topics that can be deleted. All share their syncs.
-    pub(crate) fn delete_each(&self, names: &[String], now: Timestamp) -> Vec<Result<()>> {
+    /// Deletes each of the topics that can be deleted. All share their syncs. `forget` is told of those that are; what it
+    /// makes durable comes before another topic of the name can be made.
+    pub(crate) fn delete_each(
+        &self,
+        names: &[String],
+        now: Timestamp,
+        forget: impl FnOnce(&[String]) -> Result<()>,
+    ) -> Vec<Result<()>> {
         let _changing = self.changing.lock();
         let metadata = self.metadata.current();
         let (mut doomed, mut seen) = (Vec::with_capacity(names.len()), HashSet::new());
@@ -105,14 +111,11 @@ impl Topics {
             .collect();
         drop(metadata);
         if !doomed.is_empty() {
-            all_or_none(&mut results, self.remove(&doomed, now));
+            let removed = self.remove(&doomed, now);
+            let gone: Vec<_> = doomed.into_iter().filter(|name| self.describe(name).is_none()).collect();
+            all_or_none(&mut results, removed.and(forget(&gone)));
         }
         results
-    }
-
-    /// Deletes a topic.
-    pub(crate) fn delete(&self, name: &str, now: Timestamp) -> Result<()> {
-        self.delete_each(&[name.to_owned()], now).pop().unwrap_or(Ok(()))
     }
 
     fn remove(&self, names: &[String], now: Timestamp) -> Result<()> {
@@ -265,7 +268,7 @@ fn list(configs: &BTreeMap<String, String>, name: &str) -> Result<Vec<String>> {
 }
 
 /// What went well so far did so only if `done`.
-pub(crate) fn all_or_none(results: &mut [Result<()>], done: Result<()>) {
+fn all_or_none(results: &mut [Result<()>], done: Result<()>) {
     let Err(error) = done else { return };
     for result in results.iter_mut().filter(|result| result.is_ok()) {
         *result = Err(match &error {

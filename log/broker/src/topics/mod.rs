@@ -17,12 +17,12 @@ mod tests;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use logmill_protocol::Timestamp;
+use logmill_protocol::{LeaderEpoch, Timestamp};
 use logmill_storage::Flusher;
 use parking_lot::{Mutex, RwLock};
 use uuid::Uuid;
 
-pub(crate) use self::change::{Alteration, all_or_none};
+pub(crate) use self::change::Alteration;
 use self::opening::OnFailure;
 pub(crate) use self::opening::Opened;
 pub use self::repair::Repair;
@@ -100,6 +100,8 @@ impl Topics {
         let lost_topics = topics.find_strays(now)?;
         let state = topics.metadata.current();
         topics.open_topics(state.topics().iter(), OnFailure::GoOffline, &mut opened, now)?;
+        let latest = topics.partitions().iter().map(|partition| partition.latest_epoch()).max();
+        topics.dir.epoch().begin(latest, opened.unclean == 0 && opened.cut.is_empty());
         opened.commands_lost = (lost_topics || commands_lost > 0).then_some(commands_lost);
         let deleted = state.deleted().iter().map(|(id, name)| (name.as_str(), id));
         if let Err(error) = topics.purge(deleted, now) {
@@ -173,6 +175,11 @@ impl Topics {
         self.metadata.current().topic(name).map(|topic| info(name, topic))
     }
 
+    /// The epoch that this node leads every partition in.
+    pub(crate) fn leader_epoch(&self) -> LeaderEpoch {
+        self.dir.epoch().current()
+    }
+
     pub(crate) fn cluster_id(&self) -> &str {
         self.dir.cluster_id()
     }
@@ -186,7 +193,8 @@ impl Topics {
         let _changing = self.changing.lock();
         // The error of one must not keep the others from being closed.
         let closed = blocking::side_by_side(&self.partitions(), |p| Ok(p.stored(p.log().close())))?;
-        closed.into_iter().fold(self.metadata.close(), Result::and)
+        closed.into_iter().fold(self.metadata.close(), Result::and)?;
+        self.dir.epoch().end()
     }
 
     /// Brings the open topic in line with the metadata.

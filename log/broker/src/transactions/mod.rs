@@ -11,8 +11,10 @@
 //!
 //! `PrepareCommit` is the atomic point. It is durable only after everything it commits is, and a restart that finds it
 //! writes the markers again; one that does not find it aborts. So a transaction ends one way, whenever power is lost.
+//! Committed offsets count among what must be durable first: the records that they say have been read.
 
 pub mod records;
+mod recovery;
 pub(crate) mod service;
 pub mod state;
 

@@ -1,6 +1,6 @@
 //! The transaction coordinator: the state machine, the topic it is written to, and the hands that follow its steps.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,11 +17,11 @@ use crate::error::{BrokerError, Result};
 use crate::groups::{GroupService, TransactionSequence};
 use crate::internal::{self, Entry, KeyValue};
 use crate::offline::Slot;
-use crate::partition::{Partition, flush_all};
+use crate::partition::{Partition, make_durable};
 use crate::producer_ids::ProducerIds;
 use crate::topics::Topics;
 use crate::transactions::records;
-use crate::transactions::state::{EndRequest, Ending, InitStep, Step, Transaction, Transactions, TxnError};
+use crate::transactions::state::{EndRequest, Ending, InitStep, Step, Transaction, Transactions, TxnError, TxnStatus};
 use crate::types::{Membership, OfflinePartition, ProducerSession, TopicPartition};
 
 /// A transaction that cannot be ended within this time is left to go on by itself.
@@ -31,17 +31,25 @@ const IDLE_MS: u64 = 7 * 24 * 3_600_000;
 
 /// Transactions, and where they are kept.
 pub(crate) struct TransactionService {
-    topics: Arc<Topics>,
+    pub(super) topics: Arc<Topics>,
     groups: Arc<GroupService>,
-    partitions: Vec<Slot>,
-    flusher: Arc<Flusher>,
+    pub(super) partitions: Vec<Slot>,
+    pub(super) flusher: Arc<Flusher>,
     clock: Arc<dyn Clock>,
     /// Held while a record is appended, so that the log and the state have the same order.
-    state: Mutex<Transactions>,
+    pub(super) state: Mutex<Transactions>,
+    /// Records that are appended and must be durable before they are applied. Changed only while `state` is held.
+    unapplied: Mutex<HashMap<String, Unapplied>>,
     producers: Mutex<HashMap<String, Arc<Producer>>>,
     /// Transactions that are being ended because they are due.
     ending: Mutex<HashSet<String>>,
     producer_ids: ProducerIds,
+}
+
+/// A transactional id's newest record, which the state does not have yet.
+struct Unapplied {
+    offset: Offset,
+    record: Transaction,
 }
 
 /// What one transactional id does at the moment.
@@ -53,19 +61,20 @@ struct Producer {
     /// The next sequence in each partition of the open transaction. Each transaction has an epoch, and an epoch's
     /// sequences start at 0.
     sequences: Mutex<HashMap<TopicPartition, Arc<Mutex<i32>>>>,
+    /// The offsets that the open transaction commits: what lies before them must be durable first.
+    sources: Mutex<BTreeMap<TopicPartition, Offset>>,
 }
 
 impl Producer {
     fn sequence(&self, partition: &TopicPartition) -> Arc<Mutex<i32>> {
         Arc::clone(self.sequences.lock().entry(partition.clone()).or_default())
     }
-}
 
-/// What the recovery of transactions did.
-#[derive(Debug, Default, Clone, Copy)]
-pub(crate) struct Recovered {
-    pub(crate) completed: usize,
-    pub(crate) orphans_aborted: usize,
+    /// Forgets the transaction that has ended.
+    fn reset(&self) {
+        self.sequences.lock().clear();
+        self.sources.lock().clear();
+    }
 }
 
 impl TransactionService {
@@ -95,6 +104,7 @@ impl TransactionService {
             flusher,
             clock,
             state: Mutex::new(state),
+            unapplied: Mutex::default(),
             producers: Mutex::default(),
             ending: Mutex::default(),
             producer_ids,
@@ -107,73 +117,13 @@ impl TransactionService {
         self.state.lock().iter().map(|(_, transaction)| transaction.producer_id.0).max()
     }
 
-    /// Ends what a crash cut short: decided transactions as decided, and those that power loss made the coordinator
-    /// forget by aborting them. Open ones stay open until their producer is back or their time is up. What cannot be done
-    /// now is tried again by [`TransactionService::tick`].
-    pub(crate) async fn recover(self: &Arc<Self>) -> Recovered {
-        let orphans_aborted = self.abort_orphans().await;
-        let prepared = self.state.lock().prepared();
-        let mut completed = 0;
-        for id in prepared {
-            match self.drive(&id, None).await {
-                Ok(()) => completed += 1,
-                Err(error) => {
-                    tracing::warn!(transactional_id = id, %error, "cannot end a transaction, trying again later")
-                }
-            }
-        }
-        Recovered { completed, orphans_aborted }
-    }
-
-    async fn abort_orphans(&self) -> usize {
-        if self.partitions.iter().any(Slot::is_offline) {
-            // Its transactions look as if nobody owned them.
-            tracing::warn!("transactions may be kept in a partition that is offline; what they hold stays undecided");
-            return 0;
-        }
-        let mut aborted = 0;
-        for partition in self.topics.partitions() {
-            match self.abort_orphans_of(&partition).await {
-                Ok(count) => aborted += count,
-                Err(error) => {
-                    tracing::warn!(partition = %partition.name(), %error, "cannot abort forgotten transactions")
-                }
-            }
-        }
-        aborted
-    }
-
-    async fn abort_orphans_of(&self, partition: &Arc<Partition>) -> Result<usize> {
-        let mut aborted = 0;
-        for open in partition.log().open_transactions() {
-            if !self.is_owned(partition.name(), open.producer_id)? {
-                let epoch = partition.log().producer_state(open.producer_id).map(|p| p.epoch).unwrap_or_default();
-                tracing::warn!(partition = %partition.name(), producer_id = %open.producer_id,
-                    "aborting a transaction that nobody owns");
-                self.mark(partition, open.producer_id, epoch, Ending::Abort).await?;
-                aborted += 1;
-            }
-        }
-        Ok(aborted)
-    }
-
-    /// Whether a transaction of the producer's is open; if so, the partition is part of it.
-    fn is_owned(&self, partition: &TopicPartition, producer_id: ProducerId) -> Result<bool> {
-        let mut state = self.state.lock();
-        let owner = state.iter().find(|(_, t)| t.producer_id == producer_id && t.is_open());
-        let Some((id, mut transaction)) = owner.map(|(id, t)| (id.to_owned(), t.clone())) else { return Ok(false) };
-        if transaction.partitions.insert(partition.clone()) {
-            self.write(&mut state, &id, Some(transaction))?;
-        }
-        Ok(true)
-    }
-
     /// Begins a producer's life: ends what its predecessor left open and fences it.
     pub(crate) async fn init(self: &Arc<Self>, id: &str, timeout_ms: u64) -> Result<ProducerSession> {
         let (this, id) = (Arc::clone(self), id.to_owned());
         uncancelled(async move {
             let producer = this.producer(&id);
             let _gate = producer.gate.write().await;
+            this.settle(&id).await?;
             let mut fresh = None;
             loop {
                 let step = this.state.lock().init(&id, timeout_ms, this.clock.now(), fresh);
@@ -184,7 +134,7 @@ impl TransactionService {
                     InitStep::End(ending) => this.drive(&id, Some(ending)).await?,
                     InitStep::Begin(record) => {
                         this.write_durably(&id, record).await?;
-                        producer.sequences.lock().clear();
+                        producer.reset();
                         return this.session(&id);
                     }
                 }
@@ -237,6 +187,14 @@ impl TransactionService {
         }
         let partition = self.groups.partition(&membership.group)?;
         self.add_partition(session, partition.name())?;
+        {
+            // Noted first: who gives up waiting has written them all the same.
+            let mut sources = producer.sources.lock();
+            for (source, offset) in offsets {
+                let end = sources.entry(source.clone()).or_default();
+                *end = (*end).max(*offset);
+            }
+        }
         let next = producer.sequence(partition.name());
         let sequence = TransactionSequence { id: session.id, epoch: session.epoch, next, _gate: gate };
         let written = self.groups.commit_in_transaction(membership, offsets, sequence, self.clock.now()).await;
@@ -250,10 +208,12 @@ impl TransactionService {
         uncancelled(async move {
             let producer = this.producer(&session.transactional_id);
             let _gate = producer.gate.write().await;
+            // A call that failed may have decided the ending all the same.
+            this.settle(&session.transactional_id).await?;
             if this.state.lock().request_end(&session, ending)? == EndRequest::Proceed {
                 this.drive(&session.transactional_id, Some(ending)).await?;
             }
-            producer.sequences.lock().clear();
+            producer.reset();
             this.session(&session.transactional_id)
         })
         .await
@@ -262,12 +222,14 @@ impl TransactionService {
     /// Aborts transactions that are out of time, ends decided ones that an error cut short, forgets idle ids.
     pub(crate) async fn tick(self: &Arc<Self>) -> Result<()> {
         let now = self.clock.now();
-        let (timed_out, prepared) = {
+        let (timed_out, unfinished) = {
             let state = self.state.lock();
-            (state.timed_out(now), state.prepared())
+            let mut unfinished = state.prepared();
+            unfinished.extend(self.unapplied.lock().keys().cloned());
+            (state.timed_out(now), unfinished)
         };
         // Side by side, so that one that is stuck holds up no other.
-        let due = timed_out.into_iter().chain(prepared).filter(|id| self.ending.lock().insert(id.clone()));
+        let due = timed_out.into_iter().chain(unfinished).filter(|id| self.ending.lock().insert(id.clone()));
         let ends: Vec<_> = due.map(|id| (id.clone(), tokio::spawn(Arc::clone(self).end_due(id)))).collect();
         let mut first = Ok(());
         for (id, end) in ends {
@@ -292,26 +254,35 @@ impl TransactionService {
     async fn try_end_due(&self, id: &str) -> Result<()> {
         let producer = self.producer(id);
         let _gate = producer.gate.write().await;
+        self.settle(id).await?;
         // Looked at again: its producer may have been faster.
         let is_over = self.state.lock().timed_out(self.clock.now()).iter().any(|over| over == id);
         if is_over {
             tracing::warn!(transactional_id = id, "the transaction is out of time, aborting it");
         }
         self.drive(id, is_over.then_some(Ending::Abort)).await?;
-        producer.sequences.lock().clear();
+        producer.reset();
         Ok(())
     }
 
     fn forget_idle(&self, now: Timestamp) -> Result<()> {
         let mut state = self.state.lock();
         for id in state.idle(now, IDLE_MS) {
-            self.write(&mut state, &id, None)?;
-            self.producers.lock().remove(&id);
+            let mut producers = self.producers.lock();
+            // Someone is at work under the id, and may have written a record that is not applied yet.
+            let is_used = producers.get(&id).is_some_and(|producer| Arc::strong_count(producer) > 1);
+            if !is_used && !self.unapplied.lock().contains_key(&id) {
+                self.write(&mut state, &id, None)?;
+                producers.remove(&id);
+            }
         }
         Ok(())
     }
 
     /// Rewrites the topic's partitions whose dead records far outnumber the live ones. Waits for the disk.
+    ///
+    /// A record that is not applied yet is newer than what the state has under its id: it stays where it is, and the
+    /// state is not written after it.
     pub(crate) fn trim(&self) -> Result<()> {
         for partition in self.partitions.iter().filter_map(Slot::online) {
             let start = {
@@ -319,12 +290,15 @@ impl TransactionService {
                 if !internal::is_bloated(partition, state.len()) {
                     continue;
                 }
-                let start = partition.log().log_end();
+                let unapplied = self.unapplied.lock();
                 let is_here =
                     |id: &str| internal::partition_of(id, &self.partitions).is_ok_and(|p| Arc::ptr_eq(p, partition));
-                let records = state.iter().filter(|(id, _)| is_here(id)).map(|(id, t)| key_value(id, Some(t)));
+                let oldest = unapplied.iter().filter(|(id, _)| is_here(id)).map(|(_, record)| record.offset).min();
+                let end = partition.log().log_end();
+                let written = state.iter().filter(|(id, _)| is_here(id) && !unapplied.contains_key(*id));
+                let records = written.map(|(id, t)| key_value(id, Some(t)));
                 internal::append(partition, records, None, self.clock.now())?;
-                start
+                oldest.map_or(end, |oldest| oldest.min(end))
             };
             partition.stored(partition.log().sync())?;
             partition.stored(partition.log().delete_records_before(start))?;
@@ -333,7 +307,7 @@ impl TransactionService {
     }
 
     /// Follows the steps until nothing is left to do. May be called again after an error.
-    async fn drive(&self, id: &str, ending: Option<Ending>) -> Result<()> {
+    pub(super) async fn drive(&self, id: &str, ending: Option<Ending>) -> Result<()> {
         let mut fresh = None;
         loop {
             let step = self.state.lock().step(id, ending, self.clock.now(), fresh);
@@ -342,7 +316,11 @@ impl TransactionService {
                 Step::NeedProducerId => fresh = Some(self.producer_ids.take_transactional(self.clock.now()).await?),
                 Step::Prepare { sync, record } => {
                     fail::fail_point!("broker::before_prepare", are_for_us(), |_| Err(BrokerError::Closed));
-                    flush_all(&self.existing(sync)?, &self.flusher).await?;
+                    let mut ends = to_their_ends(&self.existing(sync)?);
+                    if record.status == TxnStatus::PrepareCommit {
+                        ends.extend(self.sources(id)?);
+                    }
+                    make_durable(ends, &self.flusher).await?;
                     self.write_durably(id, record).await?;
                     fail::fail_point!("broker::after_prepare", are_for_us(), |_| Err(BrokerError::Closed));
                 }
@@ -355,7 +333,7 @@ impl TransactionService {
                         self.mark(partition, producer_id, epoch, ending).await?;
                     }
                     // Were the completion to reach the disk before the markers, a restart would not write them again.
-                    flush_all(&partitions, &self.flusher).await?;
+                    make_durable(to_their_ends(&partitions), &self.flusher).await?;
                     fail::fail_point!("broker::after_markers", are_for_us(), |_| Err(BrokerError::Closed));
                     self.write(&mut self.state.lock(), id, Some(record))?;
                     fail::fail_point!("broker::after_complete", are_for_us(), |_| Err(BrokerError::Closed));
@@ -364,7 +342,9 @@ impl TransactionService {
         }
     }
 
-    async fn mark(
+    /// Appends a marker. One that commits ends records of the epoch before its own: a transaction of the marker's epoch is a
+    /// later one, of which power loss has taken a part.
+    pub(super) async fn mark(
         &self,
         partition: &Arc<Partition>,
         producer_id: ProducerId,
@@ -372,20 +352,47 @@ impl TransactionService {
         ending: Ending,
     ) -> Result<()> {
         let now = self.clock.now();
+        let open = partition.log().producer_state(producer_id).filter(|state| state.txn_first_offset.is_some());
+        let kind = if open.is_some_and(|open| open.epoch >= epoch) { Ending::Abort } else { ending }.marker();
         match self.groups.owns(partition.name()) {
-            true => self.groups.append_marker(partition, producer_id, epoch, ending.marker(), now).await,
-            false => partition.append_marker(producer_id, epoch, ending.marker(), now).map(drop),
+            true => self.groups.append_marker(partition, producer_id, epoch, kind, now).await,
+            false => partition.append_marker(producer_id, epoch, kind, now).map(drop),
+        }
+    }
+
+    /// The partition; `None` if it has been deleted meanwhile.
+    fn open_partition(&self, name: &TopicPartition) -> Result<Option<Arc<Partition>>> {
+        match self.topics.partition(name) {
+            Err(BrokerError::UnknownTopic(_) | BrokerError::UnknownPartition { .. }) => Ok(None),
+            found => found.map(Some),
         }
     }
 
     /// The partitions that have not been deleted meanwhile. One that is offline is not deleted: its transaction waits.
     fn existing(&self, partitions: impl IntoIterator<Item = TopicPartition>) -> Result<Vec<Arc<Partition>>> {
-        let open = partitions.into_iter().map(|name| self.topics.partition(&name));
-        open.filter(|open| matches!(open, Ok(_) | Err(BrokerError::Offline(_)))).collect()
+        partitions.into_iter().filter_map(|name| self.open_partition(&name).transpose()).collect()
+    }
+
+    /// What the transaction's offsets say has been read, and how far. A partition that is offline has nothing that is not on
+    /// disk.
+    fn sources(&self, id: &str) -> Result<Vec<(Arc<Partition>, Offset)>> {
+        let sources = self.producer(id).sources.lock().clone();
+        let mut ends = Vec::with_capacity(sources.len());
+        for (name, offset) in sources {
+            match self.open_partition(&name) {
+                Err(BrokerError::Offline(_)) => {}
+                found => ends.extend(found?.map(|partition| (partition, offset))),
+            }
+        }
+        Ok(ends)
     }
 
     fn add_partition(&self, session: &ProducerSession, partition: &TopicPartition) -> Result<()> {
         let mut state = self.state.lock();
+        if self.unapplied.lock().contains_key(&session.transactional_id) {
+            // Whatever the record says, it ends the session's epoch.
+            return Err(BrokerError::Fenced(session.transactional_id.clone()));
+        }
         match state.add_partition(session, partition, self.clock.now())? {
             Some(record) => self.write(&mut state, &session.transactional_id, Some(record)),
             None => Ok(()),
@@ -393,7 +400,7 @@ impl TransactionService {
     }
 
     /// Appends a record and applies it.
-    fn write(&self, state: &mut Transactions, id: &str, record: Option<Transaction>) -> Result<()> {
+    pub(super) fn write(&self, state: &mut Transactions, id: &str, record: Option<Transaction>) -> Result<()> {
         let partition = internal::partition_of(id, &self.partitions)?;
         internal::append(partition, [key_value(id, record.as_ref())], None, self.clock.now())?;
         self.apply(state, id, record);
@@ -401,11 +408,29 @@ impl TransactionService {
     }
 
     /// Appends a record, and applies it once it is durable. The caller holds the producer's gate.
-    async fn write_durably(&self, id: &str, record: Transaction) -> Result<()> {
-        let partition = internal::partition_of(id, &self.partitions)?;
-        internal::append(partition, [key_value(id, Some(&record))], None, self.clock.now())?;
-        partition.flush(&self.flusher).await?;
-        self.apply(&mut self.state.lock(), id, Some(record));
+    pub(super) async fn write_durably(&self, id: &str, record: Transaction) -> Result<()> {
+        {
+            let _state = self.state.lock();
+            let partition = internal::partition_of(id, &self.partitions)?;
+            let offset = partition.log().log_end();
+            internal::append(partition, [key_value(id, Some(&record))], None, self.clock.now())?;
+            self.unapplied.lock().insert(id.to_owned(), Unapplied { offset, record });
+        }
+        fail::fail_point!("broker::before_durable", are_for_us(), |_| Err(BrokerError::Closed));
+        self.settle(id).await
+    }
+
+    /// Applies the record that is appended under the id, if there is one, as soon as it is durable. The caller holds the
+    /// producer's gate.
+    async fn settle(&self, id: &str) -> Result<()> {
+        if !self.unapplied.lock().contains_key(id) {
+            return Ok(());
+        }
+        internal::partition_of(id, &self.partitions)?.flush(&self.flusher).await?;
+        let mut state = self.state.lock();
+        if let Some(Unapplied { record, .. }) = self.unapplied.lock().remove(id) {
+            self.apply(&mut state, id, Some(record));
+        }
         Ok(())
     }
 
@@ -428,6 +453,11 @@ impl TransactionService {
     fn session(&self, id: &str) -> Result<ProducerSession> {
         self.state.lock().session(id).ok_or_else(|| BrokerError::Fenced(id.to_owned()))
     }
+}
+
+/// The partitions, each up to where it ends now.
+pub(super) fn to_their_ends(partitions: &[Arc<Partition>]) -> Vec<(Arc<Partition>, Offset)> {
+    partitions.iter().map(|partition| (Arc::clone(partition), partition.log().log_end())).collect()
 }
 
 fn key_value(id: &str, transaction: Option<&Transaction>) -> KeyValue {

@@ -89,7 +89,7 @@ fn describe(
         let described = DescribeTopicPartitionsResponsePartition::default()
             .with_partition_index(i32::try_from(index).unwrap_or(i32::MAX))
             .with_leader_id(node)
-            .with_leader_epoch(crate::partition::LEADER_EPOCH.0)
+            .with_leader_epoch(context.broker().leader_epoch().0)
             .with_replica_nodes(vec![node])
             .with_isr_nodes(vec![node])
             .with_eligible_leader_replicas(Some(Vec::new()))

@@ -22,7 +22,6 @@ use uuid::Uuid;
 use self::reading::{Reading, Slot, Terms};
 use self::response::Leader;
 use self::session::{Asked, SessionCache, SessionRequest, Summary, TopicKey, Wanted};
-use crate::partition::LEADER_EPOCH;
 use crate::server::api::{Refused, decode, malformed};
 use crate::server::context::{Node, RequestContext};
 use crate::server::reply::Reply;
@@ -86,7 +85,7 @@ pub(super) async fn fetch(context: &RequestContext, version: i16, body: BytesMut
 fn leader(node: &Node) -> Leader<'_> {
     Leader {
         id: node.config.node_id,
-        epoch: LEADER_EPOCH,
+        epoch: node.broker.leader_epoch(),
         host: &node.advertised.host,
         port: node.advertised.port,
         rack: node.config.rack.as_deref(),

@@ -269,7 +269,7 @@ fn read(
     let by_id = matches!(wanted.topic, TopicKey::Id(_));
     let unknown = if by_id { ResponseError::UnknownTopicId } else { ResponseError::UnknownTopicOrPartition };
     partition.check_exists().map_err(|_| unknown.code())?;
-    leader::check_epoch(wanted.asked.current_leader_epoch).map_err(|error| error.code())?;
+    leader::check_epoch(wanted.asked.current_leader_epoch, partition.leader_epoch()).map_err(|error| error.code())?;
     if terms.version < ZSTD_VERSION && target.compression == Some(Compression::Zstd) {
         return Err(ResponseError::UnsupportedCompressionType.code());
     }

@@ -15,8 +15,10 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 use logmill_protocol::{LeaderEpoch, Offset, Timestamp};
 
+use crate::error::BrokerError;
 use crate::groups::{Commit, CommittedOffset, GroupService, OffsetFound};
 use crate::server::context::RequestContext;
+use crate::server::errors;
 use crate::server::groups::{code, owned, result_code, text};
 use crate::types::TopicPartition;
 
@@ -36,25 +38,39 @@ fn exists(context: &RequestContext, topic: &TopicName, partition: i32) -> bool {
     usize::try_from(partition).is_ok_and(|partition| partition < partitions)
 }
 
-/// Answers an OffsetCommit request, once the offsets are on disk.
+/// Answers an OffsetCommit request, once the offsets are on disk, and all records before them.
 pub(in crate::server) async fn offset_commit(
     context: &RequestContext,
     version: i16,
     request: OffsetCommitRequest,
 ) -> OffsetCommitResponse {
+    let named: Vec<_> = request
+        .topics
+        .iter()
+        .flat_map(|topic| {
+            let named = |p: &OffsetCommitRequestPartition| {
+                (TopicPartition::new(topic.name.as_str(), p.partition_index), Offset(p.committed_offset))
+            };
+            topic.partitions.iter().map(named)
+        })
+        .collect();
     // Looked up once: topics come and go.
-    let known = known(context, &request);
-    let mut results = match commit(context, version, &request, &known).await {
+    let durable = context.broker().durable_before(&named).await;
+    let mut results = match commit(context, version, &request, &durable).await {
         Ok(results) => results.into_iter(),
-        Err(error_code) => vec![error_code; known.len()].into_iter(),
+        Err(error_code) => vec![error_code; named.len()].into_iter(),
     };
-    let mut known = known.into_iter();
+    let mut durable = durable.into_iter();
     let topics = request.topics.iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|partition| {
-            let result = if known.next().unwrap_or(false) { results.next() } else { None };
+            let error_code = match durable.next() {
+                Some(Ok(())) => results.next().unwrap_or(ResponseError::UnknownServerError.code()),
+                Some(Err(error)) => source_code(&error),
+                None => ResponseError::UnknownTopicOrPartition.code(),
+            };
             OffsetCommitResponsePartition::default()
                 .with_partition_index(partition.partition_index)
-                .with_error_code(result.unwrap_or(ResponseError::UnknownTopicOrPartition.code()))
+                .with_error_code(error_code)
         });
         let partitions = partitions.collect();
         OffsetCommitResponseTopic::default().with_name(topic.name.clone()).with_partitions(partitions)
@@ -62,27 +78,26 @@ pub(in crate::server) async fn offset_commit(
     OffsetCommitResponse::default().with_topics(topics.collect())
 }
 
-/// Which of the request's partitions exist, in its order.
-fn known(context: &RequestContext, request: &OffsetCommitRequest) -> Vec<bool> {
-    let mut known = Vec::new();
-    for topic in &request.topics {
-        known.extend(topic.partitions.iter().map(|p| exists(context, &topic.name, p.partition_index)));
+/// The code for a partition that is not there, or whose records cannot be made durable.
+fn source_code(error: &BrokerError) -> i16 {
+    match error {
+        BrokerError::Closed => code(error),
+        other => errors::code(other),
     }
-    known
 }
 
-/// Commits the offsets of known partitions, and returns the code of each, or of all.
+/// Commits the offsets before which all is durable, and returns the code of each, or of all.
 async fn commit(
     context: &RequestContext,
     version: i16,
     request: &OffsetCommitRequest,
-    known: &[bool],
+    durable: &[Result<(), BrokerError>],
 ) -> Result<Vec<i16>, i16> {
     let coordinator = context.broker().coordinator().map_err(|error| code(&error))?;
-    let mut known = known.iter();
+    let mut durable = durable.iter();
     let mut offsets = Vec::new();
     for topic in &request.topics {
-        for partition in topic.partitions.iter().filter(|_| known.next() == Some(&true)) {
+        for partition in topic.partitions.iter().filter(|_| matches!(durable.next(), Some(Ok(())))) {
             let name = TopicPartition::new(topic.name.as_str(), partition.partition_index);
             offsets.push((name, committed(partition, request.retention_time_ms, coordinator.now.wall)));
         }

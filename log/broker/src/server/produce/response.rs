@@ -17,8 +17,6 @@ use crate::server::reply::{Reply, Unencodable};
 
 /// The first version that tells which node leads instead.
 const LEADER_VERSION: i16 = 10;
-/// The only leader epoch there is: leaders change when replication does.
-const LEADER_EPOCH: i32 = 0;
 
 /// What became of one topic's part of a request.
 pub(super) struct TopicOutcome {
@@ -136,7 +134,7 @@ fn partition(node: &Node, version: i16, outcome: PartitionOutcome) -> PartitionP
             }
             let leader = LeaderIdAndEpoch::default()
                 .with_leader_id(BrokerId(node.config.node_id))
-                .with_leader_epoch(LEADER_EPOCH);
+                .with_leader_epoch(node.broker.leader_epoch().0);
             response.with_current_leader(leader)
         }
     }
