@@ -5,7 +5,7 @@
 //! so none has records twice, whatever else the disk lost.
 //!
 //! ```text
-//! <data>/leader-epoch.json    {"leader_epoch":3,"stopped_cleanly":false}      false while a broker runs
+//! <data>/leader-epoch.json    {"leader_epoch":3,"stopped_cleanly":false,"crc32c":…}      false while a broker runs
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -36,14 +36,27 @@ pub(crate) struct NodeEpoch {
 struct Stored {
     leader_epoch: i32,
     stopped_cleanly: bool,
+    /// Of the fields above.
+    crc32c: u32,
+}
+
+impl Stored {
+    fn new(leader_epoch: i32, stopped_cleanly: bool) -> Self {
+        let crc32c = crc_fast::crc32_iscsi(format!("{leader_epoch} {stopped_cleanly}").as_bytes());
+        Self { leader_epoch, stopped_cleanly, crc32c }
+    }
+
+    fn is_sound(&self) -> bool {
+        *self == Self::new(self.leader_epoch, self.stopped_cleanly)
+    }
 }
 
 impl NodeEpoch {
     /// Reads what the last broker left in the data dir. A damaged file is as good as none.
     pub(crate) fn read(dir: &Path) -> Self {
         let path = dir.join(FILE);
-        let found = match std::fs::read(&path).map(|bytes| serde_json::from_slice(&bytes)) {
-            Ok(Ok(found)) => Some(found),
+        let found = match std::fs::read(&path).map(|bytes| serde_json::from_slice::<Stored>(&bytes)) {
+            Ok(Ok(found)) if found.is_sound() => Some(found),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             damaged => {
                 if let Err(error) = set_aside(&path, &format!("the leader epoch is lost: {damaged:?}")) {
@@ -109,7 +122,7 @@ impl NodeEpoch {
     fn write(&self, stopped_cleanly: bool) -> Result<()> {
         let _writing = self.writing.lock();
         let leader_epoch = self.current().0;
-        let json = serde_json::to_vec(&Stored { leader_epoch, stopped_cleanly })
+        let json = serde_json::to_vec(&Stored::new(leader_epoch, stopped_cleanly))
             .map_err(|error| BrokerError::corrupt("the leader epoch cannot be encoded", error))?;
         write_durably(&self.dir, FILE, &json)?;
         self.noted.store(self.current().0 == leader_epoch, Ordering::Release);

@@ -77,7 +77,8 @@ pub(crate) static TOPIC_CONFIGS: &[ConfigDef] = &[
         kind: ConfigType::String,
         default: "sync",
         doc: "When acks=all is acknowledged: `sync` after fdatasync, `os` once the records are in the page cache, which \
-              survives the death of the process but not of the machine.",
+              survives the death of the process but not of the machine. Before a group's offset is committed, the records \
+              that it says have been read are synced with either.",
         set: |config, value| {
             config.flush = value.choice(&[("sync", Flush::Sync), ("os", Flush::Os)])?;
             Ok(())
