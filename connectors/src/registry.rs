@@ -38,7 +38,8 @@ pub struct ConnectorContext {
     pub pipeline: String,
 }
 
-/// A source that is open, and how its records become rows.
+/// A source that is open, and how its records become rows. Cheap to clone.
+#[derive(Clone)]
 pub struct SourceHandle {
     /// Where the records come from.
     pub source: Arc<dyn Source>,

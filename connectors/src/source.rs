@@ -18,9 +18,10 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use bytes::Bytes;
-use logmill_pipelines::flow::{Position, Positions, RowBatch, SplitId};
+use logmill_pipelines::flow::{Position, Positions, SplitId};
 
 use crate::error::ConnectorError;
 
@@ -53,7 +54,7 @@ pub enum ChunkData {
     /// Records that a decoder turns into rows.
     Records(Records),
     /// Rows, from a source whose data has columns already, and those between them that cannot be handed on.
-    Rows(RowBatch, Vec<RejectedRow>),
+    Rows(Rows, Vec<RejectedRow>),
 }
 
 /// A row of a source that cannot be handed on: one of its values does not fit its column, or is one that no text can show.
@@ -67,6 +68,27 @@ pub struct RejectedRow {
     pub message: String,
     /// The row as JSON.
     pub value: Bytes,
+}
+
+/// Some rows of one split.
+#[derive(Clone, Debug)]
+pub struct Rows {
+    /// The rows.
+    pub rows: RecordBatch,
+    /// The number of the first of them in the split, from 0.
+    pub first_row: u64,
+}
+
+impl Rows {
+    /// The number of rows.
+    pub fn len(&self) -> usize {
+        self.rows.num_rows()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 /// A header of a record: where its name lies, and its value unless that is null.
@@ -104,6 +126,25 @@ impl Records {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.values.is_empty()
+    }
+
+    /// Some of the records; their bytes are not copied.
+    #[must_use]
+    pub fn slice(&self, range: Range<usize>) -> Self {
+        fn some<T: Clone>(of: &[T], range: Range<usize>) -> Vec<T> {
+            of.get(range).map_or_else(Vec::new, <[T]>::to_vec)
+        }
+        Self {
+            buffer: self.buffer.clone(),
+            values: some(&self.values, range.clone()),
+            keys: some(&self.keys, range.clone()),
+            timestamps: some(&self.timestamps, range.clone()),
+            headers: some(&self.headers, range.clone()),
+            offsets: some(&self.offsets, range.clone()),
+            partition: self.partition,
+            place: self.place.clone(),
+            first_line: if self.first_line == 0 { 0 } else { self.first_line + range.start as u64 },
+        }
     }
 
     /// The value of record `index`, `None` if null or out of range.

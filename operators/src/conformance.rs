@@ -157,11 +157,7 @@ fn refuses_unknown_port(case: &Case<'_>) -> Result<(), String> {
 fn cut(event: &Event, rows: usize) -> Vec<Event> {
     let Event::Batch(port, batch) = event else { return vec![event.clone()] };
     let starts = (0..batch.num_rows()).step_by(rows);
-    let piece = |start: usize| {
-        let length = rows.min(batch.num_rows() - start);
-        let ops = batch.ops.as_ref().map(|ops| ops.slice(start, length));
-        Event::Batch(*port, RowBatch { rows: batch.rows.slice(start, length), ops, origin: batch.origin.clone() })
-    };
+    let piece = |start: usize| Event::Batch(*port, batch.slice(start, rows.min(batch.num_rows() - start)));
     starts.map(piece).collect()
 }
 

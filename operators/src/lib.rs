@@ -3,5 +3,6 @@
 pub mod conformance;
 pub mod error;
 pub mod operator;
+pub mod panics;
 pub mod sql;
 pub mod wasm;

@@ -16,6 +16,8 @@ use arrow::array::{Array, ArrayData, Int8Array, RecordBatch};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::lineage::Lineage;
+
 /// The name of a hidden column is reserved: it begins with this.
 pub const RESERVED_PREFIX: char = '_';
 
@@ -129,12 +131,25 @@ pub struct RowBatch {
     pub ops: Option<Int8Array>,
     /// Where they came from; `None` once an operator mixed origins.
     pub origin: Option<Origin>,
+    /// Which records of the chunk at hand they were made from; `None` if that is not known.
+    pub lineage: Option<Lineage>,
 }
 
 impl RowBatch {
     /// Inserts of unknown origin.
     pub fn inserts(rows: RecordBatch) -> Self {
-        Self { rows, ops: None, origin: None }
+        Self { rows, ops: None, origin: None, lineage: None }
+    }
+
+    /// Some of the rows, without copying.
+    #[must_use]
+    pub fn slice(&self, offset: usize, length: usize) -> Self {
+        Self {
+            rows: self.rows.slice(offset, length),
+            ops: self.ops.as_ref().map(|ops| ops.slice(offset, length)),
+            origin: self.origin.clone(),
+            lineage: self.lineage.as_ref().map(|lineage| lineage.slice(offset, length)),
+        }
     }
 
     /// The number of rows.
@@ -142,17 +157,22 @@ impl RowBatch {
         self.rows.num_rows()
     }
 
-    /// The memory the rows hold, in bytes: what queues count. Columns that lie in one allocation, as those of an Arrow IPC
-    /// message do, count once.
+    /// The memory the rows hold, in bytes: see [`size_bytes`].
     pub fn size_bytes(&self) -> usize {
-        let mut allocations = Vec::new();
-        for column in self.rows.columns() {
-            allocations_of(&column.to_data(), &mut allocations);
-        }
-        allocations.sort_unstable();
-        allocations.dedup_by_key(|(address, _)| *address);
-        allocations.into_iter().map(|(_, bytes)| bytes).sum()
+        size_bytes(&self.rows)
     }
+}
+
+/// The memory that rows hold, in bytes: what queues count. Columns that lie in one allocation, as those of an Arrow IPC
+/// message do, count once.
+pub fn size_bytes(rows: &RecordBatch) -> usize {
+    let mut allocations = Vec::new();
+    for column in rows.columns() {
+        allocations_of(&column.to_data(), &mut allocations);
+    }
+    allocations.sort_unstable();
+    allocations.dedup_by_key(|(address, _)| *address);
+    allocations.into_iter().map(|(_, bytes)| bytes).sum()
 }
 
 /// The address and the bytes of each allocation that an array lies in.

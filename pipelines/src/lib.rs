@@ -18,6 +18,7 @@ mod environment;
 pub mod flow;
 mod graph;
 mod interpolate;
+pub mod lineage;
 mod names;
 mod nearest;
 mod pipeline;

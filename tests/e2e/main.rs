@@ -7,6 +7,7 @@ mod budgets;
 mod clients;
 mod commands;
 mod damaged_files;
+mod dead_letters;
 mod exactly_once;
 mod example;
 mod faults;

@@ -13,7 +13,7 @@ use arrow::error::ArrowError;
 use bytes::Bytes;
 use logmill_columns::{BadValue, invalid_values, out_of_range};
 use logmill_pipelines::ColumnType;
-use logmill_pipelines::flow::{Position, RowBatch};
+use logmill_pipelines::flow::Position;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use serde::{Deserialize, Serialize};
@@ -23,7 +23,7 @@ use super::lines::Chunks;
 use super::parquet_guard::{footer_problem, page_problem};
 use crate::error::ConnectorError;
 use crate::format::shown_rows;
-use crate::source::{Chunk, ChunkData, RejectedRow};
+use crate::source::{Chunk, ChunkData, RejectedRow, Rows};
 
 /// Rows a batch.
 const BATCH_ROWS: usize = 8192;
@@ -149,7 +149,7 @@ fn read_all(path: &Path, from: Option<RowPosition>, wanted: &SchemaRef, chunks: 
         // Each row counts for its part of the file.
         let part = |row: u64| u128::from(file_bytes) * u128::from(row) / u128::from(file_rows.max(1));
         let bytes_read = u64::try_from(part(row).saturating_sub(part(before))).unwrap_or(0);
-        let data = ChunkData::Rows(RowBatch::inserts(batch), rejected);
+        let data = ChunkData::Rows(Rows { rows: batch, first_row: before }, rejected);
         if chunks.blocking_send(Ok(Chunk { data, position: Position(position), bytes_read })).is_err() {
             return Ok(());
         }

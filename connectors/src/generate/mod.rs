@@ -13,7 +13,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use async_trait::async_trait;
 use indexmap::IndexMap;
 use logmill_columns::out_of_range;
-use logmill_pipelines::flow::{Position, Positions, RowBatch, SplitId};
+use logmill_pipelines::flow::{Position, Positions, SplitId};
 use logmill_pipelines::{ConnectorKind, Role};
 use schemars::{JsonSchema, schema_for};
 use serde::{Deserialize, Serialize};
@@ -22,7 +22,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::error::ConnectorError;
 use crate::file::Rate;
-use crate::source::{Chunk, ChunkData, Discovery, Reader, Source};
+use crate::source::{self, Chunk, ChunkData, Discovery, Reader, Source};
 
 /// Rows a batch.
 const BATCH_ROWS: u64 = 8192;
@@ -204,10 +204,10 @@ impl Reader for Rows {
             let place = format!("row {}", self.row.saturating_add(bad.row as u64));
             return Err(ConnectorError::Data { place, message: bad.message.clone() });
         }
-        self.row = end;
+        let first_row = std::mem::replace(&mut self.row, end);
         let bytes_read = rows.get_array_memory_size() as u64;
         let position = Position(serde_json::json!({ "row": end }));
-        Ok(Some(Chunk { data: ChunkData::Rows(RowBatch::inserts(rows), Vec::new()), position, bytes_read }))
+        Ok(Some(Chunk { data: ChunkData::Rows(source::Rows { rows, first_row }, Vec::new()), position, bytes_read }))
     }
 }
 

@@ -9,43 +9,71 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, BooleanArray, Int8Array, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::compute::{FilterBuilder, take};
 use arrow::datatypes::SchemaRef;
-use datafusion::common::{Result, exec_err, internal_datafusion_err};
-use logmill_columns::out_of_range;
+use datafusion::common::{Result, internal_datafusion_err, resources_err};
 
-use super::compile::{Compiled, as_column, evaluate, select};
+use super::compile::{Compiled, as_column};
+use super::evaluation::Evaluation;
 use super::join::{Built, Join};
 use super::unnest::Unnest;
 
 /// About how many rows a step that multiplies rows hands on at once.
 pub(super) const CHUNK_ROWS: usize = 32 * 1024;
 
+/// What comes of a row, or of some rows at once, takes no more memory than this, in bytes.
+pub(super) const OUTCOME_BYTES: usize = 256 << 20;
+
 /// Rows on their way, and what each does to a changelog.
 #[derive(Clone, Debug)]
 pub(super) struct Flow {
     pub(super) rows: RecordBatch,
     pub(super) ops: Option<Int8Array>,
+    /// The row of the operator's input that each row was made from; `None` while that is the row of the same number.
+    pub(super) input_rows: Option<UInt32Array>,
 }
 
 impl Flow {
+    /// Rows of the operator's input, as they are.
+    pub(super) fn of_input(rows: RecordBatch, ops: Option<Int8Array>) -> Self {
+        Self { rows, ops, input_rows: None }
+    }
+
     /// Some of the rows, without copying.
     pub(super) fn slice(&self, offset: usize, length: usize) -> Self {
         let ops = self.ops.as_ref().map(|ops| ops.slice(offset, length));
-        Self { rows: self.rows.slice(offset, length), ops }
+        let input_rows = match &self.input_rows {
+            Some(input_rows) => Some(input_rows.slice(offset, length)),
+            None if offset == 0 => None,
+            None => Some((offset..offset + length).map(|row| row as u32).collect()),
+        };
+        Self { rows: self.rows.slice(offset, length), ops, input_rows }
+    }
+
+    /// The row of the operator's input that a row was made from.
+    pub(super) fn input_row(&self, row: usize) -> usize {
+        let input_rows = self.input_rows.as_ref().map(UInt32Array::values);
+        input_rows.and_then(|rows| rows.get(row)).map_or(row, |row| *row as usize)
     }
 
     /// Other columns for the same rows.
     pub(super) fn with_columns(&self, columns: Vec<ArrayRef>, schema: &SchemaRef) -> Result<Self> {
         let rows = batch(schema, columns, self.rows.num_rows())?;
-        Ok(Self { rows, ops: self.ops.clone() })
+        Ok(Self { rows, ops: self.ops.clone(), input_rows: self.input_rows.clone() })
     }
 
-    /// The changelog ops at some indices.
-    pub(super) fn take_ops(&self, indices: &UInt32Array) -> Result<Option<Int8Array>> {
-        let Some(ops) = &self.ops else { return Ok(None) };
-        Ok(take(ops, indices, None)?.as_any().downcast_ref::<Int8Array>().cloned())
+    /// What comes of the rows at some indices: `columns`, which are made for them already.
+    pub(super) fn at(&self, indices: &UInt32Array, columns: Vec<ArrayRef>, schema: &SchemaRef) -> Result<Self> {
+        let ops = match &self.ops {
+            Some(ops) => take(ops, indices, None)?.as_any().downcast_ref::<Int8Array>().cloned(),
+            None => None,
+        };
+        let input_rows = match &self.input_rows {
+            Some(rows) => take(rows, indices, None)?.as_any().downcast_ref::<UInt32Array>().cloned(),
+            None => Some(indices.clone()),
+        };
+        Ok(Self { rows: batch(schema, columns, indices.len())?, ops, input_rows })
     }
 
-    /// The rows that a mask selects, with only the columns `keep`.
+    /// The rows that a mask without nulls selects, with only the columns `keep`.
     pub(super) fn filter(&self, mask: &BooleanArray, keep: Option<&[usize]>, schema: &SchemaRef) -> Result<Self> {
         let filter = FilterBuilder::new(mask).optimize().build();
         let columns = kept(&self.rows, keep).map(|column| filter.filter(column)).collect::<Result<Vec<_>, _>>()?;
@@ -53,7 +81,11 @@ impl Flow {
             Some(ops) => filter.filter(ops)?.as_any().downcast_ref::<Int8Array>().cloned(),
             None => None,
         };
-        Ok(Self { rows: batch(schema, columns, filter.count())?, ops })
+        let input_rows = match &self.input_rows {
+            Some(rows) => filter.filter(rows)?.as_any().downcast_ref::<UInt32Array>().cloned(),
+            None => Some(UInt32Array::from_iter_values(mask.values().set_indices_u32())),
+        };
+        Ok(Self { rows: batch(schema, columns, filter.count())?, ops, input_rows })
     }
 }
 
@@ -115,6 +147,19 @@ pub(super) enum Step {
     Unnest(Arc<Unnest>),
 }
 
+impl Step {
+    /// Its expressions over rows of the stream.
+    pub(super) fn expressions(&self) -> impl Iterator<Item = &Compiled> {
+        let (condition, columns) = match self {
+            Self::Filter(filter) => (Some(&filter.predicate), None),
+            Self::Project(project) => (None, Some(&project.exprs)),
+            Self::Join(join) => (join.filter.as_ref().map(|filter| &filter.predicate), Some(&join.keys)),
+            Self::Unnest(_) => (None, None),
+        };
+        condition.into_iter().chain(columns.into_iter().flatten())
+    }
+}
+
 /// A condition.
 #[derive(Clone, Debug)]
 pub(super) struct Filter {
@@ -137,8 +182,8 @@ pub(super) struct Project {
 }
 
 impl Filter {
-    fn apply(&self, flow: &Flow) -> Result<Flow> {
-        match select(&self.predicate, &flow.rows)? {
+    fn apply(&self, flow: &Flow, evaluation: &Evaluation) -> Result<Flow> {
+        match evaluation.select(&self.predicate, flow)? {
             Some(mask) => flow.filter(&mask, self.keep.as_deref(), &self.schema),
             None => flow.with_columns(kept(&flow.rows, self.keep.as_deref()).cloned().collect(), &self.schema),
         }
@@ -146,17 +191,53 @@ impl Filter {
 }
 
 impl Project {
-    fn apply(&self, flow: &Flow) -> Result<Flow> {
+    fn apply(&self, flow: &Flow, evaluation: &Evaluation) -> Result<Flow> {
         let column = |expr: &Compiled| match as_column(expr).and_then(|index| flow.rows.columns().get(index)) {
             Some(column) => Ok(Arc::clone(column)),
-            None => evaluate(expr, &flow.rows),
+            None => evaluation.evaluate(expr, flow),
         };
         flow.with_columns(self.exprs.iter().map(column).collect::<Result<_>>()?, &self.schema)
     }
 }
 
+/// What comes out of a chain for some rows.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) flows: Vec<Flow>,
+    bytes: usize,
+    most_bytes: usize,
+}
+
+impl Outcome {
+    /// Of rows of a stream: so much at once as fits into memory.
+    pub(super) fn bounded() -> Self {
+        Self { flows: Vec::new(), bytes: 0, most_bytes: OUTCOME_BYTES }
+    }
+
+    /// Of a static table, which is kept as a whole.
+    pub(super) fn unbounded() -> Self {
+        Self { most_bytes: usize::MAX, ..Self::bounded() }
+    }
+
+    fn push(&mut self, flow: Flow) -> Result<()> {
+        self.bytes += flow.rows.get_array_memory_size();
+        self.flows.push(flow);
+        // One batch is bounded by its input and by what functions may make; rows that multiply are not.
+        if self.flows.len() > 1 && self.bytes > self.most_bytes {
+            return resources_err!("what comes of it takes more than {} MiB", self.most_bytes >> 20);
+        }
+        Ok(())
+    }
+}
+
 /// Sends rows through steps and puts what comes out, in order, into `out`.
-pub(super) fn run(steps: &[Step], flow: Flow, tables: &Tables, out: &mut Vec<Flow>) -> Result<()> {
+pub(super) fn run(
+    steps: &[Step],
+    flow: Flow,
+    tables: &Tables,
+    evaluation: &Evaluation,
+    out: &mut Outcome,
+) -> Result<()> {
     let mut flow = flow;
     for (index, step) in steps.iter().enumerate() {
         if flow.rows.num_rows() == 0 {
@@ -164,21 +245,18 @@ pub(super) fn run(steps: &[Step], flow: Flow, tables: &Tables, out: &mut Vec<Flo
         }
         let rest = steps.get(index + 1..).unwrap_or_default();
         match step {
-            Step::Filter(filter) => flow = filter.apply(&flow)?,
-            Step::Project(project) => flow = project.apply(&flow)?,
+            Step::Filter(filter) => flow = filter.apply(&flow, evaluation)?,
+            Step::Project(project) => flow = project.apply(&flow, evaluation)?,
             Step::Join(join) => {
                 let table =
                     tables.get(&join.build.id).ok_or_else(|| internal_datafusion_err!("a table is not built"))?;
-                return join.probe(&flow, table, &mut |joined| run(rest, joined, tables, out));
+                return join.probe(&flow, table, evaluation, &mut |joined| run(rest, joined, tables, evaluation, out));
             }
-            Step::Unnest(unnest) => return unnest.apply(&flow, &mut |items| run(rest, items, tables, out)),
+            Step::Unnest(unnest) => {
+                return unnest.apply(&flow, evaluation, &mut |items| run(rest, items, tables, evaluation, out));
+            }
         }
     }
-    if let Some(bad) = out_of_range(&flow.rows).into_iter().next() {
-        return exec_err!("{}", bad.message);
-    }
-    if flow.rows.num_rows() > 0 {
-        out.push(flow);
-    }
-    Ok(())
+    evaluation.check_range(&flow)?;
+    if flow.rows.num_rows() > 0 { out.push(flow) } else { Ok(()) }
 }

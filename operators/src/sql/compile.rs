@@ -6,9 +6,9 @@ use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
 use arrow::compute::prep_null_mask_filter;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, Result, exec_err};
+use datafusion::logical_expr::Expr;
 use datafusion::logical_expr::execution_props::ExecutionProps;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
-use datafusion::logical_expr::{ColumnarValue, Expr};
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
@@ -36,14 +36,10 @@ pub(super) fn evaluate(expr: &Compiled, batch: &RecordBatch) -> Result<ArrayRef>
     }
 }
 
-/// Evaluates a condition. Null is not true. `None` means that all rows pass.
-pub(super) fn select(predicate: &Compiled, batch: &RecordBatch) -> Result<Option<BooleanArray>> {
-    let array = match predicate.evaluate(batch)? {
-        ColumnarValue::Scalar(value) => value.to_array_of_size(batch.num_rows())?,
-        ColumnarValue::Array(array) => array,
-    };
-    let Some(mask) = array.as_any().downcast_ref::<BooleanArray>() else {
-        return exec_err!("the condition {predicate} is {}, not a boolean", array.data_type());
+/// The rows for which a condition is true, from its values. Null is not true. `None` means that all rows pass.
+pub(super) fn passing(predicate: &Compiled, values: &ArrayRef) -> Result<Option<BooleanArray>> {
+    let Some(mask) = values.as_any().downcast_ref::<BooleanArray>() else {
+        return exec_err!("the condition {predicate} is {}, not a boolean", values.data_type());
     };
     let mask = if mask.null_count() > 0 { prep_null_mask_filter(mask) } else { mask.clone() };
     Ok((mask.true_count() < mask.len()).then_some(mask))

@@ -5,6 +5,7 @@ use std::sync::{Arc, LazyLock};
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::{Result, TableReference, plan_err};
+use datafusion::execution::FunctionRegistry;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::planner::{ContextProvider, ExprPlanner};
 use datafusion::logical_expr::{AggregateUDF, HigherOrderUDF, ScalarUDF, TableSource, WindowUDF};
@@ -12,6 +13,7 @@ use datafusion::optimizer::{Optimizer, OptimizerRule};
 use datafusion::prelude::{SessionConfig, SessionContext};
 
 use super::functions::Functions;
+use super::safeguards::Safeguards;
 use super::timestamps;
 
 /// The functions and options of every query; built once, as it takes milliseconds.
@@ -24,6 +26,7 @@ static STATE: LazyLock<SessionState> = LazyLock::new(|| {
     // Registering in a fresh session cannot fail; if it ever did, the functions would be unknown to every query.
     let _ = datafusion_functions_json::register_all(&mut state);
     timestamps::register(&mut state);
+    let _ = state.register_function_rewrite(Arc::new(Safeguards));
     state
 });
 
@@ -43,6 +46,7 @@ pub fn register_functions(ctx: &SessionContext, functions: &Functions) {
     // As above: names that exist are replaced, nothing else can go wrong.
     let _ = datafusion_functions_json::register_all(&mut *state.write());
     timestamps::register(&mut state.write());
+    let _ = state.write().register_function_rewrite(Arc::new(Safeguards));
     functions.iter().for_each(|udf| ctx.register_udf(udf.as_ref().clone()));
 }
 

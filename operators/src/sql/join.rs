@@ -1,28 +1,23 @@
 //! Joins a stream with a static table: a hash table over the table, probed by whole batches.
 //!
-//! ```text
-//!   heads[hash & mask] ─▶ row ─next─▶ row ─next─▶ end        rows of one bucket, in the order of the table
-//!   candidates have the same 64-bit hash; a comparator of the key columns decides
-//! ```
-//!
 //! The hash table is built once, when the first worker opens, and shared by all of them.
+//!
+//! `x IN (SELECT …)` is true, false or null. A row without a match is one for which it is false, unless `x` is null and
+//! there are rows to look among, or one of those is null: then it is null, which `NOT IN` does not let pass either.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use arrow::array::{
-    Array, ArrayRef, BooleanArray, BooleanBufferBuilder, DynComparator, RecordBatch, UInt32Array, make_comparator,
-};
-use arrow::buffer::NullBuffer;
-use arrow::compute::{SortOptions, concat_batches, take};
+use arrow::array::{Array, ArrayRef, BooleanArray, BooleanBufferBuilder, RecordBatch, UInt32Array};
+use arrow::compute::{concat_batches, take};
 use arrow::datatypes::SchemaRef;
-use datafusion::common::hash_utils::{RandomState, create_hashes};
-use datafusion::common::{Result, exec_datafusion_err};
+use datafusion::common::{Result, internal_err, resources_err};
 
-use super::chain::{CHUNK_ROWS, Chain, Flow, batch};
-use super::compile::{Compiled, evaluate, select};
-
-/// The end of a bucket.
-const END: u32 = u32::MAX;
+use super::chain::{Chain, Flow, OUTCOME_BYTES};
+use super::compile::{Compiled, evaluate};
+use super::evaluation::Evaluation;
+use super::hash_table::{HashTable, normalized, null_rows};
+use super::row_size::widest_row;
 
 /// Which rows come out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,13 +28,12 @@ pub(super) enum JoinKind {
     Outer,
     /// Rows of the stream that have a match.
     Semi,
-    /// Rows of the stream that have none. With SQL's `NOT IN`, a null is neither in nor not in a list.
-    Anti {
-        /// Whether it is `NOT IN`.
-        null_aware: bool,
-    },
+    /// Rows of the stream that have none, and for which `IN` is not null where the join is one of `NOT IN`.
+    Anti,
     /// All rows of the stream, and whether each has a match.
     Mark,
+    /// All rows of the stream, and whether `IN` is null for each.
+    MarkUnknown,
 }
 
 /// A column of what comes out.
@@ -87,6 +81,8 @@ pub(super) struct BuildSide {
     pub(super) schema: SchemaRef,
     /// Whether a null key equals a null key.
     pub(super) nulls_match: bool,
+    /// The key that `IN` compares, where null means that it is not known; the others say among which rows it looks.
+    pub(super) in_key: Option<usize>,
     /// The hash table, while some worker holds it.
     pub(super) shared: SharedTable,
 }
@@ -117,64 +113,53 @@ impl SharedTable {
     }
 }
 
-/// A hash table over the rows of a static side.
+/// The rows of a static side, by their keys.
 #[derive(Debug)]
 pub(super) struct Built {
     rows: RecordBatch,
-    keys: Vec<ArrayRef>,
-    hashes: Vec<u64>,
-    heads: Vec<u32>,
-    next: Vec<u32>,
-    has_null_key: bool,
+    by_keys: HashTable,
+    /// For `IN`: its rows by the keys beside that of `IN`.
+    groups: Option<Groups>,
+    widest_row: usize,
+}
+
+/// The rows among which `IN` looks, by the keys that say which they are: those with a null, and all of them.
+#[derive(Debug)]
+struct Groups {
+    nulls: HashTable,
+    all: HashTable,
 }
 
 impl Built {
     /// Builds it over the rows of a static side.
     pub(super) fn new(side: &BuildSide, batches: &[RecordBatch]) -> Result<Self> {
         let rows = concat_batches(&side.schema, batches)?;
-        let keys = side.keys.iter().map(|key| evaluate(key, &rows)).collect::<Result<Vec<_>>>()?;
-        let count = u32::try_from(rows.num_rows()).ok().filter(|count| *count < END);
-        let count = count.ok_or_else(|| exec_datafusion_err!("a static table has more than {END} rows"))?;
-        let mut hashes = vec![0; rows.num_rows()];
-        create_hashes(&keys, &RandomState::default(), &mut hashes)?;
+        let count = rows.num_rows();
+        let keys = side.keys.iter().map(|key| evaluate(key, &rows).map(normalized)).collect::<Result<Vec<_>>>()?;
+        let groups = match side.in_key.filter(|index| *index < keys.len()) {
+            None => None,
+            Some(index) => {
+                let (others, in_key) = without_key(&keys, index);
+                let others_null = null_rows(&others);
+                let in_group = |row: usize| others_null.as_ref().is_none_or(|nulls| nulls.is_valid(row));
+                let is_null = in_key.logical_nulls();
+                let holds_null = |row: usize| in_group(row) && is_null.as_ref().is_some_and(|n| n.is_null(row));
+                let nulls = HashTable::new(others.clone(), count, holds_null)?;
+                Some(Groups { nulls, all: HashTable::new(others, count, in_group)? })
+            }
+        };
         let null_keys = if side.nulls_match { None } else { null_rows(&keys) };
-        let mut heads = vec![END; (rows.num_rows() * 2).next_power_of_two().max(16)];
-        let mut next = vec![END; rows.num_rows()];
-        let mask = heads.len() - 1;
-        for (row, (hash, next)) in (0..count).zip(hashes.iter().zip(&mut next)).rev() {
-            if null_keys.as_ref().is_some_and(|nulls| nulls.is_null(row as usize)) {
-                continue;
-            }
-            *next = std::mem::replace(&mut heads[bucket(*hash, mask)], row);
-        }
-        let has_null_key = null_keys.is_some_and(|nulls| nulls.null_count() > 0);
-        Ok(Self { rows, keys, hashes, heads, next, has_null_key })
-    }
-
-    /// The rows whose key has this hash, in order.
-    fn candidates(&self, hash: u64) -> impl Iterator<Item = u32> {
-        let mut row = self.heads[bucket(hash, self.heads.len() - 1)];
-        std::iter::from_fn(move || {
-            while row != END {
-                let found = row;
-                row = self.next[found as usize];
-                if self.hashes[found as usize] == hash {
-                    return Some(found);
-                }
-            }
-            None
-        })
+        let holds = |row: usize| null_keys.as_ref().is_none_or(|nulls| nulls.is_valid(row));
+        let by_keys = HashTable::new(keys, count, holds)?;
+        let widest_row = widest_row(rows.columns());
+        Ok(Self { rows, by_keys, groups, widest_row })
     }
 }
 
-/// The low bits of a hash; `mask` is one less than a power of two.
-fn bucket(hash: u64, mask: usize) -> usize {
-    (hash & mask as u64) as usize
-}
-
-/// Which rows have a null among their keys.
-fn null_rows(keys: &[ArrayRef]) -> Option<NullBuffer> {
-    keys.iter().fold(None, |nulls, key| NullBuffer::union(nulls.as_ref(), key.logical_nulls().as_ref()))
+/// The keys beside the one of `IN`, and that.
+fn without_key(keys: &[ArrayRef], in_key: usize) -> (Vec<ArrayRef>, ArrayRef) {
+    let others = keys.iter().enumerate().filter(|(index, _)| *index != in_key).map(|(_, key)| Arc::clone(key));
+    (others.collect(), Arc::clone(&keys[in_key]))
 }
 
 /// Pairs of a row of the stream and a row of the table, in the order of the stream.
@@ -184,97 +169,159 @@ struct Pairs {
     build: Vec<u32>,
 }
 
+impl Pairs {
+    fn push(&mut self, probe: usize, build: u32) {
+        self.probe.push(probe as u32);
+        self.build.push(build);
+    }
+}
+
+/// Takes the rows that come out, in order.
+type Next<'a> = &'a mut dyn FnMut(Flow) -> Result<()>;
+
 impl Join {
     /// Hands the rows that come out for `flow` to `next`, in its order.
-    pub(super) fn probe(&self, flow: &Flow, table: &Built, next: &mut dyn FnMut(Flow) -> Result<()>) -> Result<()> {
-        let keys = self.keys.iter().map(|key| evaluate(key, &flow.rows)).collect::<Result<Vec<_>>>()?;
-        let mut hashes = vec![0; flow.rows.num_rows()];
-        create_hashes(&keys, &RandomState::default(), &mut hashes)?;
-        let comparators = keys.iter().zip(&table.keys).map(|(a, b)| make_comparator(a, b, SortOptions::default()));
-        let comparators = comparators.collect::<Result<Vec<DynComparator>, _>>()?;
+    pub(super) fn probe(&self, flow: &Flow, table: &Built, evaluation: &Evaluation, next: Next<'_>) -> Result<()> {
+        let keys = self.keys.iter().map(|key| evaluation.evaluate(key, flow).map(normalized));
+        let keys = keys.collect::<Result<Vec<_>>>()?;
+        let rows = flow.rows.num_rows();
+        let probe = table.by_keys.probe(&keys, rows)?;
         let null_keys = if self.build.nulls_match { None } else { null_rows(&keys) };
-        let is_null = |row: usize| null_keys.as_ref().is_some_and(|nulls| nulls.is_null(row));
-
+        let probing = Probing { join: self, flow, table, evaluation, keys: &keys };
+        let pair_bytes = table.widest_row.saturating_add(widest_row(flow.rows.columns())).max(1);
+        let (at_once, most) = (evaluation.rows_of_bytes(pair_bytes), OUTCOME_BYTES / pair_bytes);
         let mut pairs = Pairs::default();
         let mut start = 0;
-        for (row, hash) in hashes.iter().enumerate() {
-            if pairs.probe.len() >= CHUNK_ROWS {
-                next(self.finish(flow, start..row, std::mem::take(&mut pairs), table, &is_null)?)?;
-                start = row;
-            }
-            if is_null(row) {
+        for row in 0..rows {
+            if null_keys.as_ref().is_some_and(|nulls| nulls.is_null(row)) {
                 continue;
             }
-            for found in table.candidates(*hash) {
-                if comparators.iter().all(|compare| compare(row, found as usize).is_eq()) {
-                    pairs.probe.push(row as u32);
-                    pairs.build.push(found);
+            for found in probe.matches(row) {
+                pairs.push(row, found);
+                if pairs.probe.len() >= at_once && self.kind == JoinKind::Inner {
+                    next(probing.finish(start..row, std::mem::take(&mut pairs))?)?;
+                } else if pairs.probe.len() > most {
+                    return resources_err!("its matches take more than {} MiB", OUTCOME_BYTES >> 20);
                 }
             }
-        }
-        next(self.finish(flow, start..hashes.len(), pairs, table, &is_null)?)
-    }
-
-    /// Makes the output of some rows of the stream from their pairs.
-    fn finish(
-        &self,
-        flow: &Flow,
-        rows: std::ops::Range<usize>,
-        mut pairs: Pairs,
-        table: &Built,
-        is_null: &dyn Fn(usize) -> bool,
-    ) -> Result<Flow> {
-        if let Some(filter) = &self.filter {
-            pairs = filter.apply(pairs, flow, table)?;
-        }
-        if self.kind == JoinKind::Inner {
-            let probe = UInt32Array::from(pairs.probe);
-            return self.assemble(flow, table, &probe, &UInt32Array::from(pairs.build), None);
-        }
-        if self.kind == JoinKind::Outer {
-            let (probe, build) = with_unmatched(rows, &pairs);
-            return self.assemble(flow, table, &UInt32Array::from(probe), &build, None);
-        }
-        let mut matched = BooleanBufferBuilder::new(flow.rows.num_rows());
-        matched.append_n(flow.rows.num_rows(), false);
-        for row in &pairs.probe {
-            matched.set_bit(*row as usize, true);
-        }
-        let matched = BooleanArray::new(matched.finish(), None);
-        let passes = |row: &usize| match self.kind {
-            JoinKind::Semi => matched.value(*row),
-            JoinKind::Anti { null_aware: true } if table.rows.num_rows() > 0 => {
-                !matched.value(*row) && !table.has_null_key && !is_null(*row)
+            if pairs.probe.len() >= at_once {
+                next(probing.finish(start..row + 1, std::mem::take(&mut pairs))?)?;
+                start = row + 1;
             }
-            JoinKind::Anti { .. } => !matched.value(*row),
+        }
+        next(probing.finish(start..rows, pairs)?)
+    }
+}
+
+/// A probe of a table with some rows of the stream.
+struct Probing<'a> {
+    join: &'a Join,
+    flow: &'a Flow,
+    table: &'a Built,
+    evaluation: &'a Evaluation,
+    keys: &'a [ArrayRef],
+}
+
+impl Probing<'_> {
+    /// Makes the output of some rows of the stream from their pairs.
+    fn finish(&self, rows: Range<usize>, pairs: Pairs) -> Result<Flow> {
+        let pairs = self.passing(pairs)?;
+        if self.join.kind == JoinKind::Inner {
+            let probe = UInt32Array::from(pairs.probe);
+            return self.assemble(&probe, &UInt32Array::from(pairs.build), None);
+        }
+        if self.join.kind == JoinKind::Outer {
+            let (probe, build) = with_unmatched(rows, &pairs);
+            return self.assemble(&UInt32Array::from(probe), &build, None);
+        }
+        let matched = self.marked(&pairs.probe);
+        let unknown = if self.join.asks_for_unknown() { Some(self.unknown(rows.clone(), &matched)?) } else { None };
+        let is_unknown = |row: usize| unknown.as_ref().is_some_and(|unknown| unknown.value(row));
+        let passes = |row: &usize| match self.join.kind {
+            JoinKind::Semi => matched.value(*row),
+            JoinKind::Anti => !matched.value(*row) && !is_unknown(*row),
             _ => true,
         };
         let probe: UInt32Array = rows.filter(passes).map(|row| row as u32).collect();
-        let mark: ArrayRef = Arc::new(matched);
-        self.assemble(flow, table, &probe, &UInt32Array::from(Vec::<u32>::new()), Some(&mark))
+        let mark: ArrayRef = match unknown {
+            Some(unknown) if self.join.kind == JoinKind::MarkUnknown => Arc::new(unknown),
+            _ => Arc::new(matched),
+        };
+        self.assemble(&probe, &UInt32Array::from(Vec::<u32>::new()), Some(&mark))
     }
 
-    fn assemble(
-        &self,
-        flow: &Flow,
-        table: &Built,
-        probe: &UInt32Array,
-        build: &UInt32Array,
-        mark: Option<&ArrayRef>,
-    ) -> Result<Flow> {
-        let columns = gather(&self.columns, flow, table, probe, build, mark)?;
-        let ops = if is_identity(probe, flow.rows.num_rows()) { flow.ops.clone() } else { flow.take_ops(probe)? };
-        Ok(Flow { rows: batch(&self.schema, columns, probe.len())?, ops })
+    /// The pairs for which the join's further condition is true.
+    fn passing(&self, pairs: Pairs) -> Result<Pairs> {
+        match &self.join.filter {
+            Some(filter) => filter.apply(pairs, self.flow, self.table, self.evaluation),
+            None => Ok(pairs),
+        }
+    }
+
+    /// For which of the rows without a match `IN` is null: its value is, and there are rows to look among; or there is a
+    /// null among those.
+    fn unknown(&self, rows: Range<usize>, matched: &BooleanArray) -> Result<BooleanArray> {
+        let (Some(groups), Some(in_key)) = (&self.table.groups, self.join.build.in_key) else {
+            return internal_err!("IN without its key");
+        };
+        let (others, value) = without_key(self.keys, in_key);
+        let (others_null, value_null) = (null_rows(&others), value.logical_nulls());
+        let count = self.flow.rows.num_rows();
+        let (nulls, all) = (groups.nulls.probe(&others, count)?, groups.all.probe(&others, count)?);
+        let at_once = self.evaluation.rows_of_bytes(self.table.widest_row);
+        let (mut found, mut pairs) = (Vec::new(), Pairs::default());
+        let open =
+            rows.filter(|row| !matched.value(*row) && others_null.as_ref().is_none_or(|nulls| nulls.is_valid(*row)));
+        for row in open {
+            let is_null = value_null.as_ref().is_some_and(|nulls| nulls.is_null(row));
+            for candidate in if is_null { all.matches(row) } else { nulls.matches(row) } {
+                pairs.push(row, candidate);
+                if self.join.filter.is_none() {
+                    break;
+                }
+                if pairs.probe.len() >= at_once {
+                    found.extend(self.passing(std::mem::take(&mut pairs))?.probe);
+                }
+            }
+        }
+        found.extend(self.passing(pairs)?.probe);
+        Ok(self.marked(&found))
+    }
+
+    /// True for these rows of the stream.
+    fn marked(&self, rows: &[u32]) -> BooleanArray {
+        let mut marked = BooleanBufferBuilder::new(self.flow.rows.num_rows());
+        marked.append_n(self.flow.rows.num_rows(), false);
+        rows.iter().for_each(|row| marked.set_bit(*row as usize, true));
+        BooleanArray::new(marked.finish(), None)
+    }
+
+    fn assemble(&self, probe: &UInt32Array, build: &UInt32Array, mark: Option<&ArrayRef>) -> Result<Flow> {
+        let columns = gather(&self.join.columns, self.flow, self.table, probe, build, mark)?;
+        match is_identity(probe, self.flow.rows.num_rows()) {
+            true => self.flow.with_columns(columns, &self.join.schema),
+            false => self.flow.at(probe, columns, &self.join.schema),
+        }
+    }
+}
+
+impl Join {
+    /// Whether it must know of rows without a match whether `IN` is null for them.
+    fn asks_for_unknown(&self) -> bool {
+        self.build.in_key.is_some() && matches!(self.kind, JoinKind::Anti | JoinKind::MarkUnknown)
     }
 }
 
 impl JoinFilter {
     /// The pairs for which the condition is true.
-    fn apply(&self, pairs: Pairs, flow: &Flow, table: &Built) -> Result<Pairs> {
+    fn apply(&self, pairs: Pairs, flow: &Flow, table: &Built, evaluation: &Evaluation) -> Result<Pairs> {
+        if pairs.probe.is_empty() {
+            return Ok(pairs);
+        }
         let (probe, build) = (UInt32Array::from(pairs.probe), UInt32Array::from(pairs.build));
         let columns = gather(&self.columns, flow, table, &probe, &build, None)?;
-        let candidates = batch(&self.schema, columns, probe.len())?;
-        let mask = select(&self.predicate, &candidates)?;
+        let candidates = flow.at(&probe, columns, &self.schema)?;
+        let mask = evaluation.select(&self.predicate, &candidates)?;
         let passing = |array: &UInt32Array| match &mask {
             None => array.values().to_vec(),
             Some(mask) => mask.values().set_indices().filter_map(|i| array.values().get(i).copied()).collect(),

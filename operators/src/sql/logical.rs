@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::common::{DataFusionError, Result, plan_err};
+use datafusion::common::{Result, plan_err};
 use datafusion::logical_expr::expr::Cast;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use datafusion::optimizer::OptimizerContext;
@@ -16,15 +15,23 @@ use logmill_pipelines::ColumnType;
 use super::context::{Relations, optimizer, state};
 use super::provenance::{self, Provenance};
 use super::timestamps::in_microseconds;
+use super::{constants, in_subquery};
+use crate::panics::catch;
 
-/// Plans a query: names, types, then the optimizer's rules. `now()` is never folded, there being no query start.
+/// Plans a query: names, types, then the optimizer's rules. `now()` is never folded, there being no query start. The
+/// planner panics on a few odd queries, and on constants that a function does not expect: what somebody types must not
+/// take the process down.
 pub(super) fn plan(query: &Query, context: &Relations) -> Result<LogicalPlan> {
+    catch(|| plan_uncaught(query, context)).unwrap_or_else(|panic| plan_err!("{panic}"))
+}
+
+fn plan_uncaught(query: &Query, context: &Relations) -> Result<LogicalPlan> {
     let options = state().config_options();
     let plan = with_output_types(analyze(query, context)?)?;
     let config = OptimizerContext::new_with_config_options(Arc::new(options.as_ref().clone()))
         .without_query_execution_start_time();
-    let plan = optimizer().optimize(plan, &config, |_, _| ())?;
-    check_constants(&plan)?;
+    let plan = optimizer().optimize(in_subquery::mark(plan)?, &config, |_, _| ())?;
+    constants::check(&plan)?;
     Ok(plan)
 }
 
@@ -87,31 +94,6 @@ fn flowing_type(data_type: &DataType) -> Option<DataType> {
         // What has no type of ours is refused, and so is what has none at all.
         DataType::Null => None,
         other => ColumnType::from_arrow(other).ok().map(|kind| kind.to_arrow()).filter(|kind| kind != other),
-    }
-}
-
-/// Finds constants that no cast can make what the query wants of them, such as `delay > 'late'`. DataFusion leaves
-/// them to fail on every row.
-fn check_constants(plan: &LogicalPlan) -> Result<()> {
-    let mut failure: Result<()> = Ok(());
-    plan.apply_with_subqueries(|node| {
-        node.apply_expressions(|expr| {
-            expr.apply(|expr| {
-                failure = check_constant(expr);
-                Ok(if failure.is_err() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
-            })
-        })
-    })?;
-    failure
-}
-
-fn check_constant(expr: &Expr) -> Result<(), DataFusionError> {
-    let Expr::Cast(Cast { expr, field }) = expr else { return Ok(()) };
-    match expr.as_ref() {
-        Expr::Literal(value, _) if value.cast_to(field.data_type()).is_err() => {
-            plan_err!("{value:?} is no {}", type_name(field.data_type()))
-        }
-        _ => Ok(()),
     }
 }
 

@@ -16,6 +16,7 @@ use super::compile::{Compiled, as_column, columns_read, compile, evaluate, renum
 use super::context::relation_name;
 use super::error::{Place, SqlError};
 use super::gate::{UNNEST_LEVELS, UNNEST_LEVELS_HINT};
+use super::in_subquery::{InJoin, in_join};
 use super::join::{BuildSide, Join, JoinColumn, JoinFilter, JoinKind, SharedTable};
 use super::parse::lowercase_first;
 use super::plan::{Relation, RelationKind};
@@ -223,8 +224,14 @@ impl Lowering<'_> {
         }
         let of_probe = |(l, r): &(Expr, Expr)| compile(if probe_is_left { l } else { r }, probe_schema);
         let of_build = |(l, r): &(Expr, Expr)| compile(if probe_is_left { r } else { l }, build_schema);
+        let in_key = in_key(node, probe_is_left);
+        let kind = match (kind, in_key) {
+            (JoinKind::Mark, Some((_, InJoin::Unknown))) => JoinKind::MarkUnknown,
+            (kind, _) => kind,
+        };
         let build = BuildSide {
             id: self.build_sides,
+            in_key: in_key.map(|(index, _)| index),
             chains: build,
             keys: node.on.iter().map(of_build).collect::<Result<_, _>>()?,
             schema: nullable(build_schema.as_arrow()),
@@ -276,7 +283,7 @@ fn join_kind(node: &df::Join, probe_is_left: bool) -> Result<JoinKind, Refusal> 
         (JoinType::Inner, _) => Ok(JoinKind::Inner),
         (JoinType::Left, true) | (JoinType::Right, false) => Ok(JoinKind::Outer),
         (JoinType::LeftSemi, true) | (JoinType::RightSemi, false) => Ok(JoinKind::Semi),
-        (JoinType::LeftAnti, true) | (JoinType::RightAnti, false) => Ok(JoinKind::Anti { null_aware: node.null_aware }),
+        (JoinType::LeftAnti, true) | (JoinType::RightAnti, false) => Ok(JoinKind::Anti),
         (JoinType::LeftMark, true) | (JoinType::RightMark, false) => Ok(JoinKind::Mark),
         _ => Err(Refusal::new(
             "keeping the table's rows that no row of the stream matches needs the end of the stream, which does not come",
@@ -285,12 +292,18 @@ fn join_kind(node: &df::Join, probe_is_left: bool) -> Result<JoinKind, Refusal> 
     }
 }
 
+/// Which key of a join is the one of `IN`, and what the join says.
+fn in_key(node: &df::Join, probe_is_left: bool) -> Option<(usize, InJoin)> {
+    let keys = node.on.iter().map(|(l, r)| if probe_is_left { r } else { l });
+    keys.enumerate().find_map(|(index, key)| Some((index, in_join(key)?)))
+}
+
 fn output_columns(node: &df::Join, kind: JoinKind, sides: Sides) -> Vec<JoinColumn> {
     let count = node.schema.fields().len();
     match kind {
         JoinKind::Inner | JoinKind::Outer => (0..count).map(|index| sides.column(index)).collect(),
-        JoinKind::Semi | JoinKind::Anti { .. } => (0..count).map(JoinColumn::Probe).collect(),
-        JoinKind::Mark => {
+        JoinKind::Semi | JoinKind::Anti => (0..count).map(JoinColumn::Probe).collect(),
+        JoinKind::Mark | JoinKind::MarkUnknown => {
             let probe = (0..count.saturating_sub(1)).map(JoinColumn::Probe);
             probe.chain([JoinColumn::Mark]).collect()
         }

@@ -1,27 +1,28 @@
 //! A worker's instance of a planned query.
 //!
-//! A batch runs through its port's chains as a whole. Where that fails, it is halved until the failing rows are
-//! alone: those are rejected with their reasons, all others flow on, in their order. An input row is one unit: if one
-//! of the rows it is joined or unnested into fails, or one of the branches of a UNION ALL that it goes through, none of
-//! them comes out, and it is rejected once.
+//! A batch runs through its port's chains as a whole. Rows that fail are rejected with their reasons, all others flow
+//! on, in their order. An input row is one unit: if one of the rows it is joined or unnested into fails, or one of the
+//! branches of a UNION ALL that it goes through, none of them comes out, and it is rejected once.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, Int8Array, RecordBatch};
-use arrow::compute::{cast, concat, concat_batches};
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
+use arrow::compute::cast;
 use arrow::datatypes::{FieldRef, SchemaRef};
-use datafusion::common::{DataFusionError, Result as DataFusionResult, exec_err};
-use logmill_pipelines::flow::{CheckpointEpoch, Origin, RowBatch, Watermark};
+use datafusion::common::{DataFusionError, Result as DataFusionResult, exec_datafusion_err, exec_err};
+use logmill_pipelines::flow::{CheckpointEpoch, RowBatch, Watermark};
 
-use super::chain::{Chain, Flow, Source, Step, Tables, batch, run};
+use super::chain::{CHUNK_ROWS, Chain, Flow, Outcome, Source, Step, Tables, batch as with_schema, run};
+use super::evaluation::Evaluation;
 use super::join::{BuildSide, Built};
-use super::parse::{lowercase_first, without_kind};
+use super::narrow::{Pace, narrow};
 use super::plan::Planned;
 use crate::error::OperatorError;
 use crate::operator::{
     OpenContext, Operator, Output, Port, PortSchema, Progress, StateBuffer, StaticTable, exact_origin,
 };
+use crate::panics::catch;
 
 /// How many rows run at once: enough to pay for a call, and few enough that what they become fits into caches.
 const BATCH_ROWS: usize = 64 * 1024;
@@ -47,6 +48,7 @@ struct PortChain {
     wanted: SchemaRef,
     /// The schema of the last batch, and where the wanted columns are in it.
     found: Option<(SchemaRef, Vec<usize>)>,
+    pace: Pace,
 }
 
 /// A batch that is not done with.
@@ -75,7 +77,7 @@ impl SqlOperator {
             let chains = plan.chains.iter().enumerate();
             let of_relation = chains.filter_map(|(index, chain)| match &chain.source {
                 Source::Relation { name, schema } if name == relation => {
-                    Some(PortChain { chain: index, wanted: Arc::clone(schema), found: None })
+                    Some(PortChain { chain: index, wanted: Arc::clone(schema), found: None, pace: Pace::of(chain) })
                 }
                 _ => None,
             });
@@ -87,10 +89,6 @@ impl SqlOperator {
 
     fn failed(&self, message: impl Into<String>) -> OperatorError {
         OperatorError::Failed { operator: self.plan.operator.to_string(), message: message.into() }
-    }
-
-    fn execution(&self, source: DataFusionError) -> OperatorError {
-        OperatorError::Execution { operator: self.plan.operator.to_string(), source: Box::new(source) }
     }
 
     /// Puts out what is pending and goes on with the work at hand, until the output is full or nothing is left.
@@ -111,85 +109,76 @@ impl SqlOperator {
             if rows == 0 {
                 continue;
             }
-            let flow = Flow { rows: work.batch.rows.clone(), ops: work.batch.ops.clone() }.slice(work.next_row, rows);
-            let (port, origin) = (work.port, work.batch.origin.clone());
+            let (port, piece) = (work.port, work.batch.slice(work.next_row, rows));
             work.next_row += rows;
             self.work = Some(work);
-            self.process(port, &flow, origin.as_ref())?;
+            self.process(port, &piece)?;
         }
     }
 
-    /// Runs rows through the chains of their port. A row that fails in one of them is left out of all: those that ran
-    /// before it was known run again without it.
-    fn process(&mut self, port: Port, flow: &Flow, origin: Option<&Origin>) -> Result<(), OperatorError> {
-        let chains = self.ports.get(port).map_or(0, Vec::len);
+    /// Runs rows through the chains of their port. What comes of a row that fails in one of them is left out of all.
+    fn process(&mut self, port: Port, batch: &RowBatch) -> Result<(), OperatorError> {
         let Some(tables) = self.tables.clone() else { return Err(self.failed("it is not open")) };
-        let mut failed = BTreeMap::new();
-        // What each chain made, and how many rows were left out then.
-        let mut made: Vec<Option<(Vec<Flow>, usize)>> = (0..chains).map(|_| None).collect();
-        loop {
-            let is_done =
-                |made: &Option<(Vec<Flow>, usize)>| made.as_ref().is_some_and(|(_, out)| *out == failed.len());
-            let Some(index) = made.iter().position(|made| !is_done(made)) else { break };
-            let flows = self.run_chain((port, index), flow, &tables, &mut failed).map_err(|e| self.execution(e))?;
-            if let Some(made) = made.get_mut(index) {
-                *made = Some((flows, failed.len()));
+        let plan = Arc::clone(&self.plan);
+        let flow = Flow::of_input(batch.rows.clone(), batch.ops.clone());
+        let (mut flows, mut failed) = (Vec::new(), BTreeMap::new());
+        for port_chain in self.ports.get_mut(port).into_iter().flatten() {
+            let Some(chain) = plan.chains.get(port_chain.chain) else { continue };
+            let selected = port_chain.select(&flow).map_err(|e| execution(&plan, e))?;
+            let narrowed = narrow(chain, &selected, &tables, &mut port_chain.pace);
+            flows.extend(narrowed.flows);
+            for (row, reason) in narrowed.failed {
+                failed.entry(row).or_insert(reason);
             }
         }
-        for made in made.into_iter().flatten().flat_map(|(flows, _)| flows) {
-            let rows = output_rows(&made, &self.plan.output_schema).map_err(|e| self.execution(e))?;
-            self.pending.push_back(Put::Emit(RowBatch { rows, ops: made.ops, origin: origin.cloned() }));
+        for flow in flows {
+            let flow = without(&flow, &failed).map_err(|e| execution(&plan, e))?;
+            self.pending.extend(put(&plan, batch, flow)?);
         }
+        self.reject(batch, failed);
+        Ok(())
+    }
+
+    /// Puts the rows that failed aside: neighbours for the same reason at once.
+    fn reject(&mut self, batch: &RowBatch, failed: BTreeMap<usize, String>) {
         let mut failed = failed.into_iter().peekable();
         while let Some((first, reason)) = failed.next() {
             let mut rows = 1;
             while failed.next_if(|(row, why)| *row == first + rows && *why == reason).is_some() {
                 rows += 1;
             }
-            let Flow { rows, ops } = flow.slice(first, rows);
-            let origin = origin.map(|origin| exact_origin(origin, &rows));
-            self.pending.push_back(Put::Reject(RowBatch { rows, ops, origin }, reason));
+            let failed = batch.slice(first, rows);
+            let origin = failed.origin.as_ref().map(|origin| exact_origin(origin, &failed.rows));
+            self.pending.push_back(Put::Reject(RowBatch { origin, ..failed }, reason));
         }
-        Ok(())
     }
+}
 
-    /// Runs the rows that have not failed through one chain of their port; those that fail there are added.
-    fn run_chain(
-        &mut self,
-        (port, index): (Port, usize),
-        flow: &Flow,
-        tables: &Tables,
-        failed: &mut BTreeMap<usize, String>,
-    ) -> DataFusionResult<Vec<Flow>> {
-        let plan = Arc::clone(&self.plan);
-        let port_chain = self.ports.get_mut(port).and_then(|chains| chains.get_mut(index));
-        let Some(port_chain) = port_chain else { return Ok(Vec::new()) };
-        let Some(chain) = plan.chains.get(port_chain.chain) else { return Ok(Vec::new()) };
-        // The places of the rows that are left, if not all are.
-        let left = (!failed.is_empty())
-            .then(|| (0..flow.rows.num_rows()).filter(|row| !failed.contains_key(row)).collect::<Vec<_>>());
-        let selected = match &left {
-            None => port_chain.select(flow)?,
-            Some(_) => {
-                let mask: BooleanArray =
-                    (0..flow.rows.num_rows()).map(|row| Some(!failed.contains_key(&row))).collect();
-                port_chain.select(&flow.filter(&mask, None, flow.rows.schema_ref())?)?
-            }
-        };
-        let mut found = Vec::new();
-        narrow(chain, &selected, tables, &mut found)?;
-        let mut flows = Vec::with_capacity(found.len());
-        for outcome in found {
-            match outcome {
-                Outcome::Rows(flow) => flows.push(flow),
-                Outcome::Failed { row, reason } => {
-                    let place = left.as_ref().map_or(Some(row), |left| left.get(row).copied());
-                    failed.extend(place.map(|place| (place, reason)));
-                }
-            }
-        }
-        Ok(flows)
+/// What comes of the rows that did not fail.
+fn without(flow: &Flow, failed: &BTreeMap<usize, String>) -> DataFusionResult<Flow> {
+    if failed.is_empty() {
+        return Ok(flow.clone());
     }
+    let mask: BooleanArray =
+        (0..flow.rows.num_rows()).map(|row| Some(!failed.contains_key(&flow.input_row(row)))).collect();
+    if mask.has_false() { flow.filter(&mask, None, flow.rows.schema_ref()) } else { Ok(flow.clone()) }
+}
+
+/// Rows that came of a batch, to be put out.
+fn put(plan: &Planned, of: &RowBatch, flow: Flow) -> Result<Option<Put>, OperatorError> {
+    if flow.rows.num_rows() == 0 {
+        return Ok(None);
+    }
+    let rows = output_rows(&flow, &plan.output_schema).map_err(|e| execution(plan, e))?;
+    let lineage = of.lineage.as_ref().map(|lineage| match &flow.input_rows {
+        Some(input_rows) => lineage.take(input_rows),
+        None => lineage.clone(),
+    });
+    Ok(Some(Put::Emit(RowBatch { rows, ops: flow.ops, origin: of.origin.clone(), lineage })))
+}
+
+fn execution(plan: &Planned, source: DataFusionError) -> OperatorError {
+    OperatorError::Execution { operator: plan.operator.to_string(), source: Box::new(source) }
 }
 
 impl PortChain {
@@ -207,75 +196,6 @@ impl PortChain {
     }
 }
 
-/// What became of some rows.
-enum Outcome {
-    Rows(Flow),
-    /// A row of the input, by its place in it.
-    Failed {
-        row: usize,
-        reason: String,
-    },
-}
-
-/// Runs rows, and halves them where they fail until only the failing ones are left out.
-fn narrow(chain: &Chain, flow: &Flow, tables: &Tables, found: &mut Vec<Outcome>) -> DataFusionResult<()> {
-    let mut ranges = vec![(0, flow.rows.num_rows())];
-    while let Some((offset, rows)) = ranges.pop() {
-        let mut out = Vec::new();
-        match run(&chain.steps, flow.slice(offset, rows), tables, &mut out) {
-            Ok(()) => found.extend(out.into_iter().map(Outcome::Rows)),
-            Err(error) if !is_about_rows(&error) => return Err(error),
-            Err(error) if rows == 1 => found.push(Outcome::Failed { row: offset, reason: reason(&error) }),
-            Err(_) => {
-                let half = rows / 2;
-                ranges.push((offset + half, rows - half));
-                ranges.push((offset, half));
-            }
-        }
-    }
-    if found.iter().any(|outcome| matches!(outcome, Outcome::Failed { .. })) { mend(found) } else { Ok(()) }
-}
-
-/// Puts the pieces between failing rows together again, so that a few bad rows do not make small batches.
-fn mend(found: &mut Vec<Outcome>) -> DataFusionResult<()> {
-    let mut pieces = Vec::new();
-    let mut failed = Vec::new();
-    for outcome in found.drain(..) {
-        match outcome {
-            Outcome::Rows(flow) => pieces.push(flow),
-            outcome => failed.push(outcome),
-        }
-    }
-    if let Some(first) = pieces.first() {
-        let schema = first.rows.schema();
-        let rows = concat_batches(&schema, pieces.iter().map(|piece| &piece.rows))?;
-        let ops: Vec<&dyn Array> = pieces.iter().filter_map(|piece| piece.ops.as_ref()).map(|ops| ops as _).collect();
-        let ops = if ops.is_empty() { None } else { concat(&ops)?.as_any().downcast_ref::<Int8Array>().cloned() };
-        found.push(Outcome::Rows(Flow { rows, ops }));
-    }
-    found.append(&mut failed);
-    Ok(())
-}
-
-/// Whether an error may be the fault of some rows, and not of the plan or the machine.
-fn is_about_rows(error: &DataFusionError) -> bool {
-    !matches!(
-        error.find_root(),
-        DataFusionError::Internal(_)
-            | DataFusionError::NotImplemented(_)
-            | DataFusionError::Plan(_)
-            | DataFusionError::ResourcesExhausted(_)
-            | DataFusionError::SchemaError(..)
-    )
-}
-
-/// An error as the reason why a row was rejected.
-fn reason(error: &DataFusionError) -> String {
-    let message = error.find_root().message();
-    let line = without_kind(&message).lines().next().unwrap_or_default();
-    lowercase_first(line.trim_end_matches('.'))
-}
-
 impl Operator for SqlOperator {
     fn inputs(&self) -> &[PortSchema] {
         &self.inputs
@@ -289,7 +209,7 @@ impl Operator for SqlOperator {
         let plan = Arc::clone(&self.plan);
         let mut built = Tables::new();
         for chain in &plan.chains {
-            build_tables(chain, &context.tables, &mut built).map_err(|e| self.execution(e))?;
+            build_tables(chain, &context.tables, &mut built).map_err(|e| execution(&self.plan, e))?;
         }
         self.tables = Some(Arc::new(built));
         Ok(())
@@ -304,7 +224,8 @@ impl Operator for SqlOperator {
         };
         let mut steps = chains.iter().filter_map(|c| self.plan.chains.get(c.chain)).flat_map(|chain| &chain.steps);
         let fans_out = steps.any(|step| matches!(step, Step::Join(_) | Step::Unnest(_)));
-        let rows_at_once = if fans_out { FAN_OUT_ROWS } else { BATCH_ROWS };
+        let most = if fans_out { FAN_OUT_ROWS } else { BATCH_ROWS };
+        let rows_at_once = chains.iter().map(|chain| chain.pace.rows_at_once(most)).min().unwrap_or(most);
         self.work = Some(Work { port, batch, next_row: 0, rows_at_once });
         self.drive(out)
     }
@@ -362,7 +283,8 @@ fn build_tables(chain: &Chain, tables: &[StaticTable], built: &mut Tables) -> Da
         let rows = side.chains.iter().map(|chain| source_rows(&chain.source, tables));
         let rows = rows.collect::<DataFusionResult<Vec<_>>>()?;
         let identity = rows.iter().flatten().flat_map(|rows| rows.columns().iter().cloned()).collect();
-        let table = side.shared.get_or_build(identity, || build(side, &rows, built))?;
+        let build = || catch(|| build(side, &rows, built)).map_err(|panic| exec_datafusion_err!("{panic}"))?;
+        let table = side.shared.get_or_build(identity, build)?;
         built.insert(side.id, table);
     }
     Ok(())
@@ -372,10 +294,10 @@ fn build(side: &BuildSide, sources: &[Vec<RecordBatch>], built: &Tables) -> Data
     let mut batches = Vec::new();
     for (chain, rows) in side.chains.iter().zip(sources) {
         for rows in rows {
-            let mut out = Vec::new();
-            run(&chain.steps, Flow { rows: rows.clone(), ops: None }, built, &mut out)?;
-            for flow in out {
-                batches.push(batch(&side.schema, flow.rows.columns().to_vec(), flow.rows.num_rows())?);
+            let mut out = Outcome::unbounded();
+            run(&chain.steps, Flow::of_input(rows.clone(), None), built, &Evaluation::fast(CHUNK_ROWS), &mut out)?;
+            for flow in out.flows {
+                batches.push(with_schema(&side.schema, flow.rows.columns().to_vec(), flow.rows.num_rows())?);
             }
         }
     }
@@ -393,7 +315,7 @@ fn source_rows(source: &Source, tables: &[StaticTable]) -> DataFusionResult<Vec<
     };
     let select = |rows: &RecordBatch| {
         let indices = find_columns(&rows.schema(), wanted)?;
-        Ok(pick_columns(&Flow { rows: rows.clone(), ops: None }, &indices, wanted)?.rows)
+        Ok(pick_columns(&Flow::of_input(rows.clone(), None), &indices, wanted)?.rows)
     };
     table.batches.iter().map(select).collect()
 }
@@ -405,7 +327,7 @@ fn output_rows(flow: &Flow, schema: &SchemaRef) -> DataFusionResult<RecordBatch>
         false => cast(column, field.data_type()),
     };
     let columns = flow.rows.columns().iter().zip(schema.fields()).map(column).collect::<Result<Vec<_>, _>>()?;
-    batch(schema, columns, flow.rows.num_rows())
+    with_schema(schema, columns, flow.rows.num_rows())
 }
 
 /// Where the wanted columns are, by their names.

@@ -1,6 +1,5 @@
 //! The way from a query's text to a plan that workers instantiate: parse, refuse, plan, lower.
 
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
@@ -16,6 +15,7 @@ use super::operator::SqlOperator;
 use super::parse::{Parsed, parse};
 use super::{blame, explain, gate, lower, scope};
 use crate::operator::Operator;
+use crate::panics::catch;
 
 /// Whether a relation flows or is loaded once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,10 +154,9 @@ pub fn plan(
     functions: &Functions,
 ) -> Result<SqlPlan, Vec<SqlError>> {
     // DataFusion's planner panics on a few odd queries; what somebody types must not take the process down.
-    let planned = std::panic::catch_unwind(AssertUnwindSafe(|| plan_text(operator, sql, relations, functions)));
-    planned.unwrap_or_else(|_| {
-        let hint = "write the query another way; what made the planner fail is printed above";
-        Err(vec![Place::START.error("the query planner failed on this query", Some(hint.to_owned()))])
+    catch(|| plan_text(operator, sql, relations, functions)).unwrap_or_else(|panic| {
+        let message = format!("the query planner failed on this query: {panic}");
+        Err(vec![Place::START.error(message, Some("write the query another way".to_owned()))])
     })
 }
 

@@ -7,4 +7,6 @@ mod functions;
 mod golden;
 mod names;
 mod properties;
+mod structs;
+mod three_valued;
 mod types;

@@ -7,9 +7,12 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, UInt32Array, UInt64Array};
 use arrow::compute::take;
 use arrow::datatypes::{DataType, SchemaRef};
-use datafusion::common::{NullHandling, Result, exec_datafusion_err, exec_err};
+use datafusion::common::{NullHandling, Result, exec_err};
 
-use super::chain::{CHUNK_ROWS, Flow, batch};
+use super::chain::Flow;
+use super::evaluation::Evaluation;
+use super::fields::masked;
+use super::row_size::widest_row;
 
 /// What becomes of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,41 +95,49 @@ impl Lists {
 
 impl Unnest {
     /// Hands the items of `flow` to `next`, in order.
-    pub(super) fn apply(&self, flow: &Flow, next: &mut dyn FnMut(Flow) -> Result<()>) -> Result<()> {
+    pub(super) fn apply(
+        &self,
+        flow: &Flow,
+        evaluation: &Evaluation,
+        next: &mut dyn FnMut(Flow) -> Result<()>,
+    ) -> Result<()> {
         let lists = self.columns.iter().filter_map(|column| match column {
             Unnested::Items(index) => flow.rows.columns().get(*index).map(Lists::new),
             _ => None,
         });
         let lists = lists.collect::<Result<Vec<_>>>()?;
         if lists.is_empty() {
-            let indices = None;
-            return next(self.assemble(flow, indices, &[])?);
+            return next(self.assemble(flow, None, &[])?);
         }
-        let mut start = 0;
-        while start < flow.rows.num_rows() {
-            let (repeats, end) = self.next_chunk(flow, &lists, start)?;
-            if !repeats.is_empty() {
-                let items = lists.iter().map(|list| unnested_items(list, &repeats)).collect::<Result<Vec<_>>>()?;
-                next(self.assemble(flow, Some(&UInt32Array::from(repeats)), &items)?)?;
+        let repeated = self.columns.iter().filter_map(|column| match column {
+            Unnested::Repeat(index) | Unnested::Fields(index) => flow.rows.columns().get(*index).cloned(),
+            Unnested::Items(_) => None,
+        });
+        let at_once = evaluation.rows_of_bytes(widest_row(&repeated.collect::<Vec<_>>()));
+        let (mut rows, mut items) = (Vec::new(), vec![Vec::new(); lists.len()]);
+        for row in 0..flow.rows.num_rows() {
+            let count = lists.iter().map(|list| list.rows(row, &self.nulls)).max().unwrap_or(0);
+            for item in 0..count {
+                rows.push(row as u32);
+                for (list, items) in lists.iter().zip(&mut items) {
+                    let (start, end) = list.range(row);
+                    items.push((start + item < end).then_some(start + item));
+                }
+                if rows.len() >= at_once {
+                    next(self.take(flow, &lists, std::mem::take(&mut rows), &mut items)?)?;
+                }
             }
-            start = end;
         }
-        Ok(())
+        if rows.is_empty() { Ok(()) } else { next(self.take(flow, &lists, rows, &mut items)?) }
     }
 
-    /// The rows from `start` on, each repeated as often as it has items, until there are enough for a chunk.
-    fn next_chunk(&self, flow: &Flow, lists: &[Lists], start: usize) -> Result<(Vec<u32>, usize)> {
-        let mut repeats: Vec<u32> = Vec::new();
-        for row in start..flow.rows.num_rows() {
-            let count = lists.iter().map(|list| list.rows(row, &self.nulls)).max().unwrap_or(0);
-            let count = usize::try_from(count).map_err(|_| exec_datafusion_err!("a list is too long"))?;
-            if !repeats.is_empty() && repeats.len() + count > CHUNK_ROWS {
-                return Ok((repeats, row));
-            }
-            let row = u32::try_from(row).map_err(|_| exec_datafusion_err!("a batch has too many rows"))?;
-            repeats.extend(std::iter::repeat_n(row, count));
-        }
-        Ok((repeats, flow.rows.num_rows()))
+    /// Rows, each with the items at some places of the lists, or null for one that is too short.
+    fn take(&self, flow: &Flow, lists: &[Lists], rows: Vec<u32>, items: &mut [Vec<Option<u64>>]) -> Result<Flow> {
+        let take_items = |(list, items): (&Lists, &mut Vec<Option<u64>>)| {
+            Ok(take(&list.items, &UInt64Array::from(std::mem::take(items)), None)?)
+        };
+        let items = lists.iter().zip(items).map(take_items).collect::<Result<Vec<ArrayRef>>>()?;
+        self.assemble(flow, Some(&UInt32Array::from(rows)), &items)
     }
 
     fn assemble(&self, flow: &Flow, indices: Option<&UInt32Array>, items: &[ArrayRef]) -> Result<Flow> {
@@ -143,32 +154,18 @@ impl Unnest {
                 Unnested::Repeat(index) => columns.push(repeat(index)?),
                 Unnested::Items(_) => columns.extend(items.next().cloned()),
                 Unnested::Fields(index) => match repeat(index)?.as_struct_opt() {
-                    Some(fields) => columns.extend(fields.columns().iter().cloned()),
+                    // What a null struct holds is not its fields' value.
+                    Some(fields) => {
+                        let fields = fields.columns().iter().map(|field| masked(field, fields.nulls()));
+                        columns.extend(fields.collect::<Result<Vec<_>>>()?);
+                    }
                     None => return exec_err!("column {index} is no struct"),
                 },
             }
         }
-        let (rows, ops) = match indices {
-            Some(indices) => (indices.len(), flow.take_ops(indices)?),
-            None => (flow.rows.num_rows(), flow.ops.clone()),
-        };
-        Ok(Flow { rows: batch(&self.schema, columns, rows)?, ops })
-    }
-}
-
-/// The items of a list for rows that are repeated, null where it has fewer items than repetitions.
-fn unnested_items(list: &Lists, repeats: &[u32]) -> Result<ArrayRef> {
-    let mut previous = None;
-    let mut position = (0, 0);
-    let index = |row: &u32| {
-        if previous != Some(*row) {
-            previous = Some(*row);
-            position = list.range(*row as usize);
+        match indices {
+            Some(indices) => flow.at(indices, columns, &self.schema),
+            None => flow.with_columns(columns, &self.schema),
         }
-        let (at, end) = position;
-        position.0 += 1;
-        (at < end).then_some(at)
-    };
-    let indices: UInt64Array = repeats.iter().map(index).collect();
-    Ok(take(&list.items, &indices, None)?)
+    }
 }

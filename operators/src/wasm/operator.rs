@@ -139,8 +139,8 @@ impl<S: Spawn> WasmOperator<S> {
         if rows == 0 {
             return Ok(());
         }
-        let piece = batch.rows.slice(next_row, rows);
-        let selected = match self.wanted.select(&piece) {
+        let piece = batch.slice(next_row, rows);
+        let selected = match self.wanted.select(&piece.rows) {
             Ok(selected) => selected,
             // A row that no guest can be given is found as the guests' own are: by fewer at once.
             Err(SelectError::Value(_)) if rows > 1 => {
@@ -151,7 +151,7 @@ impl<S: Spawn> WasmOperator<S> {
             Err(SelectError::Value(reason)) => {
                 let mut made = Made::default();
                 made.reject(0, reason);
-                self.put(made, &piece, batch.origin.as_ref())?;
+                self.put(made, &piece)?;
                 self.work = Some(Work::Rows { batch, next_row: next_row + 1 });
                 return Ok(());
             }
@@ -174,7 +174,7 @@ impl<S: Spawn> WasmOperator<S> {
                 narrowed
             }
         };
-        self.put(made, &piece, batch.origin.as_ref())?;
+        self.put(made, &piece)?;
         self.work = Some(Work::Rows { batch, next_row: next_row + done });
         Ok(())
     }
@@ -189,27 +189,30 @@ impl<S: Spawn> WasmOperator<S> {
         // The rows of a shard belong to it in every operator they flow through: its number is the name of a split of it.
         let split = SplitId::new(shard.to_string());
         let origin = Origin { source: Arc::clone(&self.inputs[0].name), split, offset: -1 };
-        let no_rows = RecordBatch::new_empty(Arc::clone(&self.inputs[0].schema));
-        self.put(made, &no_rows, Some(&origin))?;
+        let no_rows = RowBatch::inserts(RecordBatch::new_empty(Arc::clone(&self.inputs[0].schema)));
+        self.put(made, &RowBatch { origin: Some(origin), ..no_rows })?;
         self.work = Some(Work::Watermark { time, shards });
         Ok(())
     }
 
     /// Queues what a guest made of rows of the input.
-    fn put(&mut self, made: Made, input: &RecordBatch, origin: Option<&Origin>) -> Result<(), OperatorError> {
+    fn put(&mut self, made: Made, input: &RowBatch) -> Result<(), OperatorError> {
         for (port, rows) in made.rows {
             if port >= self.outputs.len() {
                 return Err(self.failed(format!("its guest made rows for the output {port}, which it does not have")));
             }
             for start in (0..rows.num_rows()).step_by(BATCH_ROWS) {
                 let rows = rows.slice(start, BATCH_ROWS.min(rows.num_rows() - start));
-                self.pending.push_back(Put::Emit(port, RowBatch { rows, ops: None, origin: origin.cloned() }));
+                self.pending.push_back(Put::Emit(
+                    port,
+                    RowBatch { rows, ops: None, origin: input.origin.clone(), lineage: None },
+                ));
             }
         }
         for rejected in made.rejected {
-            let rows = input.slice(rejected.first, rejected.rows);
-            let origin = origin.map(|origin| exact_origin(origin, &rows));
-            self.pending.push_back(Put::Reject(RowBatch { rows, ops: None, origin }, rejected.reason));
+            let batch = input.slice(rejected.first, rejected.rows);
+            let origin = batch.origin.as_ref().map(|origin| exact_origin(origin, &batch.rows));
+            self.pending.push_back(Put::Reject(RowBatch { ops: None, origin, ..batch }, rejected.reason));
         }
         Ok(())
     }

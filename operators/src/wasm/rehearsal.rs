@@ -75,7 +75,7 @@ fn events(operator: &dyn Operator, plan: &WasmPlan) -> Result<Vec<Event>, String
         let rows = sample::rows(&schema, first, ROWS / BATCHES)?;
         let offset = i64::try_from(first).unwrap_or(i64::MAX);
         let origin = Origin { source: "made up".into(), split: SplitId::new((number % 2).to_string()), offset };
-        events.push(Event::Batch(0, RowBatch { rows, ops: None, origin: Some(origin) }));
+        events.push(Event::Batch(0, RowBatch { rows, ops: None, origin: Some(origin), lineage: None }));
         if plan.waits_for_event_time() && number + 1 < BATCHES {
             events.push(Event::Watermark(0, Watermark(NOW_US - STEP_US + offset)));
         }

@@ -1,7 +1,8 @@
 //! Records that could not be processed: put aside with the reason, or a reason to stop.
 //!
-//! A dead letter holds the record as it came, or, where an operator failed on it, the row that the operator saw as JSON;
-//! its headers tell the pipeline, the source, the place, the offset and the error.
+//! A dead letter holds the record as it came in: its key, its value, its time; and a row of a source of rows as JSON. Its
+//! headers tell the pipeline, the source, the place, the offset and the error, and the operator that failed. A row that an
+//! operator made of its state has no record: its letter holds the row that the next operator saw, as JSON.
 
 use std::sync::Arc;
 
@@ -9,11 +10,12 @@ use arrow::array::RecordBatch;
 use bytes::Bytes;
 use logmill_connectors::decode::RowError;
 use logmill_connectors::format::shown_rows;
-use logmill_connectors::source::{Records, RejectedRow};
+use logmill_connectors::source::{Records, RejectedRow, Rows};
 use logmill_operators::error::OperatorError;
-use logmill_pipelines::flow::Origin;
+use logmill_pipelines::flow::{Origin, RowBatch, SplitId};
 
 use super::error::EngineError;
+use super::in_flight::InFlight;
 
 /// How much of a record is shown when it stops the pipeline.
 const SHOWN_BYTES: usize = 200;
@@ -44,6 +46,67 @@ impl DeadLetter {
     }
 }
 
+/// A record of a source as it came in, or a row of a source of rows, as JSON.
+pub(crate) struct Record {
+    key: Option<Bytes>,
+    value: Option<Bytes>,
+    timestamp_ms: i64,
+    /// For a human: the file and the line, or the partition and the offset.
+    place: String,
+    offset: i64,
+}
+
+impl Record {
+    /// A record of a chunk.
+    pub(crate) fn of(records: &Records, index: usize) -> Self {
+        let slice = |bytes: Option<&[u8]>| bytes.map(|bytes| records.buffer.slice_ref(bytes));
+        Self {
+            key: slice(records.key(index)),
+            value: slice(records.value(index)),
+            timestamp_ms: records.timestamps.get(index).copied().unwrap_or(-1),
+            place: place(records, index),
+            offset: records.offsets.get(index).copied().unwrap_or(-1),
+        }
+    }
+
+    /// A row of a chunk of rows, of which those rejected are left out.
+    pub(crate) fn of_row(
+        split: &SplitId,
+        rows: &Rows,
+        rejected: &[RejectedRow],
+        index: usize,
+    ) -> Result<Self, EngineError> {
+        let mut offset = i64::try_from(rows.first_row + index as u64).unwrap_or(i64::MAX);
+        for row in rejected {
+            offset += i64::from(row.offset <= offset);
+        }
+        let json = json_rows(split.as_str(), &rows.rows.slice(index, 1))?;
+        let place = format!("{split}, row {}", offset + 1);
+        Ok(Self { key: None, value: json.into_iter().next(), timestamp_ms: -1, place, offset })
+    }
+
+    fn rejected(row: &RejectedRow) -> Self {
+        let (value, place) = (Some(row.value.clone()), row.place.clone());
+        Self { key: None, value, timestamp_ms: -1, place, offset: row.offset }
+    }
+
+    fn letter(self, mut headers: Vec<(&'static str, String)>) -> DeadLetter {
+        headers.push(("logmill.place", self.place));
+        if self.offset >= 0 {
+            headers.push(("logmill.offset", self.offset.to_string()));
+        }
+        DeadLetter { key: self.key, value: self.value, timestamp_ms: self.timestamp_ms, headers }
+    }
+
+    fn stop(self, part: &str, reason: &str) -> EngineError {
+        EngineError::Record {
+            place: format!("{part}: {}", self.place),
+            reason: reason.to_owned(),
+            record: self.value.as_deref().map_or_else(|| "null".to_owned(), shown),
+        }
+    }
+}
+
 /// Where records came from, for messages and headers.
 pub(crate) struct Provenance {
     pub(crate) pipeline: Arc<str>,
@@ -53,77 +116,96 @@ pub(crate) struct Provenance {
 impl Provenance {
     /// The dead letter of a record that could not be decoded.
     pub(crate) fn undecoded(&self, records: &Records, error: &RowError) -> DeadLetter {
-        let slice = |bytes: Option<&[u8]>| bytes.map(|bytes| records.buffer.slice_ref(bytes));
-        let mut headers = self.headers(&error.message);
-        headers.push(("logmill.place", place(records, error.index)));
-        if let Some(offset) = records.offsets.get(error.index) {
-            headers.push(("logmill.offset", offset.to_string()));
-        }
-        DeadLetter {
-            key: slice(records.key(error.index)),
-            value: slice(records.value(error.index)),
-            timestamp_ms: records.timestamps.get(error.index).copied().unwrap_or(-1),
-            headers,
-        }
+        Record::of(records, error.index).letter(vec![
+            ("logmill.pipeline", self.pipeline.to_string()),
+            ("logmill.source", self.source.to_string()),
+            ("logmill.error", error.message.clone()),
+        ])
     }
 
     /// The error that stops the run for such a record.
     pub(crate) fn stop(&self, records: &Records, error: &RowError) -> EngineError {
-        EngineError::Record {
-            place: format!("source `{}`: {}", self.source, place(records, error.index)),
-            reason: error.message.clone(),
-            record: records.value(error.index).map_or_else(|| "null".to_owned(), shown),
-        }
+        Record::of(records, error.index).stop(&format!("source `{}`", self.source), &error.message)
     }
 
     /// The dead letter of a row that its source rejects.
     pub(crate) fn rejected(&self, row: &RejectedRow) -> DeadLetter {
-        let mut headers = self.headers(&row.message);
-        headers.push(("logmill.place", row.place.clone()));
-        headers.push(("logmill.offset", row.offset.to_string()));
-        DeadLetter { key: None, value: Some(row.value.clone()), timestamp_ms: -1, headers }
+        Record::rejected(row).letter(vec![
+            ("logmill.pipeline", self.pipeline.to_string()),
+            ("logmill.source", self.source.to_string()),
+            ("logmill.error", row.message.clone()),
+        ])
     }
 
     /// The error that stops the run for such a row.
     pub(crate) fn stop_at_row(&self, row: &RejectedRow) -> EngineError {
-        EngineError::Record {
-            place: format!("source `{}`: {}", self.source, row.place),
-            reason: row.message.clone(),
-            record: shown(&row.value),
-        }
-    }
-
-    fn headers(&self, error: &str) -> Vec<(&'static str, String)> {
-        vec![
-            ("logmill.pipeline", self.pipeline.to_string()),
-            ("logmill.source", self.source.to_string()),
-            ("logmill.error", error.to_owned()),
-        ]
+        Record::rejected(row).stop(&format!("source `{}`", self.source), &row.message)
     }
 }
 
-/// The dead letters of rows that an operator failed on.
-pub(crate) fn of_rows(
-    pipeline: &str,
-    operator: &str,
-    rows: &RecordBatch,
-    origin: Option<&Origin>,
-    reason: &str,
-) -> Result<Vec<DeadLetter>, EngineError> {
-    let mut letters = Vec::with_capacity(rows.num_rows());
-    for row in json_rows(operator, rows)? {
-        let mut headers = vec![
-            ("logmill.pipeline", pipeline.to_owned()),
-            ("logmill.operator", operator.to_owned()),
-            ("logmill.error", reason.to_owned()),
-        ];
-        if let Some(origin) = origin {
+/// Rows that an operator failed on, and the chunk that they came of.
+pub(crate) struct FailedRows<'a> {
+    pub(crate) pipeline: &'a str,
+    pub(crate) operator: &'a str,
+    pub(crate) batch: &'a RowBatch,
+    pub(crate) reason: &'a str,
+    /// `None` if they come of no chunk, as at the end of the input.
+    pub(crate) chunk: Option<&'a InFlight<'a>>,
+}
+
+impl FailedRows<'_> {
+    /// Their dead letters: the records that they were made from, each once; a row that cannot be traced, as JSON.
+    pub(crate) fn letters(&self) -> Result<Vec<DeadLetter>, EngineError> {
+        let mut letters = Vec::with_capacity(self.batch.num_rows());
+        let mut last = None;
+        for row in 0..self.batch.num_rows() {
+            match self.traced(row) {
+                Some(record) if last == Some(record) => {}
+                Some(record) => letters.extend(self.letter_of(record)?),
+                None => letters.push(self.letter_of_row(row)?),
+            }
+            last = self.traced(row);
+        }
+        Ok(letters)
+    }
+
+    /// The error that stops the run for the first of them.
+    pub(crate) fn stop(&self) -> Result<EngineError, EngineError> {
+        let Some((chunk, record)) = self.chunk.zip(self.traced(0)) else {
+            return stop_at_rows(self.operator, &self.batch.rows, self.batch.origin.as_ref(), self.reason);
+        };
+        let part = format!("operator `{}`, source `{}`", self.operator, chunk.provenance.source);
+        Ok(chunk.record(record)?.stop(&part, self.reason))
+    }
+
+    fn traced(&self, row: usize) -> Option<usize> {
+        self.chunk?.record_of(self.batch, row)
+    }
+
+    fn letter_of(&self, record: usize) -> Result<Option<DeadLetter>, EngineError> {
+        let Some(chunk) = self.chunk else { return Ok(None) };
+        let mut headers = self.headers();
+        headers.push(("logmill.source", chunk.provenance.source.to_string()));
+        Ok(Some(chunk.record(record)?.letter(headers)))
+    }
+
+    fn letter_of_row(&self, row: usize) -> Result<DeadLetter, EngineError> {
+        let mut headers = self.headers();
+        if let Some(origin) = &self.batch.origin {
             headers.push(("logmill.source", origin.source.to_string()));
             headers.push(("logmill.place", near(origin)));
         }
-        letters.push(DeadLetter { key: None, value: Some(row), timestamp_ms: -1, headers });
+        let json = json_rows(self.operator, &self.batch.rows.slice(row, 1))?;
+        Ok(DeadLetter { key: None, value: json.into_iter().next(), timestamp_ms: -1, headers })
     }
-    Ok(letters)
+
+    fn headers(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("logmill.pipeline", self.pipeline.to_owned()),
+            ("logmill.operator", self.operator.to_owned()),
+            ("logmill.error", self.reason.to_owned()),
+        ]
+    }
 }
 
 /// The error that stops the run for rows that an operator failed on.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use logmill_connectors::error::ConnectorError;
 use logmill_connectors::source::{Chunk, ChunkData, Reader, Source};
-use logmill_pipelines::flow::{Position, Positions, SplitId, state_shard};
+use logmill_pipelines::flow::{Position, Positions, SplitId, size_bytes, state_shard};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -174,7 +174,7 @@ fn chunk_bytes(chunk: &Chunk) -> usize {
     match &chunk.data {
         ChunkData::Records(records) => records.buffer.len() + records.len() * size_of::<(usize, usize)>(),
         ChunkData::Rows(batch, rejected) => {
-            batch.size_bytes() + rejected.iter().map(|row| row.value.len() + size_of_val(row)).sum::<usize>()
+            size_bytes(&batch.rows) + rejected.iter().map(|row| row.value.len() + size_of_val(row)).sum::<usize>()
         }
     }
 }

@@ -234,8 +234,8 @@ mod tests {
 
         fn on_batch(&mut self, _: Port, batch: RowBatch, out: &mut dyn Output) -> Result<Progress, OperatorError> {
             self.seen.push(batch.origin.map(|origin| origin.split));
-            out.emit(0, RowBatch { rows: batch.rows.clone(), ops: None, origin: None });
-            out.emit(1, RowBatch { rows: batch.rows, ops: None, origin: None });
+            out.emit(0, RowBatch::inserts(batch.rows.clone()));
+            out.emit(1, RowBatch::inserts(batch.rows));
             Ok(Progress::Done)
         }
 

@@ -12,9 +12,9 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use logmill_connectors::decode::Encoder;
 use logmill_connectors::error::ConnectorError;
-use logmill_connectors::source::{ChunkData, Records, RejectedRow};
+use logmill_connectors::source::{ChunkData, Records, RejectedRow, Rows};
 use logmill_connectors::topic::RecordWriter;
-use logmill_pipelines::flow::{Position, RowBatch, SplitId, state_shard};
+use logmill_pipelines::flow::{Position, SplitId, state_shard};
 use logmill_protocol::Timestamp;
 use tokio::sync::mpsc;
 
@@ -93,9 +93,9 @@ impl Intake {
 
     /// Appends rows as JSON. Those that the source rejects go along as they are: whoever decodes the topic rejects them again,
     /// and says where they lie in it.
-    async fn append_rows(&mut self, batch: &RowBatch, rejected: &[RejectedRow]) -> Result<u64, ConnectorError> {
+    async fn append_rows(&mut self, batch: &Rows, rejected: &[RejectedRow]) -> Result<u64, ConnectorError> {
         let mut buffer = BytesMut::new();
-        let mut values = Vec::with_capacity(batch.num_rows());
+        let mut values = Vec::with_capacity(batch.len());
         if let Some(encoder) = &mut self.encoder {
             encoder.encode(&batch.rows, &mut buffer, &mut values)?;
         }
@@ -105,7 +105,7 @@ impl Intake {
         for row in rejected {
             self.records.append(None, Some(&row.value), &[], Timestamp::NONE).await?;
         }
-        Ok((batch.num_rows() + rejected.len()) as u64)
+        Ok((batch.len() + rejected.len()) as u64)
     }
 }
 

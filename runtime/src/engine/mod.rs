@@ -13,10 +13,12 @@
 mod begin;
 mod coordinator;
 mod dead_letter;
+mod decoding;
 mod error;
 mod event;
 mod feed;
 mod graph;
+mod in_flight;
 mod incarnation;
 mod intake;
 mod journal;

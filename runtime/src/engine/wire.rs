@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 use super::begin::Beginning;
 use super::coordinator::{Coordinator, Ending, Ends, FeedState};
 use super::dead_letter::Provenance;
+use super::decoding::FeedDecoder;
 use super::error::EngineError;
 use super::event::{Barrier, Event, FeedId, WriterId};
 use super::feed::{Feed, Input};
@@ -35,7 +36,7 @@ use super::start::{Opened, OpenedIntake, OpenedSource};
 use super::state;
 use super::store::CheckpointStore;
 use super::transaction::EpochTransaction;
-use super::worker::{FeedDecoder, Worker, WorkerExit};
+use super::worker::{Worker, WorkerExit};
 use super::writer::{Item, Target, WriterSide, WriterTask};
 use crate::metrics::Metrics;
 use crate::plan::{OperatorBody, Plan};
@@ -171,15 +172,15 @@ fn start_workers(
         for source in sources {
             let columns =
                 plan.sources.iter().find(|planned| planned.name == source.name).map(|planned| &planned.columns);
-            let decoder = source.read.decoder(columns.map_or(&[], Vec::as_slice));
+            let (read, columns) = (source.read.clone(), columns.cloned().unwrap_or_default());
             let provenance =
                 Provenance { pipeline: wiring.pipeline.as_str().into(), source: source.name.as_str().into() };
-            let decoder = decoder.map_err(|error| EngineError::source(&source.name, error))?;
-            decoders.push(FeedDecoder { provenance, decoder });
+            decoders.push(FeedDecoder::new(provenance, Box::new(move || read.decoder(&columns)))?);
         }
         let (barrier, barriers) = mpsc::unbounded_channel();
         tasks.barriers.push(barrier);
         let worker = Worker {
+            chunks: 0,
             pipeline: wiring.pipeline.as_str().into(),
             feeds: decoders,
             graph,

@@ -6,35 +6,32 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use logmill_connectors::decode::Decoder;
+use logmill_connectors::decode::Decoded;
 use logmill_connectors::source::{Chunk, ChunkData, Records, RejectedRow};
 use logmill_pipelines::flow::{Origin, Position, RowBatch, SplitId};
+use logmill_pipelines::lineage::Lineage;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
-use super::dead_letter::{self, DeadLetter, OnError, Provenance};
+use super::dead_letter::{DeadLetter, FailedRows, OnError, Provenance};
+use super::decoding::FeedDecoder;
 use super::error::EngineError;
 use super::event::{Barrier, Event, FeedId, Watchdog, WriterId};
 use super::feed::Input;
 use super::graph::{Exit, Graph, Rejected};
+use super::in_flight::{InFlight, lineage_of_decoded};
 use super::queue::{Receiver, Sender};
 use super::state::OperatorState;
 use super::writer::Item;
 use crate::metrics::Metrics;
-
-/// What a worker knows of a feed.
-pub(crate) struct FeedDecoder {
-    /// The source's name, for messages.
-    pub(crate) provenance: Provenance,
-    /// Turns its records into rows; `None` where it delivers rows.
-    pub(crate) decoder: Option<Box<dyn Decoder>>,
-}
 
 /// One worker, before it starts.
 pub(crate) struct Worker {
     pub(crate) pipeline: Arc<str>,
     pub(crate) feeds: Vec<FeedDecoder>,
     pub(crate) graph: Graph,
+    /// How many chunks it has taken.
+    pub(crate) chunks: u64,
     pub(crate) operators: Vec<String>,
     pub(crate) input: Receiver<Input>,
     pub(crate) barriers: mpsc::UnboundedReceiver<Barrier>,
@@ -107,7 +104,8 @@ impl Worker {
     /// by which they know in a later run what they have put out already.
     fn pass(&mut self, barrier: Barrier) -> Result<Vec<OperatorState>, EngineError> {
         if barrier.ends_input() {
-            let mut leaving = Leaving { exit: &self.exit, names: &self.operators, pipeline: &self.pipeline };
+            let mut leaving =
+                Leaving { exit: &self.exit, names: &self.operators, pipeline: &self.pipeline, chunk: None };
             self.graph.end(&mut leaving)?;
         }
         let snapshots = self.graph.snapshot(barrier.epoch)?;
@@ -120,39 +118,39 @@ impl Worker {
 
     /// Runs a chunk through the operators; returns how many rows or records it held.
     fn process(&mut self, feed: FeedId, split: &SplitId, chunk: Chunk) -> Result<u64, EngineError> {
-        let Some(decoder) = self.feeds.get_mut(feed.0) else { return Ok(0) };
-        let origin = |offset| Origin { source: decoder.provenance.source.clone(), split: split.clone(), offset };
+        let Some(feed_decoder) = self.feeds.get_mut(feed.0) else { return Ok(0) };
+        self.chunks += 1;
+        let source = feed_decoder.provenance.source.clone();
+        let origin = |offset| Some(Origin { source, split: split.clone(), offset });
         let count = match &chunk.data {
-            ChunkData::Rows(batch, rejected) => (batch.num_rows() + rejected.len()) as u64,
+            ChunkData::Rows(rows, rejected) => (rows.len() + rejected.len()) as u64,
             ChunkData::Records(records) => records.len() as u64,
         };
         self.metrics.read(count, chunk.bytes_read);
-        let batch = match chunk.data {
-            ChunkData::Rows(mut batch, rejected) => {
-                batch.origin.get_or_insert_with(|| origin(-1));
-                put_rejected_aside(&decoder.provenance, &rejected, &self.exit)?;
-                batch
+        let batch = match &chunk.data {
+            ChunkData::Rows(rows, rejected) => {
+                put_rejected_aside(&feed_decoder.provenance, rejected, &self.exit)?;
+                let lineage = Some(Lineage::of_chunk(self.chunks));
+                RowBatch { rows: rows.rows.clone(), ops: None, origin: origin(-1), lineage }
             }
             ChunkData::Records(records) => {
+                let Decoded { rows, errors } = decode(feed_decoder, records, &self.exit)?;
+                let lineage = lineage_of_decoded(self.chunks, records, &rows, &errors);
                 let origin = origin(records.offsets.first().copied().unwrap_or(-1));
-                let rows = decode(decoder, &records, &self.exit)?;
-                RowBatch { rows, ops: None, origin: Some(origin) }
+                RowBatch { rows, ops: None, origin, lineage }
             }
         };
-        let mut leaving = Leaving { exit: &self.exit, names: &self.operators, pipeline: &self.pipeline };
+        let provenance = &feed_decoder.provenance;
+        let in_flight = InFlight { chunk: self.chunks, provenance, split, data: &chunk.data };
+        let (names, pipeline) = (&self.operators, &*self.pipeline);
+        let mut leaving = Leaving { exit: &self.exit, names, pipeline, chunk: Some(in_flight) };
         self.graph.push(feed, batch, &mut leaving)?;
         Ok(count)
     }
 }
 
-fn decode(
-    feed: &mut FeedDecoder,
-    records: &Records,
-    exit: &WorkerExit,
-) -> Result<arrow::array::RecordBatch, EngineError> {
-    let source = feed.provenance.source.clone();
-    let Some(decoder) = &mut feed.decoder else { return Err(EngineError::Defect("a source of rows")) };
-    let decoded = decoder.decode(records).map_err(|error| EngineError::source(&source, error))?;
+fn decode(feed: &mut FeedDecoder, records: &Records, exit: &WorkerExit) -> Result<Decoded, EngineError> {
+    let decoded = feed.decode(records)?;
     if let Some(first) = decoded.errors.first() {
         if exit.on_error() == OnError::Stop {
             return Err(feed.provenance.stop(records, first));
@@ -160,7 +158,7 @@ fn decode(
         let letters = decoded.errors.iter().map(|error| feed.provenance.undecoded(records, error)).collect();
         exit.put_aside(letters)?;
     }
-    Ok(decoded.rows)
+    Ok(decoded)
 }
 
 /// Puts rows aside that a source of rows could not hand on.
@@ -204,6 +202,8 @@ struct Leaving<'a> {
     exit: &'a WorkerExit,
     names: &'a [String],
     pipeline: &'a str,
+    /// What runs through; nothing at the end of the input.
+    chunk: Option<InFlight<'a>>,
 }
 
 impl Exit for Leaving<'_> {
@@ -214,12 +214,11 @@ impl Exit for Leaving<'_> {
 
     fn reject(&mut self, rejected: Rejected) -> Result<(), EngineError> {
         let name = self.names.get(rejected.operator).map_or("", String::as_str);
-        let (rows, origin) = (&rejected.batch.rows, rejected.batch.origin.as_ref());
+        let (batch, reason) = (&rejected.batch, rejected.reason.as_str());
+        let failed = FailedRows { pipeline: self.pipeline, operator: name, batch, reason, chunk: self.chunk.as_ref() };
         match self.exit.on_error() {
-            OnError::Stop => Err(dead_letter::stop_at_rows(name, rows, origin, &rejected.reason)?),
-            OnError::DeadLetter => {
-                self.exit.put_aside(dead_letter::of_rows(self.pipeline, name, rows, origin, &rejected.reason)?)
-            }
+            OnError::Stop => Err(failed.stop()?),
+            OnError::DeadLetter => self.exit.put_aside(failed.letters()?),
         }
     }
 }
@@ -245,7 +244,7 @@ mod tests {
         let rows = RecordBatch::try_from_iter([("n", numbers)]).unwrap();
         for (letters, expected) in [(true, 3), (false, 0)] {
             let (exit, _receiver) = exit(runtime.handle(), letters);
-            let mut leaving = Leaving { exit: &exit, names: &["scored".to_owned()], pipeline: "p" };
+            let mut leaving = Leaving { exit: &exit, names: &["scored".to_owned()], pipeline: "p", chunk: None };
             let batch = RowBatch::inserts(rows.clone());
             let result = leaving.reject(Rejected { operator: 0, batch, reason: "too late".to_owned() });
             assert_eq!(result.is_ok(), letters);

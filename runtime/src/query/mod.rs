@@ -13,6 +13,7 @@ mod alias;
 mod error;
 mod files;
 mod meta;
+mod panics;
 mod relations;
 mod topic;
 mod visible;
@@ -30,6 +31,7 @@ use logmill_operators::sql::{Functions, in_microseconds, register_functions};
 use logmill_pipelines::nearest;
 
 pub use error::QueryError;
+use panics::{caught, caught_rows};
 use relations::Parsed;
 
 /// What queries can see.
@@ -77,12 +79,12 @@ impl Query {
             };
             QueryError::of(&error, sql).with_hint(hint)
         };
-        let plan =
-            context.state().statement_to_plan(parsed.statement).await.and_then(in_microseconds).map_err(failed)?;
+        let plan = caught(context.state().statement_to_plan(parsed.statement)).await;
+        let plan = plan.and_then(in_microseconds).map_err(failed)?;
         let only_queries = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         only_queries.verify_plan(&plan).map_err(failed)?;
-        let frame = context.execute_logical_plan(plan).await.map_err(failed)?;
-        let rows = frame.execute_stream().await.map_err(failed)?;
+        let frame = caught(context.execute_logical_plan(plan)).await.map_err(failed)?;
+        let rows = caught_rows(caught(frame.execute_stream()).await.map_err(failed)?);
         Ok(Answer { schema: rows.schema(), rows })
     }
 }

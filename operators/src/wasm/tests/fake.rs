@@ -192,7 +192,7 @@ pub(super) fn values(rows: &RecordBatch) -> Vec<i64> {
 /// Numbers of a partition.
 pub(super) fn batch(partition: u32, of: &[i64]) -> RowBatch {
     let origin = Origin { source: "numbers".into(), split: SplitId::new(partition.to_string()), offset: 0 };
-    RowBatch { rows: numbers(of), ops: None, origin: Some(origin) }
+    RowBatch { rows: numbers(of), ops: None, origin: Some(origin), lineage: None }
 }
 
 pub(super) fn operator(nature: Nature) -> Box<dyn Operator> {

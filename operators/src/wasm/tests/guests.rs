@@ -76,7 +76,7 @@ fn planned(guest: &Guest, config: Value) -> Result<WasmPlan, PlanError> {
 
 fn batch(partition: u32, first: i64, rows: i64) -> RowBatch {
     let origin = Origin { source: "flights".into(), split: SplitId::new(partition.to_string()), offset: first };
-    RowBatch { rows: flights(first, rows), ops: None, origin: Some(origin) }
+    RowBatch { rows: flights(first, rows), ops: None, origin: Some(origin), lineage: None }
 }
 
 fn case<'a>(make: &'a dyn Fn() -> Box<dyn Operator>, batches: &[RowBatch]) -> Case<'a> {
@@ -245,7 +245,7 @@ fn event_time_closes_the_windows_of_every_shard() {
     operator.open(OpenContext::default()).unwrap();
     let part = |partition: u32, from: usize| {
         let origin = Origin { source: "flights".into(), split: SplitId::new(partition.to_string()), offset: 0 };
-        RowBatch { rows: rows.slice(from, 3), ops: None, origin: Some(origin) }
+        RowBatch { rows: rows.slice(from, 3), ops: None, origin: Some(origin), lineage: None }
     };
     let mut heard = Vec::new();
     operator.on_batch(0, part(0, 0), &mut Kept(&mut heard)).unwrap();

@@ -85,7 +85,7 @@ impl<'a> Stage<'a> {
             let schema = schema.ok_or_else(|| one(format!("the columns of `{}` are not known", input.name)))?;
             let rows = input.decode(&schema).map_err(|error| one(format!("input {}: {error}", input.name)))?;
             let origin = Origin { source: input.name.into(), split: SplitId::new("0"), offset: 0 };
-            let batch = RowBatch { rows, ops: None, origin: Some(origin) };
+            let batch = RowBatch { rows, ops: None, origin: Some(origin), lineage: None };
             graph.push(FeedId(number), batch, &mut kept).map_err(|error| one(chain(&error.into())))?;
         }
         graph.end(&mut kept).map_err(|error| one(chain(&error.into())))?;

@@ -123,7 +123,7 @@ impl Trial {
         }
         let offset = records.offsets.first().copied().unwrap_or(-1);
         let origin = Origin { source: "stdin".into(), split: SplitId::new("0"), offset };
-        let batch = RowBatch { rows: decoded.rows, ops: None, origin: Some(origin) };
+        let batch = RowBatch { rows: decoded.rows, ops: None, origin: Some(origin), lineage: None };
         let progress = self.operator.on_batch(0, batch, &mut self.printer)?;
         self.drain(progress)
     }
