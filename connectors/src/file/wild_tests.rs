@@ -45,7 +45,7 @@ async fn read(folder: &Path, schema: Option<Arc<Schema>>) -> Result<(usize, Vec<
         let mut reader = source.open(&split, None).await?;
         while let Some(chunk) = reader.next().await? {
             let ChunkData::Rows(batch, unfit) = chunk.data else { panic!("Parquet has rows") };
-            rows += batch.num_rows();
+            rows += batch.rows.num_rows();
             rejected.extend(unfit);
         }
     }

@@ -52,7 +52,7 @@ mod tests {
         let texts: ArrayRef = Arc::new(StringArray::from(vec!["a", "four", ""]));
         let lists = ListArray::from_iter_primitive::<Int64Type, _, _>([Some(vec![Some(1); 3]), None, Some(vec![])]);
         let lists: ArrayRef = Arc::new(lists);
-        assert_eq!(widest_row(&[numbers.clone()]), 8);
+        assert_eq!(widest_row(std::slice::from_ref(&numbers)), 8);
         assert_eq!(widest_row(&[numbers, texts.clone()]), 8 + 4 + 4);
         assert_eq!(widest_row(&[texts.slice(2, 1)]), 4);
         assert!((3 * 8..100).contains(&widest_row(&[lists])));

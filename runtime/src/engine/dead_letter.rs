@@ -6,9 +6,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
 use bytes::Bytes;
 use logmill_connectors::decode::RowError;
+use logmill_connectors::error::ConnectorError;
 use logmill_connectors::format::shown_rows;
 use logmill_connectors::source::{Records, RejectedRow, Rows};
 use logmill_operators::error::OperatorError;
@@ -80,7 +80,8 @@ impl Record {
         for row in rejected {
             offset += i64::from(row.offset <= offset);
         }
-        let json = json_rows(split.as_str(), &rows.rows.slice(index, 1))?;
+        let json =
+            shown_rows(&rows.rows.slice(index, 1)).map_err(|error| EngineError::source(split.as_str(), error))?;
         let place = format!("{split}, row {}", offset + 1);
         Ok(Self { key: None, value: json.into_iter().next(), timestamp_ms: -1, place, offset })
     }
@@ -143,13 +144,41 @@ impl Provenance {
     }
 }
 
-/// Rows that an operator failed on, and the chunk that they came of.
+/// The part of a pipeline that could not take rows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Part<'a> {
+    Operator(&'a str),
+    Sink(&'a str),
+}
+
+impl Part<'_> {
+    fn failed(self, error: ConnectorError) -> EngineError {
+        match self {
+            Self::Operator(operator) => EngineError::Operator(OperatorError::Failed {
+                operator: operator.to_owned(),
+                message: error.to_string(),
+            }),
+            Self::Sink(name) => EngineError::sink(name, error),
+        }
+    }
+}
+
+impl std::fmt::Display for Part<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Operator(name) => write!(f, "operator `{name}`"),
+            Self::Sink(name) => write!(f, "sink `{name}`"),
+        }
+    }
+}
+
+/// Rows that an operator or a sink failed on, and the chunk that they came of.
 pub(crate) struct FailedRows<'a> {
     pub(crate) pipeline: &'a str,
-    pub(crate) operator: &'a str,
+    pub(crate) part: Part<'a>,
     pub(crate) batch: &'a RowBatch,
     pub(crate) reason: &'a str,
-    /// `None` if they come of no chunk, as at the end of the input.
+    /// `None` if they come of no chunk, as at the end of the input, or if the chunk is not at hand, as in a sink.
     pub(crate) chunk: Option<&'a InFlight<'a>>,
 }
 
@@ -172,9 +201,9 @@ impl FailedRows<'_> {
     /// The error that stops the run for the first of them.
     pub(crate) fn stop(&self) -> Result<EngineError, EngineError> {
         let Some((chunk, record)) = self.chunk.zip(self.traced(0)) else {
-            return stop_at_rows(self.operator, &self.batch.rows, self.batch.origin.as_ref(), self.reason);
+            return self.stop_at_row();
         };
-        let part = format!("operator `{}`, source `{}`", self.operator, chunk.provenance.source);
+        let part = format!("{}, source `{}`", self.part, chunk.provenance.source);
         Ok(chunk.record(record)?.stop(&part, self.reason))
     }
 
@@ -195,39 +224,31 @@ impl FailedRows<'_> {
             headers.push(("logmill.source", origin.source.to_string()));
             headers.push(("logmill.place", near(origin)));
         }
-        let json = json_rows(self.operator, &self.batch.rows.slice(row, 1))?;
+        let json = shown_rows(&self.batch.rows.slice(row, 1)).map_err(|error| self.part.failed(error))?;
         Ok(DeadLetter { key: None, value: json.into_iter().next(), timestamp_ms: -1, headers })
     }
 
-    fn headers(&self) -> Vec<(&'static str, String)> {
-        vec![
-            ("logmill.pipeline", self.pipeline.to_owned()),
-            ("logmill.operator", self.operator.to_owned()),
-            ("logmill.error", self.reason.to_owned()),
-        ]
+    /// The error that stops the run for the first row, which cannot be traced.
+    fn stop_at_row(&self) -> Result<EngineError, EngineError> {
+        let first = self.batch.rows.slice(0, self.batch.num_rows().min(1));
+        let first = shown_rows(&first).map_err(|error| self.part.failed(error))?.into_iter().next().unwrap_or_default();
+        let origin = self.batch.origin.as_ref();
+        let from = origin.map(|origin| format!(", source `{}`: {}", origin.source, near(origin)));
+        Ok(EngineError::Record {
+            place: format!("{}{}", self.part, from.unwrap_or_default()),
+            reason: self.reason.to_owned(),
+            record: shown(&first),
+        })
     }
-}
 
-/// The error that stops the run for rows that an operator failed on.
-pub(crate) fn stop_at_rows(
-    operator: &str,
-    rows: &RecordBatch,
-    origin: Option<&Origin>,
-    reason: &str,
-) -> Result<EngineError, EngineError> {
-    let first = json_rows(operator, &rows.slice(0, rows.num_rows().min(1)))?.into_iter().next().unwrap_or_default();
-    let from = origin.map(|origin| format!(", source `{}`: {}", origin.source, near(origin)));
-    Ok(EngineError::Record {
-        place: format!("operator `{operator}`{}", from.unwrap_or_default()),
-        reason: reason.to_owned(),
-        record: shown(&first),
-    })
-}
-
-fn json_rows(operator: &str, rows: &RecordBatch) -> Result<Vec<Bytes>, EngineError> {
-    shown_rows(rows).map_err(|error| {
-        EngineError::Operator(OperatorError::Failed { operator: operator.to_owned(), message: error.to_string() })
-    })
+    fn headers(&self) -> Vec<(&'static str, String)> {
+        let part = match self.part {
+            Part::Operator(name) => ("logmill.operator", name.to_owned()),
+            Part::Sink(name) => ("logmill.sink", name.to_owned()),
+        };
+        let error = ("logmill.error", self.reason.to_owned());
+        vec![("logmill.pipeline", self.pipeline.to_owned()), part, error]
+    }
 }
 
 fn place(records: &Records, index: usize) -> String {

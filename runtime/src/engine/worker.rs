@@ -13,7 +13,7 @@ use logmill_pipelines::lineage::Lineage;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
-use super::dead_letter::{DeadLetter, FailedRows, OnError, Provenance};
+use super::dead_letter::{DeadLetter, FailedRows, OnError, Part, Provenance};
 use super::decoding::FeedDecoder;
 use super::error::EngineError;
 use super::event::{Barrier, Event, FeedId, Watchdog, WriterId};
@@ -215,7 +215,13 @@ impl Exit for Leaving<'_> {
     fn reject(&mut self, rejected: Rejected) -> Result<(), EngineError> {
         let name = self.names.get(rejected.operator).map_or("", String::as_str);
         let (batch, reason) = (&rejected.batch, rejected.reason.as_str());
-        let failed = FailedRows { pipeline: self.pipeline, operator: name, batch, reason, chunk: self.chunk.as_ref() };
+        let failed = FailedRows {
+            pipeline: self.pipeline,
+            part: Part::Operator(name),
+            batch,
+            reason,
+            chunk: self.chunk.as_ref(),
+        };
         match self.exit.on_error() {
             OnError::Stop => Err(failed.stop()?),
             OnError::DeadLetter => self.exit.put_aside(failed.letters()?),

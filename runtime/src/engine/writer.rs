@@ -149,7 +149,7 @@ impl WriterSide {
     /// Puts rows aside that the sink refuses, or stops the run for them.
     async fn refuse(&self, sink: &str, refused: Vec<RefusedRows>) -> Result<(), EngineError> {
         for refused in refused {
-            let Some(writer) = &self.letters else { return Err(refused::stop(sink, &refused)?) };
+            let Some(writer) = &self.letters else { return Err(refused::stop(&self.pipeline, sink, &refused)?) };
             let letters = refused::letters(&self.pipeline, sink, &refused)?;
             self.metrics.dead_letters(letters.len() as u64);
             let bytes = letters.iter().map(DeadLetter::size_bytes).sum();
