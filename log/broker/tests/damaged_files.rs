@@ -319,7 +319,8 @@ fn check_told(scene: &Scene, report: &StartReport, shown: &Shown, owner: Option<
         assert!(!scene.is_clean, "{what}");
         return;
     }
-    if found.len() == all.len() {
+    // In `wide` a marker may be lost, which is no record.
+    if found.len() == all.len() && place.0 != "wide" {
         let lost = |damaged: &&logmill_broker::DamagedPartition| !damaged.damage.is_mended();
         assert_eq!(report.damage.iter().find(lost), None, "{what}: nothing is lost");
     }
