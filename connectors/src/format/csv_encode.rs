@@ -56,7 +56,9 @@ impl CsvEncoder {
 /// Appends a field that is not null, quoted where needed.
 pub(super) fn put(text: &[u8], dialect: &Dialect, out: &mut BytesMut) {
     let Dialect { delimiter, quote, nulls } = dialect;
-    let plain = memchr3(*delimiter, *quote, b'\n', text).is_none() && memchr(b'\r', text).is_none();
+    // What looks like a byte order mark would be dropped at the beginning of a file.
+    let is_marked = text.starts_with(b"\xef\xbb\xbf");
+    let plain = memchr3(*delimiter, *quote, b'\n', text).is_none() && memchr(b'\r', text).is_none() && !is_marked;
     if plain && !nulls.iter().any(|null| null == text) {
         out.put_slice(text);
     } else {

@@ -365,6 +365,15 @@ proptest! {
 }
 
 #[test]
+fn a_value_of_csv_that_begins_as_a_byte_order_mark_is_quoted() {
+    let schema = Arc::new(Schema::new(vec![ColumnType::String.to_field("a")]));
+    let rows = RecordBatch::try_new(schema.clone(), vec![Arc::new(StringArray::from(vec!["\u{feff}x"]))]).unwrap();
+    let mut buffer = BytesMut::new();
+    Format::Csv(CsvOptions::default()).encoder(&schema).unwrap().encode(&rows, &mut buffer, &mut Vec::new()).unwrap();
+    assert_eq!(&buffer[..], "\"\u{feff}x\"".as_bytes());
+}
+
+#[test]
 fn a_null_that_would_be_an_empty_line_of_csv_is_an_error() {
     let schema = Arc::new(Schema::new(vec![ColumnType::String.to_field("a")]));
     let rows = RecordBatch::try_new(schema.clone(), vec![Arc::new(StringArray::from(vec![Some(""), None]))]).unwrap();
