@@ -43,7 +43,7 @@ mod writer;
 #[cfg(test)]
 mod sink_tests;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use coordinator::Ending;
 pub use error::EngineError;

@@ -34,8 +34,8 @@ pub(super) enum Death {
     At(&'static str),
 }
 
-/// Failpoints are set for the whole process: a run that dies has it for itself.
-static ALONE: tokio::sync::RwLock<()> = tokio::sync::RwLock::const_new(());
+/// Failpoints are set for the whole process: a run that dies holds this alone, all other runs share it.
+pub(crate) static ALONE: tokio::sync::RwLock<()> = tokio::sync::RwLock::const_new(());
 
 pub(super) struct Site {
     folder: tempfile::TempDir,

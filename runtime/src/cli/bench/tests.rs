@@ -53,6 +53,7 @@ async fn consume_reads_every_record_of_every_partition() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_pipeline_writes_what_the_batch_query_writes() {
+    let _shared = crate::engine::tests::ALONE.read().await;
     let figures = check("pipeline --rows 20000").await;
     let last = figures.last().unwrap();
     assert_eq!(last, &("file to filter to Parquet, logmill run".to_owned(), 20_000));
