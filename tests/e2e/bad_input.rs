@@ -172,15 +172,12 @@ fn a_data_directory_in_use_or_too_new_is_refused() {
     site.run(&["topic", "list"]).fails_with(&[&run.pid().to_string(), "logmill"]);
     run.kill();
     site.run(&["topic", "list"]).ok();
-    let format = outcome::files(&site.path().join("data"))
-        .into_iter()
-        .find(|path| {
-            fs::read_to_string(path).is_ok_and(|text| text.contains("format"))
-                && path.extension().is_some_and(|e| e == "json")
-        })
-        .unwrap();
-    let text = fs::read_to_string(&format).unwrap();
-    fs::write(&format, text.replace('1', "999")).unwrap();
+    // The data dir says twice what it is.
+    for file in ["data/meta.json", "data/metadata/meta.json"] {
+        let path = site.path().join(file);
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, text.replace("\"format\": 1", "\"format\": 999")).unwrap();
+    }
     site.run(&["topic", "list"]).fails_with(&["999", "newer"]);
 }
 

@@ -54,6 +54,8 @@ impl Meta {
 }
 
 const META: &str = "meta.json";
+/// Why a file is set aside whose fields were changed.
+const NO_MATCH: &str = "it does not match its CRC";
 
 impl DataDir {
     /// Makes the data dir if it is missing, locks it, and checks its format. `holder` says who we are.
@@ -127,14 +129,27 @@ impl DataDir {
     }
 
     /// What the data dir says of itself, if it is not new. Of the file and its copy, one that is sound is enough.
+    ///
+    /// A newer version may compute the CRC of other fields. So a file that names a newer format counts as damaged only if the
+    /// other one is sound.
     fn read_meta(&self) -> Result<Option<Meta>> {
+        let mut newer: Option<(PathBuf, Meta)> = None;
         for path in self.meta_files() {
             let reason = match fs::read(&path) {
                 Ok(bytes) => match serde_json::from_slice::<Meta>(&bytes) {
                     Ok(meta) if meta.crc32c.is_some_and(|crc| crc != meta.crc()) => {
-                        "it does not match its CRC".to_owned()
+                        if meta.format > FORMAT {
+                            newer.get_or_insert((path, meta));
+                            continue;
+                        }
+                        NO_MATCH.to_owned()
                     }
-                    Ok(meta) if meta.format <= FORMAT => return Ok(Some(meta)),
+                    Ok(meta) if meta.format <= FORMAT => {
+                        if let Some((damaged, _)) = newer {
+                            set_aside(&damaged, NO_MATCH)?;
+                        }
+                        return Ok(Some(meta));
+                    }
                     Ok(meta) => return Err(self.newer(meta)),
                     Err(error) => error.to_string(),
                 },
@@ -143,6 +158,9 @@ impl DataDir {
                 Err(error) => error.to_string(),
             };
             set_aside(&path, &reason)?;
+        }
+        if let Some((_, meta)) = newer {
+            return Err(self.newer(meta));
         }
         if self.holds_data()? {
             tracing::error!(
@@ -345,6 +363,13 @@ mod tests {
             env!("CARGO_PKG_VERSION")
         );
         assert_eq!(error, expected);
+        // Its CRC may be of fields that this version does not know.
+        let dir = tempfile::tempdir().unwrap();
+        drop(DataDir::open(dir.path(), "test").unwrap());
+        for file in ["meta.json", "metadata/meta.json"] {
+            fs::write(dir.path().join(file), r#"{"format": 9, "written_by": "3.1.0", "crc32c": 7}"#).unwrap();
+        }
+        assert!(matches!(DataDir::open(dir.path(), "test"), Err(BrokerError::NewerFormat { found: 9, .. })));
     }
 
     #[test]
