@@ -16,6 +16,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
+use super::FRESH_HINT;
 use super::config::{Compression, OnGap};
 use super::framing::Framing;
 use super::identity::{FileId, FilePosition};
@@ -174,7 +175,7 @@ impl Lines {
         let more = if self.follow { ", or set `on_gap: skip` to read the new file from its beginning" } else { "" };
         ConnectorError::Data {
             place: self.place.to_string(),
-            message: format!("{what} since it was read; restore it, start anew with --fresh{more}"),
+            message: format!("{what} since it was read; restore it{more}; {FRESH_HINT}"),
         }
     }
 }

@@ -36,6 +36,9 @@ pub use source::{FileSource, Files};
 use logmill_pipelines::{ConnectorKind, Role};
 use schemars::schema_for;
 
+/// What may be done about a file that is not what it was, besides restoring it.
+const FRESH_HINT: &str = "if the sources still hold all they ever held, --fresh reads them again";
+
 const FORMATS: &[&str] = &["json", "ndjson", "csv", "raw", "lines", "parquet"];
 
 /// The file source.

@@ -18,6 +18,7 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use serde::{Deserialize, Serialize};
 
+use super::FRESH_HINT;
 use super::identity::{Digest, FileId, FilePosition, TAIL_BYTES, digest_at};
 use super::lines::Chunks;
 use super::parquet_guard::{footer_problem, page_problem};
@@ -133,9 +134,7 @@ fn read_all(path: &Path, from: Option<RowPosition>, wanted: &SchemaRef, chunks: 
     let RowPosition { file_rows, file_bytes, .. } = start;
     let start = RowPosition { row: from.map_or(0, |from| from.row), ..start };
     if from.is_some_and(|from| !from.is_in(&start)) {
-        return Err(data(
-            "the file was replaced by another since it was read; restore it, or start anew with --fresh".into(),
-        ));
+        return Err(data(format!("the file was replaced by another since it was read; restore it; {FRESH_HINT}")));
     }
     let mut row = start.row;
     for batch in rows_after(path, builder, row, wanted)? {

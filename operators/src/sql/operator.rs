@@ -261,7 +261,7 @@ impl Operator for SqlOperator {
         match state.first() {
             None => Ok(()),
             Some(buffer) => Err(self.failed(format!(
-                "it keeps no state, but is given the state of table `{}`: was the pipeline edited? start anew with `--fresh`",
+                "it keeps no state, but is given the state of table `{}`: undo the edit of the pipeline, or give the edited one another name",
                 buffer.table
             ))),
         }

@@ -295,7 +295,7 @@ impl<S: Spawn> Operator for WasmOperator<S> {
         for buffer in buffers {
             let StateBuffer { table, shard, data } = buffer;
             let unknown = |why: &str| {
-                let hint = "was the pipeline edited? start anew with `--fresh`";
+                let hint = "undo the edit of the pipeline, or give the edited one another name";
                 self.failed(format!("it is given the state of table `{table}`, but {why}: {hint}"))
             };
             match &self.guests {
