@@ -86,7 +86,8 @@ impl Record {
         Ok(Self { key: None, value: json.into_iter().next(), timestamp_ms: -1, place, offset })
     }
 
-    fn rejected(row: &RejectedRow) -> Self {
+    /// A row that its source rejects.
+    pub(crate) fn rejected(row: &RejectedRow) -> Self {
         let (value, place) = (Some(row.value.clone()), row.place.clone());
         Self { key: None, value, timestamp_ms: -1, place, offset: row.offset }
     }
@@ -115,32 +116,38 @@ pub(crate) struct Provenance {
 }
 
 impl Provenance {
-    /// The dead letter of a record that could not be decoded.
-    pub(crate) fn undecoded(&self, records: &Records, error: &RowError) -> DeadLetter {
-        Record::of(records, error.index).letter(vec![
+    /// The dead letter of a record.
+    pub(crate) fn letter(&self, record: Record, error: &str) -> DeadLetter {
+        record.letter(vec![
             ("logmill.pipeline", self.pipeline.to_string()),
             ("logmill.source", self.source.to_string()),
-            ("logmill.error", error.message.clone()),
+            ("logmill.error", error.to_owned()),
         ])
+    }
+
+    /// The error that stops the run for a record.
+    pub(crate) fn stop_at(&self, record: Record, error: &str) -> EngineError {
+        record.stop(&format!("source `{}`", self.source), error)
+    }
+
+    /// The dead letter of a record that could not be decoded.
+    pub(crate) fn undecoded(&self, records: &Records, error: &RowError) -> DeadLetter {
+        self.letter(Record::of(records, error.index), &error.message)
     }
 
     /// The error that stops the run for such a record.
     pub(crate) fn stop(&self, records: &Records, error: &RowError) -> EngineError {
-        Record::of(records, error.index).stop(&format!("source `{}`", self.source), &error.message)
+        self.stop_at(Record::of(records, error.index), &error.message)
     }
 
     /// The dead letter of a row that its source rejects.
     pub(crate) fn rejected(&self, row: &RejectedRow) -> DeadLetter {
-        Record::rejected(row).letter(vec![
-            ("logmill.pipeline", self.pipeline.to_string()),
-            ("logmill.source", self.source.to_string()),
-            ("logmill.error", row.message.clone()),
-        ])
+        self.letter(Record::rejected(row), &row.message)
     }
 
     /// The error that stops the run for such a row.
     pub(crate) fn stop_at_row(&self, row: &RejectedRow) -> EngineError {
-        Record::rejected(row).stop(&format!("source `{}`", self.source), &row.message)
+        self.stop_at(Record::rejected(row), &row.message)
     }
 }
 

@@ -3,6 +3,8 @@
 //!
 //! Records without a key go to the partition that their split falls on. So a split keeps its order, and which rows meet
 //! in a shard of an operator's state is the same in every run.
+//!
+//! A record that the topic can never take becomes a dead letter of the same transaction, or stops the run.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -18,18 +20,22 @@ use logmill_pipelines::flow::{Position, SplitId, state_shard};
 use logmill_protocol::Timestamp;
 use tokio::sync::mpsc;
 
+use super::dead_letter::{Provenance, Record};
 use super::error::EngineError;
 use super::event::{Barrier, Event, FeedId, Watchdog};
 use super::feed::Input;
-use super::queue::Receiver;
+use super::queue::{Receiver, Sender};
+use super::writer::Item;
 use crate::metrics::Metrics;
 
 /// An intake's task, before it starts.
 pub(crate) struct Intake {
-    pub(crate) name: String,
+    pub(crate) provenance: Provenance,
     pub(crate) records: RecordWriter,
     /// Turns rows into values, where the source delivers rows.
     pub(crate) encoder: Option<Box<dyn Encoder>>,
+    /// The writer of the dead letters, for records that the topic refuses; without it, they stop the run.
+    pub(crate) letters: Option<Sender<Item>>,
     pub(crate) input: Receiver<Input>,
     pub(crate) barriers: mpsc::UnboundedReceiver<Barrier>,
     pub(crate) events: mpsc::UnboundedSender<Event>,
@@ -40,18 +46,26 @@ impl Intake {
     /// Appends until the coordinator is gone.
     pub(crate) async fn run(mut self) {
         let watchdog = Watchdog::new("an intake", self.events.clone());
-        let result = self.append_all().await.map_err(|error| EngineError::source(&self.name, error));
+        let result = self.append_all().await;
         watchdog.finish(result);
     }
 
-    async fn append_all(&mut self) -> Result<(), ConnectorError> {
+    fn failed(&self, error: ConnectorError) -> EngineError {
+        EngineError::source(&self.provenance.source, error)
+    }
+
+    async fn append_all(&mut self) -> Result<(), EngineError> {
         let mut reached: HashMap<(FeedId, SplitId), Position> = HashMap::new();
         loop {
             tokio::select! {
                 biased;
                 barrier = self.barriers.recv() => {
                     let Some(barrier) = barrier else { return Ok(()) };
-                    self.records.prepare(barrier.epoch).await?;
+                    self.records.prepare(barrier.epoch).await.map_err(|error| self.failed(error))?;
+                    if let Some(letters) = &self.letters {
+                        // If it is gone, it has told why.
+                        let _ = letters.send_weightless(Item::Barrier(barrier));
+                    }
                     let reached = reached.drain().map(|((feed, split), position)| (feed, split, position)).collect();
                     let passed = Event::Passed { epoch: barrier.epoch, reached, rows_read: 0, states: Vec::new() };
                     let _ = self.events.send(passed);
@@ -73,39 +87,70 @@ impl Intake {
         }
     }
 
-    async fn append(&mut self, split: &SplitId, data: &ChunkData) -> Result<u64, ConnectorError> {
+    async fn append(&mut self, split: &SplitId, data: &ChunkData) -> Result<u64, EngineError> {
         self.records.send_unkeyed_to(state_shard(split));
         match data {
             ChunkData::Records(records) => self.append_records(records).await,
-            ChunkData::Rows(batch, rejected) => self.append_rows(batch, rejected).await,
+            ChunkData::Rows(batch, rejected) => self.append_rows(split, batch, rejected).await,
         }
     }
 
-    async fn append_records(&mut self, records: &Records) -> Result<u64, ConnectorError> {
+    async fn append_records(&mut self, records: &Records) -> Result<u64, EngineError> {
         for index in 0..records.len() {
             let timestamp = Timestamp(records.timestamps.get(index).copied().unwrap_or(-1));
             let named = headers(records, index);
             let headers: Vec<_> = named.iter().map(|(name, value)| (&**name, *value)).collect();
-            self.records.append(records.key(index), records.value(index), &headers, timestamp).await?;
+            let (key, value) = (records.key(index), records.value(index));
+            let refused = self.records.append_or_refuse(key, value, &headers, timestamp).await;
+            if let Some(reason) = refused.map_err(|error| self.failed(error))? {
+                self.refuse(Record::of(records, index), &reason).await?;
+            }
         }
         Ok(records.len() as u64)
     }
 
     /// Appends rows as JSON. Those that the source rejects go along as they are: whoever decodes the topic rejects them again,
     /// and says where they lie in it.
-    async fn append_rows(&mut self, batch: &Rows, rejected: &[RejectedRow]) -> Result<u64, ConnectorError> {
+    async fn append_rows(
+        &mut self,
+        split: &SplitId,
+        batch: &Rows,
+        rejected: &[RejectedRow],
+    ) -> Result<u64, EngineError> {
         let mut buffer = BytesMut::new();
         let mut values = Vec::with_capacity(batch.len());
         if let Some(encoder) = &mut self.encoder {
-            encoder.encode(&batch.rows, &mut buffer, &mut values)?;
+            let encoded = encoder.encode(&batch.rows, &mut buffer, &mut values);
+            encoded.map_err(|error| EngineError::source(&self.provenance.source, error))?;
         }
-        for range in values {
-            self.records.append(None, buffer.get(range), &[], Timestamp::NONE).await?;
+        for (index, range) in values.into_iter().enumerate() {
+            if let Some(reason) = self.append_value(buffer.get(range)).await? {
+                self.refuse(Record::of_row(split, batch, rejected, index)?, &reason).await?;
+            }
         }
         for row in rejected {
-            self.records.append(None, Some(&row.value), &[], Timestamp::NONE).await?;
+            if let Some(reason) = self.append_value(Some(&row.value)).await? {
+                self.refuse(Record::rejected(row), &reason).await?;
+            }
         }
         Ok((batch.len() + rejected.len()) as u64)
+    }
+
+    /// Appends a value alone, or returns why the topic can never take it.
+    async fn append_value(&mut self, value: Option<&[u8]>) -> Result<Option<String>, EngineError> {
+        let refused = self.records.append_or_refuse(None, value, &[], Timestamp::NONE).await;
+        refused.map_err(|error| self.failed(error))
+    }
+
+    /// Makes a dead letter of a record that the topic refuses, or stops the run for it.
+    async fn refuse(&mut self, record: Record, reason: &str) -> Result<(), EngineError> {
+        let Some(letters) = &self.letters else { return Err(self.provenance.stop_at(record, reason)) };
+        self.metrics.dead_letters(1);
+        let letter = self.provenance.letter(record, reason);
+        let bytes = letter.size_bytes();
+        // If the writer is gone, it has told why.
+        let _ = letters.send(Item::Letters(vec![letter]), bytes).await;
+        Ok(())
     }
 }
 
@@ -158,9 +203,10 @@ mod tests {
         let transaction = Arc::new(MemoryTransaction::begin(log.clone()).await.unwrap());
         let (events, _told) = mpsc::unbounded_channel();
         let mut intake = Intake {
-            name: "s".into(),
+            provenance: Provenance { pipeline: "p".into(), source: "s".into() },
             records: RecordWriter::new(transaction.clone(), TOPIC, 3, CheckpointEpoch(1)),
             encoder: None,
+            letters: None,
             input: super::super::queue::channel(1 << 20).1,
             barriers: mpsc::unbounded_channel().1,
             events,

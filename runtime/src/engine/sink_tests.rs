@@ -67,6 +67,40 @@ async fn a_row_that_a_sink_can_never_take_becomes_a_dead_letter() {
     assert_eq!(site.values("letters").await, [IMPOSSIBLE]);
 }
 
+/// Text of this many bytes, which no codec makes much smaller.
+fn noise(bytes: usize) -> String {
+    let mut random = fastrand::Rng::with_seed(1);
+    std::iter::repeat_with(|| random.alphanumeric()).take(bytes).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_a_topic_can_never_take_is_refused_before_it_is_played() {
+    let text = |on_error: &str| {
+        format!(
+            "pipeline: p\n\
+             sources:\n\
+            \x20 a: {{ type: file, path: in.ndjson, format: json, schema: {{ n: int64 }}, through: played }}\n\
+             sinks:\n\
+            \x20 out: {{ type: topic, input: a, topic: out, format: json }}\n\
+             {on_error}\
+             commit: {{ every: 20ms }}\n"
+        )
+    };
+    let site = Site::new();
+    write_rows(&site, &noise(2 << 20));
+    for _ in 0..2 {
+        let error = site.run(&text(""), false).await.unwrap_err();
+        assert!(error.starts_with("source `a`: ") && error.contains("in.ndjson:8"), "{error}");
+        assert!(error.contains("raise its max.message.bytes"), "{error}");
+        // What came before it may have been committed, once.
+        let out = site.values("out").await;
+        assert!(out.len() <= IMPOSSIBLE && out == (0..out.len()).collect::<Vec<_>>(), "{out:?}");
+    }
+    site.run(&text("on_error: { dead_letter: letters }\n"), false).await.unwrap();
+    assert_eq!(site.values("out").await, (0..ROWS).filter(|n| *n != IMPOSSIBLE).collect::<Vec<_>>());
+    assert!(!site.is_empty("letters").await);
+}
+
 #[cfg(feature = "failpoints")]
 mod failpoints {
     use super::super::tests::{Death, lake, times};

@@ -153,6 +153,13 @@ impl Site {
         }
     }
 
+    /// Whether nothing was committed to the first partition of a topic.
+    pub(super) async fn is_empty(&self, topic: &str) -> bool {
+        let partition = TopicPartition { topic: topic.into(), partition: 0 };
+        let end = self.log.offset(&partition, OffsetAt::Latest(Isolation::ReadCommitted)).await.unwrap();
+        end == self.log.offset(&partition, OffsetAt::Earliest).await.unwrap()
+    }
+
     /// The committed values of a topic, sorted.
     pub(super) async fn values(&self, topic: &str) -> Vec<usize> {
         let mut values = Vec::new();

@@ -104,7 +104,9 @@ async fn start(
     let workers = graphs.len();
 
     wiring.metrics.name_sinks(sinks.iter().map(|sink| sink.name.clone()));
-    let writer_queues = open_writers(&wiring, &sinks, workers, tasks).await?;
+    let played = sources.iter().filter(|source| source.intake.is_some()).count();
+    let (writer_queues, letters_of_intakes) = open_writers(&wiring, &sinks, workers, played, tasks).await?;
+    let mut letters_of_intakes = letters_of_intakes.into_iter();
     let writers = writer_queues.len();
     let letters = (writers > sinks.len()).then_some(WriterId(sinks.len()));
     let inputs = start_workers(&wiring, &sources, &plan, graphs, writer_queues, letters, tasks)?;
@@ -123,7 +125,7 @@ async fn start(
     }
     for (name, intake) in intakes {
         let id = FeedId(feeds.len());
-        feeds.push(start_intake(&wiring, id, name, intake, tasks).await?);
+        feeds.push(start_intake(&wiring, id, name, intake, letters_of_intakes.next(), tasks).await?);
     }
     drop(inputs);
 
@@ -204,13 +206,14 @@ fn start_workers(
 }
 
 /// Starts a writer's task for each sink, and one for dead letters if they are wanted; returns the queues to each, one
-/// for each worker.
+/// for each worker, and those from `intakes` intakes to the writer of the dead letters.
 async fn open_writers(
     wiring: &Wiring<'_>,
     sinks: &[SinkHandle],
     workers: usize,
+    intakes: usize,
     tasks: &mut Tasks,
-) -> Result<Vec<Vec<Sender<Item>>>, EngineError> {
+) -> Result<(Vec<Vec<Sender<Item>>>, Vec<Sender<Item>>), EngineError> {
     let mut targets = Vec::with_capacity(sinks.len() + 1);
     for handle in sinks {
         let carried = restore::carried(&wiring.beginning.manifest, &wiring.store, &handle.name).await?;
@@ -221,19 +224,18 @@ async fn open_writers(
     if let OnError::DeadLetter(topic) = &wiring.spec.on_error {
         targets.push((topic.to_string(), Target::Letters(record_writer(wiring, topic.as_str()).await?)));
     }
-    // From each sink's writer to that of the dead letters, which comes last.
-    let with_letters = targets.len() > sinks.len();
-    let (to_letters, from_sinks): (Vec<_>, Vec<_>) = match with_letters {
-        true => sinks.iter().map(|_| queue::channel(WRITER_QUEUE_BYTES)).unzip(),
-        false => (Vec::new(), Vec::new()),
-    };
-    let (mut to_letters, mut from_sinks) = (to_letters.into_iter(), Some(from_sinks));
+    // From each sink's writer and each intake to the writer of the dead letters, which comes last.
+    let others = if targets.len() > sinks.len() { sinks.len() + intakes } else { 0 };
+    let (mut to_letters, from_others): (Vec<_>, Vec<_>) =
+        (0..others).map(|_| queue::channel(WRITER_QUEUE_BYTES)).unzip();
+    let letters_of_intakes = to_letters.split_off(to_letters.len().min(sinks.len()));
+    let (mut to_letters, mut from_others) = (to_letters.into_iter(), Some(from_others));
     let mut queues = Vec::with_capacity(targets.len());
     for (number, (name, target)) in targets.into_iter().enumerate() {
         let (senders, mut inputs): (Vec<_>, Vec<Receiver<Item>>) =
             (0..workers).map(|_| queue::channel(WRITER_QUEUE_BYTES)).unzip();
         if matches!(target, Target::Letters(_)) {
-            inputs.extend(from_sinks.take().unwrap_or_default());
+            inputs.extend(from_others.take().unwrap_or_default());
         }
         let (id, events) = (WriterId(number), tasks.events.clone());
         let side = WriterSide {
@@ -247,7 +249,7 @@ async fn open_writers(
         tasks.spawned.spawn(WriterTask { id, name, target, inputs, events, side }.run());
         queues.push(senders);
     }
-    Ok(queues)
+    Ok((queues, letters_of_intakes))
 }
 
 async fn start_intake(
@@ -255,6 +257,7 @@ async fn start_intake(
     id: FeedId,
     name: String,
     opened: OpenedIntake,
+    letters: Option<Sender<Item>>,
     tasks: &mut Tasks,
 ) -> Result<FeedState, EngineError> {
     let OpenedIntake { source, topic, ends } = opened;
@@ -270,7 +273,9 @@ async fn start_intake(
     let (barrier, barriers) = mpsc::unbounded_channel();
     tasks.barriers.push(barrier);
     let (events, metrics) = (tasks.events.clone(), wiring.metrics.clone());
-    tasks.spawned.spawn(Intake { name: name.clone(), records, encoder, input, barriers, events, metrics }.run());
+    let provenance = Provenance { pipeline: wiring.pipeline.as_str().into(), source: name.as_str().into() };
+    let intake = Intake { provenance, records, encoder, letters, input, barriers, events, metrics };
+    tasks.spawned.spawn(intake.run());
     let feed = Feed { id, name, source: source.source.clone(), positions, outlets: vec![outlet], by_shard: false };
     tasks.readers.spawn(feed.run(tasks.events.clone()));
     let ends = Some(Ends { topic, partitions, tell: ends });
