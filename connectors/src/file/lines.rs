@@ -43,7 +43,9 @@ pub(super) struct Tracked {
 /// What to read of a file, and how.
 #[derive(Clone, Debug)]
 pub(super) struct Lines {
-    /// Where the file lay when it was found.
+    /// The folder that names of files start from.
+    pub(super) base: PathBuf,
+    /// Where the file lay when it was found; joined to `base` already.
     pub(super) path: PathBuf,
     /// How people know the file.
     pub(super) place: Arc<str>,

@@ -259,7 +259,8 @@ impl<'a> Pass<'a> {
         }
         self.position.file = Some(self.id);
         let mut tracked = self.lines.tracked.lock();
-        let name = (tracked.path != self.lines.path).then(|| tracked.path.to_string_lossy());
+        let name = tracked.path.strip_prefix(&self.lines.base).unwrap_or(&tracked.path);
+        let name = (tracked.path != self.lines.path).then(|| name.to_string_lossy());
         if self.position.name.as_deref() != name.as_deref() {
             self.position.name = name.map(std::borrow::Cow::into_owned);
         }

@@ -280,3 +280,25 @@ async fn a_truncated_file_goes_on_after_the_rest_of_its_copy() {
         fs::remove_file(folder.join("app.log.1")).unwrap();
     }
 }
+
+#[tokio::test]
+async fn a_folder_is_the_same_however_it_is_named() {
+    let folder = TempDir::new().unwrap();
+    let depth = std::env::current_dir().unwrap().components().count() - 1;
+    let relative = Path::new(&"../".repeat(depth)).join(folder.path().strip_prefix("/").unwrap());
+    for yaml in ["{path: a.log, follow: false}", "{path: '*.log*'}"] {
+        for [first, second] in [[folder.path(), &relative], [&relative, folder.path()], [&relative, &relative]] {
+            write(folder.path(), "a.log", &many(0));
+            let mut positions = Positions::new();
+            assert_eq!(run(first, yaml, &mut positions).await.len(), many(0).lines().count());
+            assert_eq!(run(second, yaml, &mut positions).await, Vec::<String>::new());
+            if yaml.contains('*') {
+                rename(folder.path(), "a.log", "a.log.1");
+                append(folder.path(), "a.log.1", "more\n");
+                assert_eq!(run(second, yaml, &mut positions).await, ["more"]);
+                assert_eq!(run(first, yaml, &mut positions).await, Vec::<String>::new());
+                std::fs::remove_file(folder.path().join("a.log.1")).unwrap();
+            }
+        }
+    }
+}

@@ -98,6 +98,7 @@ impl Files {
         Lines {
             tracked: Arc::new(Mutex::new(Tracked { path: path_here.clone(), ..Tracked::default() })),
             path: path_here,
+            base: self.base.clone(),
             place: path.display().to_string().into(),
             compression: self.config.compression,
             follow: false,
@@ -222,7 +223,8 @@ impl Source for FileSource {
             pace: self.pace.clone(),
             place: place.into(),
             tracked,
-            ..self.files.lines(&named, self.framing.clone())
+            path: named,
+            ..self.files.lines(name, self.framing.clone())
         };
         Ok(Box::new(spawn(move |chunks| lines.read(from, &chunks))?))
     }

@@ -28,11 +28,16 @@ impl LeaderEpochs {
         }
     }
 
-    /// The largest known epoch up to `epoch`, and the offset where the next one begins (`log_end` if none does).
+    /// The largest known epoch up to `epoch`, and the offset where the next one begins (`log_end` if none does). An epoch
+    /// before the first known one ended where that begins, as in Kafka. `None` only for a negative epoch.
     pub(crate) fn end_offset(&self, epoch: LeaderEpoch, log_end: Offset) -> Option<(LeaderEpoch, Offset)> {
+        if epoch < LeaderEpoch(0) {
+            return None;
+        }
         let next = self.entries.partition_point(|e| e.0 <= epoch);
-        let found = self.entries.get(next.checked_sub(1)?)?;
-        Some((found.0, self.entries.get(next).map_or(log_end, |e| e.1)))
+        let end = self.entries.get(next).map_or(log_end, |e| e.1);
+        let found = next.checked_sub(1).and_then(|at| self.entries.get(at)).map_or(epoch, |e| e.0);
+        Some((found, end))
     }
 
     /// The epoch that the record at `offset` was written in, if that is known.
@@ -71,12 +76,19 @@ mod tests {
             let found = known.end_offset(LeaderEpoch(epoch), Offset(30));
             assert_eq!(found, expected.map(|(e, o)| (LeaderEpoch(e), Offset(o))), "epoch {epoch}");
         };
-        check(0, None);
+        check(-1, None);
+        check(0, Some((0, 0)));
         check(1, Some((1, 10)));
         check(2, Some((1, 10)));
         check(3, Some((3, 25)));
         check(4, Some((4, 30)));
         check(9, Some((4, 30)));
+    }
+
+    #[test]
+    fn an_epoch_without_records_ends_with_the_log() {
+        let end = epochs(&[]).end_offset(LeaderEpoch(2), Offset(7));
+        assert_eq!(end, Some((LeaderEpoch(2), Offset(7))));
     }
 
     #[test]

@@ -202,6 +202,8 @@ impl<'a> Opening<'a> {
         if let Some(first) = segments.first().map(|s| s.base) {
             self.distrust_beyond(log_end, first);
         }
+        self.undo_rolls(segments)?;
+        let log_end = segments.last().map_or(log_end, |s| s.next_offset());
         let end = log_end.max(self.recovery_point).max(self.recovery.log_start);
         if log_end < end {
             let (file, position) = match segments.last() {
@@ -224,13 +226,32 @@ impl<'a> Opening<'a> {
         if let Some(first) = segments.first().map(|s| s.base).filter(|first| *first > self.recovery.log_start) {
             let (file, reason) = (self.dir.to_owned(), format!("the first segment begins at offset {first}"));
             let (from, kept_at) = (self.recovery.log_start, None);
-            self.note_damage(Damage { file, position: 0, from, to: first, kept_at, reason });
+            // Older versions deleted segments without noting where the log begins; their checkpoints have no CRC.
+            let recorded: Vec<_> = self.recorded.iter().flatten().collect();
+            if recorded.is_empty() || recorded.iter().any(|recorded| recorded.is_checked) {
+                self.note_damage(Damage { file, position: 0, from, to: first, kept_at, reason });
+            }
             // Told once.
             checkpoint::write_offset(self.dir, names::LOG_START, first)?;
         }
         gaps(self.dir, segments).into_iter().for_each(|gap| self.note_damage(gap));
         self.recovery.damage.sort_by_key(|damage| damage.from);
         self.recovery.damage.iter().for_each(told);
+        Ok(())
+    }
+
+    /// Removes empty segments behind records that did not reach the disk and were not synced: the disk kept the roll alone.
+    fn undo_rolls(&mut self, segments: &mut Vec<Arc<Segment>>) -> Result<()> {
+        let synced = self.recovery_point.max(self.recovery.log_start);
+        while let [.., before, last] = segments.as_slice()
+            && last.len() == 0
+            && before.next_offset() < last.base
+            && before.next_offset() >= synced
+        {
+            let base = last.base;
+            segments.pop();
+            self.cut_segments(&[base], "the records before it did not reach the disk")?;
+        }
         Ok(())
     }
 

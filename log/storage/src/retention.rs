@@ -118,8 +118,12 @@ impl PartitionLog {
     fn delete(&self, doomed: &[(Arc<Segment>, DeletionReason)]) -> Result<Vec<DeletedSegment>> {
         let Some((last, _)) = doomed.last() else { return Ok(Vec::new()) };
         // The folder must not forget the segments that stay and remember that these went.
-        if self.dir_dirty.swap(false, Ordering::AcqRel) {
-            files::sync_dir(&self.dir).inspect_err(|_| self.dir_dirty.store(true, Ordering::Release))?;
+        {
+            // Whoever syncs a segment meanwhile must not take the folder for synced already.
+            let _syncing = self.syncing.lock();
+            if self.dir_dirty.swap(false, Ordering::AcqRel) {
+                files::sync_dir(&self.dir).inspect_err(|_| self.dir_dirty.store(true, Ordering::Release))?;
+            }
         }
         if last.next_offset() > self.log_start() {
             // So that a first segment that is missing is told from one that was deleted.

@@ -163,10 +163,17 @@ impl PartitionLog {
         }
         let request = SliceRequest { up_to: request.up_to.min(log_end), ..request };
         if from < request.up_to {
-            let segments = self.segments.read();
-            let first = segments.partition_point(|s| s.base <= from).saturating_sub(1);
-            if let Some(damage) = lost_at(&self.dir, &segments, first, from) {
-                return Err(damage.error());
+            let around = self.segments_around(from);
+            if let Some([before, next]) = &around
+                && (before.next_offset()..next.base).contains(&from)
+            {
+                // What is kept of the lost records is looked for in the folder.
+                if !request.may_wait {
+                    return Ok(Sliced::NotCached);
+                }
+                if let Some(damage) = lost_at(&self.dir, &[before.clone(), next.clone()], 0, from) {
+                    return Err(damage.error());
+                }
             }
         }
         let mut after = None;
@@ -180,6 +187,13 @@ impl PartitionLog {
             }
         }
         Ok(Sliced::Nothing)
+    }
+
+    /// The segment that may hold `from`, and the one behind it; `None` if that is the last.
+    fn segments_around(&self, from: Offset) -> Option<[Arc<Segment>; 2]> {
+        let segments = self.segments.read();
+        let first = segments.partition_point(|s| s.base <= from).saturating_sub(1);
+        Some([Arc::clone(segments.get(first)?), Arc::clone(segments.get(first + 1)?)])
     }
 
     /// The segment that may hold `from`, or the one that follows the segment at `after`. It is not locked: what is read

@@ -59,7 +59,8 @@ pub(crate) struct Record {
 impl Record {
     /// A record of a chunk.
     pub(crate) fn of(records: &Records, index: usize) -> Self {
-        let slice = |bytes: Option<&[u8]>| bytes.map(|bytes| records.buffer.slice_ref(bytes));
+        // A copy: a slice would keep the whole chunk for as long as the letter waits.
+        let slice = |bytes: Option<&[u8]>| bytes.map(Bytes::copy_from_slice);
         Self {
             key: slice(records.key(index)),
             value: slice(records.value(index)),

@@ -213,7 +213,8 @@ impl Broker {
     /// `Closed`.
     pub async fn damaged_partitions(&self) -> Result<Vec<DamagedPartition>> {
         let _call = self.inner.enter()?;
-        Ok(self.inner.topics.damage())
+        let inner = Arc::clone(&self.inner);
+        blocking::run(move || Ok(inner.topics.damage())).await
     }
 
     /// Refuses new calls, wakes those that wait for records, lets the others end, and closes every log.

@@ -119,8 +119,8 @@ impl Topics {
             open.put(slot, opened);
         }
         let is_whole = |open: &OpenTopic| !open.partitions.iter().any(Slot::is_offline);
-        let whole = opening.iter().filter(|(_, _, open)| is_whole(open));
-        self.ready(whole.map(|(name, topic, _)| (name.as_str(), *topic)), now)?;
+        let topics = opening.iter().map(|(name, topic, open)| (name.as_str(), *topic, is_whole(open)));
+        self.ready(topics, now)?;
         let mut all = self.open.write();
         opening.into_iter().for_each(|(_, _, open)| all.insert(open));
         Ok(())
@@ -154,19 +154,22 @@ impl Topics {
         Some(slot)
     }
 
-    /// Notes that the topics' folders are on disk, so that their loss will be noticed.
-    fn ready<'a>(&self, topics: impl Iterator<Item = (&'a str, &'a Topic)>, now: Timestamp) -> Result<()> {
+    /// Makes the topics' folders durable, and notes it of those that are whole, so that the loss of a folder will be noticed.
+    fn ready<'a>(&self, topics: impl Iterator<Item = (&'a str, &'a Topic, bool)>, now: Timestamp) -> Result<()> {
         let (mut notes, mut folders) = (Vec::new(), Vec::new());
-        for (name, topic) in topics.filter(|(_, topic)| topic.ready_partitions < topic.partitions) {
+        for (name, topic, is_whole) in topics.filter(|(_, topic, _)| topic.ready_partitions < topic.partitions) {
             folders.push(self.dir.topic(name, &topic.id));
-            notes.push(Command::PartitionsReady { id: topic.id.clone(), partitions: topic.partitions });
+            if is_whole {
+                notes.push(Command::PartitionsReady { id: topic.id.clone(), partitions: topic.partitions });
+            }
         }
-        if notes.is_empty() {
+        folders.retain(|folder| folder.is_dir());
+        if folders.is_empty() {
             return Ok(());
         }
         folders.push(self.dir.topics());
         blocking::side_by_side(&folders, |folder| sync_dir(folder))?;
-        self.metadata.note(&notes, now)
+        if notes.is_empty() { Ok(()) } else { self.metadata.note(&notes, now) }
     }
 
     /// Removes the files of deleted topics.
