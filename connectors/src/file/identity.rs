@@ -142,6 +142,21 @@ impl FilePosition {
     }
 }
 
+/// How a compressed file begins that is not whole, as while it is being written: as far as that can be told, up to the length of
+/// a head. `None` if it is whole, or not compressed.
+pub(super) fn unfinished_head(path: &Path, compression: Compression) -> io::Result<Option<Vec<u8>>> {
+    if compression == Compression::None {
+        return Ok(None);
+    }
+    let file = File::open(path)?;
+    let is_empty = file.metadata()?.len() == 0;
+    let mut text = decompress(file, compression)?;
+    let mut head = Vec::new();
+    let read = text.by_ref().take(HEAD_BYTES).read_to_end(&mut head);
+    let is_cut_short = is_empty || read.and_then(|_| io::copy(&mut text, &mut io::sink())).is_err();
+    Ok(is_cut_short.then_some(head))
+}
+
 /// The text of a file.
 pub(super) fn decompress(file: File, compression: Compression) -> io::Result<Box<dyn Read>> {
     Ok(match compression {

@@ -38,6 +38,8 @@ pub(super) struct Tracked {
     pub(super) position: FilePosition,
     /// Whether a reader has the file open.
     pub(super) is_open: bool,
+    /// Whether it was read to its end, so that nobody reads it any more.
+    pub(super) has_ended: bool,
 }
 
 /// What to read of a file, and how.
@@ -92,11 +94,14 @@ impl Stand {
 impl Lines {
     /// Reads from the position to the end, or for ever where the file is followed.
     pub(super) fn read(&self, from: FilePosition, chunks: &Chunks) {
-        if let Err(Stop::Error(error)) = self.read_all(from, chunks) {
+        let read = self.read_all(from, chunks);
+        let mut tracked = self.tracked.lock();
+        (tracked.is_open, tracked.has_ended) = (false, read.is_ok());
+        drop(tracked);
+        if let Err(Stop::Error(error)) = read {
             // Whoever is gone does not want to know.
             let _ = chunks.blocking_send(Err(error));
         }
-        self.tracked.lock().is_open = false;
     }
 
     fn read_all(&self, from: FilePosition, chunks: &Chunks) -> Result<(), Stop> {

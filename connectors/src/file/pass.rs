@@ -9,13 +9,13 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::config::Compression;
 use super::framing::Line;
-use super::identity::{FileId, FilePosition, HEAD_BYTES, TAIL_BYTES, decompress, digest, digest_at};
+use super::identity::{FileId, FilePosition, HEAD_BYTES, TAIL_BYTES, decompress, digest, digest_at, unfinished_head};
 use super::lines::{Chunks, Lines, Stand, Stop};
 use super::pace::Pace;
 use super::siblings;
@@ -159,8 +159,21 @@ impl<'a> Pass<'a> {
         }
         let failed = |error| self.lines.failed(&self.path, error);
         let modified = self.file.metadata().and_then(|metadata| metadata.modified()).map_err(failed)?;
-        let rotated = siblings::next_rotated(&self.lines.path, self.id, modified).map_err(failed)?;
+        let rotated = siblings::next_rotated(&self.lines.path, self.id, modified, |path| self.is_no_next(path));
+        let rotated = rotated.map_err(failed)?;
         Ok(End::Next(Stand::at_start(&rotated.unwrap_or_else(|| self.lines.path.clone()))))
+    }
+
+    /// Whether a rotated file cannot be the next one after this, which was read to its end: it is compressed, and holds what this
+    /// one does, or is not whole yet. What it is being made of stands beside it.
+    fn is_no_next(&self, path: &Path) -> bool {
+        let compression = self.lines.compression_of(path);
+        if compression == Compression::None {
+            return false;
+        }
+        let is_plain = self.compression == Compression::None && self.position.byte > 0;
+        is_plain && self.position.is_held_by(path, compression).unwrap_or(false)
+            || unfinished_head(path, compression).is_ok_and(|head| head.is_some())
     }
 
     /// Whether something else stands now where the file was read.

@@ -302,3 +302,61 @@ async fn a_folder_is_the_same_however_it_is_named() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_file_that_is_being_compressed_is_not_read_again() {
+    let text = many(0);
+    let (whole, older) = (gzip(text.as_bytes()), gzip(many(1000).as_bytes()));
+    for length in [0, 10, whole.len() / 2, whole.len()] {
+        let folder = TempDir::new().unwrap();
+        let folder = folder.path();
+        write(folder, "app.log", &text);
+        modified_before(folder, "app.log", 10);
+        let rotate = || {
+            rename(folder, "app.log", "app.log.1");
+            fs::write(folder.join("app.log.1.gz"), &whole[..length]).unwrap();
+            // An older one is compressed late.
+            fs::write(folder.join("app.log.2.gz"), &older[..length.min(older.len() - 1)]).unwrap();
+            write(folder, "app.log", "new\n");
+        };
+        let files = raw(folder, "{path: app.log, follow: true}").await;
+        files.discover(&BTreeSet::new()).await.unwrap();
+        let found = followed(&files, "app.log", None, 301, rotate).await;
+        assert_eq!(found.last().map(String::as_str), Some("new"), "{length}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_of_a_glob_that_is_being_compressed_is_not_read_again() {
+    let text = many(0);
+    let whole = gzip(text.as_bytes());
+    for length in [0, 10, whole.len() / 2, whole.len()] {
+        let folder = TempDir::new().unwrap();
+        let folder = folder.path();
+        write(folder, "app.log", &text);
+        let files = raw(folder, "{path: 'app.log*', follow: true}").await;
+        let known: BTreeSet<_> = files.discover(&BTreeSet::new()).await.unwrap().new.into_iter().collect();
+        followed(&files, "app.log", None, 300, || {}).await;
+        rename(folder, "app.log", "app.log.1");
+        fs::write(folder.join("app.log.1.gz"), &whole[..length]).unwrap();
+        write(folder, "app.log", "new\n");
+        assert_eq!(files.discover(&known).await.unwrap().new, [SplitId::new("app.log#2")], "{length}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_made_anew_after_it_was_removed_is_read() {
+    let folder = TempDir::new().unwrap();
+    let folder = folder.path();
+    write(folder, "a.log", "1\n");
+    let files = raw(folder, "{path: '*.log', follow: true}").await;
+    let known: BTreeSet<_> = files.discover(&BTreeSet::new()).await.unwrap().new.into_iter().collect();
+    let mut reader = files.open(&SplitId::new("a.log"), None).await.unwrap();
+    assert!(reader.next().await.unwrap().is_some());
+    fs::remove_file(folder.join("a.log")).unwrap();
+    assert!(reader.next().await.unwrap().is_none());
+    files.discover(&known).await.unwrap();
+    write(folder, "a.log", "2\n3\n");
+    assert_eq!(files.discover(&known).await.unwrap().new, [SplitId::new("a.log#2")]);
+    assert_eq!(followed(&files, "a.log#2", None, 2, || {}).await, ["2", "3"]);
+}

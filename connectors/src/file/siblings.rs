@@ -118,14 +118,22 @@ pub(super) fn find_copy(
 }
 
 /// The next file after one that was read to its end, of those that were rotated away from `path` since: the oldest that was
-/// modified later, and is neither `finished` nor the one at the path.
-pub(super) fn next_rotated(path: &Path, finished: FileId, modified: SystemTime) -> io::Result<Option<PathBuf>> {
+/// modified later, and is neither `finished`, nor the one at the path, nor excluded.
+pub(super) fn next_rotated(
+    path: &Path,
+    finished: FileId,
+    modified: SystemTime,
+    is_excluded: impl Fn(&Path) -> bool,
+) -> io::Result<Option<PathBuf>> {
     let current = FileId::at(path)?;
     let later = around(path)?.into_iter().filter(|sibling| {
         is_copy_name(&sibling.path, path)
             && sibling.modified > modified
             && sibling.id != finished
             && Some(sibling.id) != current
+            && !is_excluded(&sibling.path)
+            // One that has just been compressed gets the time of what it was made of at last.
+            && std::fs::metadata(&sibling.path).and_then(|now| now.modified()).is_ok_and(|now| now > modified)
     });
     Ok(later.min_by_key(|sibling| sibling.modified).map(|sibling| sibling.path))
 }

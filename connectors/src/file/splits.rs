@@ -17,7 +17,7 @@ use logmill_pipelines::flow::SplitId;
 use parking_lot::Mutex;
 
 use super::config::Compression;
-use super::identity::{FileId, FilePosition, HEAD_BYTES, TAIL_BYTES, digest_at};
+use super::identity::{FileId, FilePosition, HEAD_BYTES, TAIL_BYTES, digest, digest_at, unfinished_head};
 use super::lines::Tracked;
 use super::siblings::{are_related, is_copy_name};
 
@@ -117,6 +117,15 @@ impl Splits {
         position.is_held_by(&file.path, compression).unwrap_or(false)
     }
 
+    fn is_copy_in_the_making(&self, file: &FoundFile, of: &Path) -> io::Result<bool> {
+        let compression = self.compression.unwrap_or_else(|| Compression::of(&file.path));
+        if is_beginning(&file.path, of)? {
+            return Ok(true);
+        }
+        let Some(head) = unfinished_head(&file.path, compression)? else { return Ok(false) };
+        Ok(digest_at(&File::open(of)?, 0, head.len() as u64)? == digest(&head))
+    }
+
     /// Files that were read under this inode, and then those that lie where they were read.
     fn assign_known(&self, files: &mut [FoundFile]) {
         let mut taken = BTreeSet::new();
@@ -180,7 +189,7 @@ impl Splits {
                     break;
                 }
                 // A copy that is being made is not whole yet.
-                if is_standing && is_beginning(&file.path, &known.path).unwrap_or(false) {
+                if is_standing && self.is_copy_in_the_making(file, &known.path).unwrap_or(false) {
                     owner = Some(Owner::Repeated);
                 }
             }
@@ -191,7 +200,7 @@ impl Splits {
     }
 
     /// Files that were not read before. One that lies where a split's file was, which is nowhere any more, belongs to that split:
-    /// its reader says what is missing.
+    /// its reader says what is missing. A split that was read to its end in this run has no reader any more.
     fn assign_new(&mut self, files: &mut [FoundFile]) {
         for index in 0..files.len() {
             let Some(file) = files.get(index).filter(|file| file.owner.is_none()) else { continue };
@@ -203,7 +212,7 @@ impl Splits {
                 let is_standing = files.iter().any(|file| file.owner == Some(Owner::Split(split.clone())));
                 let is_here = self.known.get(split).is_some_and(|tracked| {
                     let tracked = tracked.lock();
-                    tracked.path == path && !tracked.is_open
+                    tracked.path == path && !tracked.is_open && !tracked.has_ended
                 });
                 is_here && !is_standing
             });
