@@ -199,6 +199,12 @@ impl<'a> Pass<'a> {
             "{}: the file was truncated, and no copy of it is there; lines written between are lost, if there were any",
             self.lines.place
         );
+        // A later run must not look for what is known to be gone.
+        let (file, name) = (Some(self.id), self.position.name.clone());
+        let position = FilePosition { file, name, ..FilePosition::default() }.to_position()?;
+        let none = Records { partition: -1, place: self.lines.place.clone(), ..Records::default() };
+        let chunk = Chunk { data: ChunkData::Records(none), position, bytes_read: 0 };
+        chunks.blocking_send(Ok(chunk)).map_err(|_| Stop::Unwanted)?;
         Ok(End::Next(Stand::at_start(&path)))
     }
 

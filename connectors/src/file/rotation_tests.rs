@@ -360,3 +360,24 @@ async fn a_file_that_is_made_anew_after_it_was_removed_is_read() {
     assert_eq!(files.discover(&known).await.unwrap().new, [SplitId::new("a.log#2")]);
     assert_eq!(followed(&files, "a.log#2", None, 2, || {}).await, ["2", "3"]);
 }
+
+#[tokio::test]
+async fn a_file_that_was_truncated_while_it_was_followed_is_no_gap_later() {
+    for yaml in ["{path: app.log, follow: true}", "{path: '*.log', follow: true}"] {
+        let folder = TempDir::new().unwrap();
+        let folder = folder.path();
+        let split = SplitId::new("app.log");
+        write(folder, "app.log", "1\n2\n");
+        let files = raw(folder, yaml).await;
+        files.discover(&BTreeSet::new()).await.unwrap();
+        let mut reader = files.open(&split, None).await.unwrap();
+        reader.next().await.unwrap().unwrap();
+        write(folder, "app.log", "");
+        let reached = reader.next().await.unwrap().unwrap().position;
+        let files = raw(folder, yaml).await;
+        files.resume(&Positions::from([(split.clone(), reached.clone())])).unwrap();
+        assert_eq!(files.discover(&BTreeSet::new()).await.unwrap().new, [split], "{yaml}");
+        write(folder, "app.log", "3\n");
+        assert_eq!(followed(&files, "app.log", Some(&reached), 1, || {}).await, ["3"], "{yaml}");
+    }
+}
