@@ -32,7 +32,7 @@ pub struct ConnectorContext {
     pub transaction: Arc<dyn Transaction>,
     /// Where relative paths start: the folder of the pipeline's file.
     pub base_dir: PathBuf,
-    /// What the data directory runs: sinks keep apart what they stage for it.
+    /// The id of the data directory that runs the pipeline; part of the names that sinks stage under.
     pub deployment: String,
     /// The pipeline's name.
     pub pipeline: String,

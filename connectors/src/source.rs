@@ -173,8 +173,8 @@ pub trait Source: Send + Sync {
     /// `complete`.
     async fn discover(&self, known: &BTreeSet<SplitId>) -> Result<Discovery, ConnectorError>;
 
-    /// The splits that are there now and where each is read from by a pipeline that never read this source. Splits that
-    /// are read from their beginning may be left out if they never lose it.
+    /// The splits that exist now, and the position from which a pipeline that has not read this source yet reads each. A
+    /// split that is read from its beginning may be left out if its beginning is never deleted.
     async fn start_positions(&self) -> Result<Positions, ConnectorError>;
 
     /// Opens a split, at the position after its last committed chunk, or at its beginning.

@@ -11,7 +11,7 @@ thread_local! {
     static CATCHING: Cell<u32> = const { Cell::new(0) };
 }
 
-/// Runs `work`; an error is what its panic said. Whatever `work` changed must be dropped after an error, or hold still.
+/// Runs `work`; the error is the message of its panic. After an error, drop what `work` changed, unless it stays valid.
 ///
 /// # Errors
 /// It panicked.

@@ -1,4 +1,4 @@
-//! The deployment id: tells what this data directory runs from what others run, where they write to the same destination.
+//! The deployment id: distinguishes the pipelines of this data directory from those of others that write to the same destination.
 //!
 //! It is part of the names of everything that is staged, so losing it costs no more than leftovers that nobody sweeps.
 
@@ -11,8 +11,8 @@ use uuid::Uuid;
 const FILE_NAME: &str = "deployment-id";
 const TEMPORARY_NAME: &str = "deployment-id.tmp";
 
-/// The id that the data directory keeps; made, and durable when this returns, where there is none. The caller has the
-/// directory for itself.
+/// The id that the data directory keeps. If there is none, it is created, and durable when this returns. The caller holds the
+/// directory's lock.
 pub(crate) fn deployment_id(data_dir: &Path) -> io::Result<String> {
     let path = data_dir.join(FILE_NAME);
     match fs::read(&path) {

@@ -75,8 +75,8 @@ pub fn compile(bytes: &[u8], shown: &str, cache_dir: Option<&Path>) -> Result<Gu
     host(cache_dir)?.load(bytes).map_err(|error| format!("`{shown}`: {error}"))
 }
 
-/// The bytes of a file, but no more than show that it is too large. Whoever opens a pipe waits for its other end, and a device
-/// may have no end: nothing but a file is read.
+/// The bytes of a file, at most one more than allowed. Only regular files are read: opening a pipe waits for its other end, and
+/// a device may have no end.
 fn at_most(path: &Path, most: u64) -> std::io::Result<Vec<u8>> {
     check_kind(&std::fs::metadata(path)?)?;
     // Should the path name a pipe by now, nobody waits for it.

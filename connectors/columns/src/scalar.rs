@@ -110,8 +110,8 @@ impl<'a> Number<'a> {
     }
 }
 
-/// A decimal number as an integer of units of the last place, `10^-scale`. `None` if it is none, has digits behind that place
-/// other than zeros, or has more than `precision` digits.
+/// A decimal number as an integer of units of the last place, `10^-scale`. `None` if it is not a number, has digits
+/// other than zeros after that place, or has more than `precision` digits.
 pub fn decimal(text: &[u8], precision: u8, scale: i8) -> Option<i128> {
     let (negative, mut at) = match text.first()? {
         b'-' => (true, 1),

@@ -1,4 +1,4 @@
-//! What tells one file from another, whatever it is called: its inode, and digests of what was read of it.
+//! Identifies a file whatever its name: by its inode, and by digests of what was read of it.
 //!
 //! ```text
 //!   0        ≤ 1024                 byte - ≤ 256    byte
@@ -25,13 +25,13 @@ pub(super) const HEAD_BYTES: u64 = 1024;
 /// How much before a position tells that the file is still the one that was read.
 pub(super) const TAIL_BYTES: usize = 256;
 
-/// A file of this machine, until it is removed.
+/// Identifies a file on this machine until the file is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct FileId {
     device: u64,
     inode: u64,
-    /// When it was created, in nanoseconds, where the file system knows: it tells files apart that had an inode one after the
-    /// other.
+    /// When it was created, in nanoseconds, if the file system records that. Distinguishes a file from an earlier one with
+    /// the same inode.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     born_ns: Option<u64>,
 }

@@ -1,4 +1,4 @@
-//! Holds a Parquet file's metadata to what the file can hold, before the Parquet reader allocates what it claims.
+//! Checks a Parquet file's metadata against the size of the file, before the Parquet reader allocates what it claims.
 //!
 //! Footers and page headers are structures of Thrift's compact protocol. They are walked here without building anything:
 //! each list must have the bytes for as many items as it claims, and pages have a bound.
@@ -107,7 +107,7 @@ enum Value {
     Other,
 }
 
-/// Walks through bytes of Thrift's compact protocol. `None` where they end, or are none.
+/// Walks through bytes of Thrift's compact protocol. `None` where they end or are invalid.
 struct Walk<'a> {
     rest: &'a [u8],
 }

@@ -22,7 +22,7 @@ use super::siblings;
 use crate::error::ConnectorError;
 use crate::source::{CHUNK_BYTES, Chunk, ChunkData, Records};
 
-/// The longest record that is taken for one, in bytes.
+/// The longest record accepted, in bytes.
 pub const MAX_LINE_BYTES: usize = 16 << 20;
 /// What some editors put at the beginning of UTF-8 text.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -50,7 +50,7 @@ pub(super) struct Pass<'a> {
 }
 
 impl<'a> Pass<'a> {
-    /// Opens a file; `None` if there is none.
+    /// Opens a file; `None` if it does not exist.
     pub(super) fn open(lines: &'a Lines, stand: &Stand) -> Result<Option<Self>, ConnectorError> {
         let Stand { path, position } = stand.clone();
         let failed = |error| lines.failed(&path, error);

@@ -175,7 +175,7 @@ pub enum BrokerError {
     Closed,
 }
 
-/// Who else than a backup can help. The progress of a pipeline is not given up: it would repeat or miss records.
+/// The alternative to a backup. None is offered for the progress of a pipeline: without it, records are repeated or missed.
 fn repair_hint(topic: &str, what: &str) -> String {
     match topic.starts_with("__") && !is_internal(topic) {
         true => String::new(),

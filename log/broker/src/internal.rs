@@ -72,8 +72,8 @@ pub(crate) enum Entry<'a> {
     Marker { producer: ProducerId, commit: bool },
 }
 
-/// Reads the partition from its start to its end, passing over what is lost. Every batch is verified first: what a flipped bit
-/// made of a record must not be taken for true.
+/// Reads the partition from its start to its end, passing over what is lost. Every batch is verified first, so that
+/// a record with a flipped bit is not applied.
 fn replay<E>(partition: &Partition, mut apply: impl FnMut(Entry<'_>) -> Result<(), E>) -> Result<()>
 where
     E: std::error::Error + Send + Sync + 'static,

@@ -33,7 +33,7 @@ pub(crate) fn is_of_engine(topic: &str) -> bool {
     topic.starts_with(ENGINE_PREFIX)
 }
 
-/// Checks that the topic is none of the engine's, which no client may make, write, change or delete.
+/// Checks that the topic does not belong to the engine: no client may create, write, change or delete those.
 ///
 /// # Errors
 /// `Refused` if it is.

@@ -20,7 +20,7 @@ use crate::waiters::{Place, Waiter, Waiters};
 
 /// Epoch of the transaction coordinator, which has never moved either.
 const COORDINATOR_EPOCH: i32 = 0;
-/// How often the node's owner is told at most that a partition cannot be read.
+/// A partition that cannot be read is logged at most this often.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// A partition's log and its waiters.
@@ -38,7 +38,7 @@ pub(crate) struct Partition {
     flush_ms: AtomicU64,
     /// A sync by the clock is due (`flush.ms`).
     flush_due: Arc<AtomicBool>,
-    /// When its damage was last told.
+    /// When its damage was last logged.
     told_at: Mutex<Option<Instant>>,
     /// Knows the leader epoch; stays locked while anyone may still write to it.
     dir: Arc<DataDir>,
@@ -227,7 +227,7 @@ impl Partition {
         self.requested(self.request_durable(flusher, self.log.log_end())).await
     }
 
-    /// Whether the node's owner may be told of its damage now: not for each reader that meets it.
+    /// Whether its damage may be logged now, which not every reader that meets it does.
     pub(crate) fn may_tell(&self) -> bool {
         let mut told_at = self.told_at.lock();
         let may = told_at.is_none_or(|at| at.elapsed() >= TELL_EVERY);

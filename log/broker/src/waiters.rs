@@ -85,7 +85,7 @@ impl Waiters {
         Place { isolation, key }
     }
 
-    /// Strikes a waiter off, if it has not been told yet.
+    /// Removes a waiter, if it has not been woken yet.
     pub(crate) fn remove(&self, place: Place) {
         self.lists.lock().of(place.isolation).remove(&place.key);
     }

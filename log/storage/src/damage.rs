@@ -6,7 +6,7 @@
 //!           00.log.damaged-1    | batch 0 | batch 5 | ~~~~ | batch 15 | batch 20 |        everything, as it was found
 //!           15.log                                         | batch 15 | batch 20 |
 //! ```
-//! So a segment never holds damage that is known of: damaged offsets are those between two segments. Reading them is an
+//! So no segment holds known damage: damaged offsets are those between two segments. Reading them is an
 //! error, and they are never given to other records.
 
 use std::fs::File;
@@ -174,7 +174,7 @@ impl PartitionLog {
     }
 }
 
-/// Tells the node's owner.
+/// Logs the damage.
 pub(crate) fn told(damage: &Damage) {
     match damage.is_mended() {
         true => tracing::warn!("{damage}"),

@@ -178,8 +178,8 @@ impl<E: Entry> EntryFile<E> {
         std::mem::take(&mut self.unsynced).then(|| self.path.clone())
     }
 
-    /// Has the whole file written anew by the next flush: what a sync that failed left in it is unknown, and the next
-    /// sync would not tell.
+    /// Makes the next flush write the whole file again: after a failed sync its content is unknown, and the next sync would
+    /// not report it.
     pub(crate) fn distrust_file(&mut self) {
         if !self.resident {
             // What cannot be read is made again from the batches when the log is opened.

@@ -88,7 +88,7 @@ impl PartitionLog {
         Ok((log, recovery))
     }
 
-    /// Makes a new log that begins at `start`, where there is none: what lay below is lost.
+    /// Creates a log that starts at `start`, where none exists: the records below are lost.
     ///
     /// # Errors
     /// `Refused` if there is a log already; `Io`, `DiskFull`.
@@ -196,7 +196,7 @@ impl<'a> Opening<'a> {
         Ok(segments)
     }
 
-    /// Notes the offsets that are missing, and sees to it that the log ends behind everything that was synced.
+    /// Notes the offsets that are missing, and ensures that the log ends after everything that was synced.
     fn end_segments(&mut self, segments: &mut Vec<Arc<Segment>>) -> Result<()> {
         let log_end = segments.last().map_or(self.recovery.log_start, |s| s.next_offset());
         if let Some(first) = segments.first().map(|s| s.base) {

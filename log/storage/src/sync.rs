@@ -14,7 +14,7 @@ use crate::log::{CheckpointState, PartitionLog, load, store};
 use crate::segment::Segment;
 use crate::{checkpoint, files, names, snapshot};
 
-/// After as many appended bytes the recovery point is moved, too. Damage below it is told from a torn tail.
+/// The recovery point also moves after so many appended bytes. Damage below it is never taken for a torn tail.
 const CHECKPOINT_INTERVAL_BYTES: u64 = 64 << 20;
 
 impl PartitionLog {

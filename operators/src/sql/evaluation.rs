@@ -1,8 +1,8 @@
 //! How the expressions of a chain are evaluated: fast, or so that the rows on which one fails are found.
 //!
-//! Fast, an expression over some rows gives a column or an error, and the error tells no row. Rows are then evaluated
-//! again carefully: each step of an expression is watched (see [`super::guard`]), a row on which one fails is noted and
-//! gets null, and all other rows get what they get anyway. Rows that were noted are left out of what comes out at the end.
+//! The fast way evaluates an expression over whole columns and gives a column or an error, which does not say on which row.
+//! Rows are then evaluated again carefully: each step of an expression is watched (see [`super::guard`]), a row on which one
+//! fails is noted and gets null, and the others get the same values as before. Noted rows are left out of the output.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! Watched expressions: where a step of an expression fails on some rows, they are noted, and it goes on without them.
+//! Watched expressions: rows on which a step of an expression fails are noted, and the evaluation goes on without them.
 //!
 //! ```text
 //!   CASE WHEN n > 0 THEN CAST(s AS int) END          n, s, row number
@@ -145,7 +145,7 @@ pub(super) fn has_lambda(expr: &Compiled) -> bool {
     expr.is::<LambdaExpr>() || expr.children().into_iter().any(has_lambda)
 }
 
-/// The value of an expression for each row. A row on which it fails gets null and is told to `note`.
+/// The value of an expression for each row. A row on which it fails gets null and is passed to `note`.
 pub(super) fn find_failing(
     node: &Compiled,
     values: &RecordBatch,

@@ -1,8 +1,8 @@
 //! `IN` with a subquery, in three-valued logic.
 //!
-//! DataFusion makes joins of subqueries, in which `IN` and `EXISTS` look the same, and a mark that is true or false: it
-//! forgets that `x IN (SELECT …)` may be null. So before it does, each `IN` gets a key that its join is known by, and one
-//! whose value is asked for becomes two joins, of which the second says whether it is null:
+//! DataFusion turns subqueries into joins, in which `IN` and `EXISTS` look the same, with a mark that is true or false; that
+//! `x IN (SELECT …)` may be null is lost. So, before it does, each `IN` gets a key by which its join is recognised. An `IN`
+//! whose value is used becomes two joins; the second says whether the value is null:
 //!
 //! ```text
 //!   x NOT IN S, as a condition    rows without a match, for which it is not null either

@@ -1,5 +1,5 @@
-//! Functions of DataFusion that are called with more care: their results are bounded before they are made, and a field
-//! of a null struct is null. They are put in the place of the functions in every plan, streaming and batch.
+//! Wrappers of DataFusion's functions: they bound a result before it is computed, and make a field of a null struct null.
+//! They replace the functions in every plan, streaming and batch.
 
 use std::any::Any;
 use std::sync::Arc;

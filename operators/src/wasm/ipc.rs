@@ -1,7 +1,7 @@
 //! Arrow IPC streams, to guests and back.
 //!
-//! What comes back is not trusted: a guest may write anything. So a stream is walked before Arrow reads it (`layout.rs`), and
-//! what Arrow has read is held to the ranges of its types: times that have a date, decimals of their digits, JSON that is JSON.
+//! What comes back is not trusted: a guest may write anything. So a stream is checked before Arrow reads it (`layout.rs`), and
+//! the values that Arrow has read are checked against the ranges of their types: dates, decimals, JSON.
 
 mod layout;
 mod types;

@@ -30,7 +30,7 @@ pub(super) struct Parts<S> {
     pub(super) stateful: bool,
     /// Whether the guest wants to know of event time; for guests with state.
     pub(super) watermarks: bool,
-    /// Differs between the workers; nothing: no call shall have other randomness than another.
+    /// Differs between workers; `None` gives every call the same randomness.
     pub(super) number: Option<u64>,
 }
 

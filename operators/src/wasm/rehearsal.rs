@@ -1,9 +1,9 @@
-//! Tries a module on rows that are made up, several times, and compares what it makes of them.
+//! Runs a module on generated rows several times, and compares the results.
 //!
 //! ```text
 //!   operator   rows ─▶ once ─▶ again: must be the same
 //!                   ─▶ a snapshot after each batch, restored into a new instance: must be the same
-//!                   ─▶ in other batches: may differ, and whoever wrote it should know
+//!                   ─▶ in other batches: may differ, which is reported
 //!   function   rows ─▶ all at once ─▶ one by one, at other moments: must be the same if it says that it is deterministic
 //! ```
 
@@ -44,7 +44,7 @@ pub struct Rehearsal {
 /// Tries an operator or a transform.
 ///
 /// # Errors
-/// It does not do the same twice, does not go on from its snapshot as it would have gone on, or stops; in words.
+/// A message that it does not do the same twice, does not continue from its snapshot as before, or stops.
 pub fn rehearse(plan: &WasmPlan) -> Result<Rehearsal, String> {
     let make = || plan.rehearsed();
     let events = events(&*make(), plan)?;

@@ -1,5 +1,4 @@
-//! Compiling in a process of its own: a module that takes all memory, or for ever, or ends in a full stack, takes that process
-//! with it and nothing else.
+//! Compiles modules in a child process: a module that exhausts memory, time or the stack ends that process and nothing else.
 //!
 //! ```text
 //!   Host::load ── module ──▶ stdin   the program, as `Compiler` says ── compile_child ── rlimits, then artifact::compile

@@ -27,7 +27,7 @@ use crate::progress::{self, Progress};
 pub(super) struct Arguments {
     /// The pipeline's file.
     path: PathBuf,
-    /// Forget what earlier runs have read and remembered, and begin anew. What they wrote stays, in topics and elsewhere, so
+    /// Forget the positions and the state of earlier runs, and start over. What they wrote stays, in topics and elsewhere, so
     /// the same rows will be there again.
     #[arg(long)]
     fresh: bool,
@@ -157,9 +157,9 @@ fn announce(takeover: &Takeover, printer: &progress::Printer) {
 /// How the commands go on that a run suggests.
 struct Next<'a> {
     path: &'a Path,
-    /// What the same pipeline's next run needs to be told of the data dir.
+    /// The flag for the data dir that the next run of the same pipeline needs.
     run_flag: String,
-    /// What commands without a pipeline need to be told of it.
+    /// The flag that commands without a pipeline need.
     flag: String,
 }
 

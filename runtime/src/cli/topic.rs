@@ -62,7 +62,7 @@ pub(super) enum Command {
         topic: String,
     },
     /// Verify every record of a topic of the data dir, and give up what is damaged: readers pass over lost records, and
-    /// a partition whose folder is gone begins anew. Damaged bytes are kept beside the log.
+    /// a partition whose folder is missing is created again. Damaged bytes are kept beside the log.
     Repair {
         /// Its name.
         topic: String,

@@ -4,8 +4,8 @@
 //!   anew:   what sinks are owed ─▶ commit: a new incarnation and where it reads each source from ─▶ records deleted, if asked
 //! ```
 //!
-//! Nothing that the last incarnation left is deleted before the log says that there is a new one, and that commit says all
-//! that a later run needs to go on with it. What is left to delete then is part of it.
+//! Nothing of the last incarnation is deleted before the commit of the new one. That commit holds all that a later run needs to
+//! continue, including what is still to be deleted.
 
 use std::collections::BTreeSet;
 

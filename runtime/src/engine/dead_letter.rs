@@ -1,4 +1,4 @@
-//! Records that could not be processed: put aside with the reason, or a reason to stop.
+//! Records that could not be processed: they become dead letters, or stop the run.
 //!
 //! A dead letter holds the record as it came in: its key, its value, its time; and a row of a source of rows as JSON. Its
 //! headers tell the pipeline, the source, the place, the offset and the error, and the operator that failed. A row that an

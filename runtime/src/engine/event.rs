@@ -35,7 +35,7 @@ pub(crate) enum BarrierKind {
 }
 
 impl Barrier {
-    /// Whether whoever passes it processes nothing more.
+    /// Whether a task that passes it processes nothing more.
     pub(crate) fn halts(self) -> bool {
         self.kind != BarrierKind::Checkpoint
     }

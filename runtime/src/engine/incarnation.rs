@@ -4,7 +4,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use uuid::Uuid;
 
 /// One life of a pipeline, from a fresh start to the next. Random, so that pipelines of the same name in two data
-/// directories are never taken for each other.
+/// directories are never confused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Incarnation(Uuid);
 

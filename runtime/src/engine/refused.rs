@@ -1,4 +1,4 @@
-//! Rows that a sink refuses: put aside with the reason, or a reason to stop before anything of their epoch is committed.
+//! Rows that a sink refuses: they become dead letters, or stop the run before anything of their epoch is committed.
 
 use logmill_connectors::sink::RefusedRows;
 

@@ -1,4 +1,4 @@
-//! What the coordinator decides: when an epoch ends, how, and when everything of it is there. Without I/O or a clock.
+//! Decides when an epoch ends, how, and when all of its parts have arrived. Without I/O or a clock.
 //!
 //! ```text
 //!   tick, stop, ended feeds ─▶ begin ─▶ barrier N ─▶ workers, intakes ─▶ writers
@@ -9,8 +9,8 @@
 //! Three rules keep what is committed equal to what the positions cover:
 //! - One round at a time: a barrier is sent only when the round before it was committed.
 //! - Nothing is processed after a barrier that halts. So the transaction that follows it holds no output.
-//! - An intake's end is passed on by the round that began after the end was reached: what the intake appended before then
-//!   lies in front of that round's barrier, and is committed by it.
+//! - The end of an intake is passed on by a round that began after the end was reached: all that the intake appended lies
+//!   before that round's barrier, and is committed with it.
 
 use std::collections::BTreeMap;
 
@@ -76,7 +76,7 @@ pub(crate) enum Occasion {
     Progress,
     /// It is time for a checkpoint.
     Tick,
-    /// The run shall stop.
+    /// The run has to stop.
     Stop,
 }
 

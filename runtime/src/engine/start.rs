@@ -60,7 +60,7 @@ pub struct Run {
     pub on_start: Box<dyn Fn(&Takeover) + Send>,
 }
 
-/// What happens when a pipeline begins anew.
+/// Options of a fresh start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FreshStart {
     /// Delete all records of the topics that the sources are played through, whoever wrote them.

@@ -185,7 +185,7 @@ async fn write_letters(records: &mut RecordWriter, letters: &[DeadLetter]) -> Re
     Ok(())
 }
 
-/// Writes as much of a dead letter as the topic takes: why a record was put aside is worth more than all of its bytes.
+/// Writes as much of a dead letter as the topic takes: the reason matters more than the complete record.
 async fn write_truncated(records: &mut RecordWriter, letter: &DeadLetter) -> Result<(), ConnectorError> {
     let length = letter.value.as_ref().map_or(0, Bytes::len).to_string();
     let cut = |value: &str| value.as_bytes().get(..TRUNCATED_HEADER_BYTES).unwrap_or(value.as_bytes()).to_vec();

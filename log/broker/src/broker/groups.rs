@@ -86,10 +86,10 @@ impl Broker {
         self.inner.groups.commit_local(&membership.group, Some(membership), offsets, self.inner.now()).await
     }
 
-    /// Waits until what lies before each offset is on disk, whatever the topic's `flush` says: if power loss took a record
-    /// whose offset is committed, the group would never read the one that takes its place. Says of each whether it is,
-    /// and whether there is such a partition. Costs no sync where the records are durable; a partition that is offline has
-    /// none that are not.
+    /// Waits until the records before each offset are on disk, whatever the topic's `flush` says: if a power loss took a
+    /// record whose offset is committed, the group would skip the record that gets this offset next. Returns for each
+    /// offset whether its records are on disk, and whether the partition exists. Syncs only where records are not durable
+    /// yet; a partition that is offline has no such records.
     pub(crate) async fn durable_before(&self, offsets: &[(TopicPartition, Offset)]) -> Vec<Result<()>> {
         let request = |(name, offset): &(TopicPartition, Offset)| {
             let partition = match self.inner.topics.partition(name) {

@@ -186,8 +186,8 @@ impl Broker {
         self.delete_topics(vec![topic.to_owned()]).await.pop().unwrap_or(Err(BrokerError::Closed))
     }
 
-    /// Verifies every record batch of a topic, and gives up what is lost: readers pass over damaged records, and a partition
-    /// whose folder is gone begins anew behind what groups have committed of it. Says what was done with each partition.
+    /// Verifies every record batch of a topic, and lets readers skip lost records. A partition whose folder is missing is
+    /// created again, starting at the furthest offset that a group has committed. Returns what was done with each partition.
     ///
     /// # Errors
     /// `UnknownTopic`; `Storage`, `DiskFull` if a partition still cannot be opened.

@@ -89,7 +89,7 @@ impl Broker {
     /// Opens the data dir, making it if it is missing, and recovers what a crash left. Must be called within a tokio
     /// runtime, whose timers do the maintenance from then on.
     ///
-    /// What is damaged does not keep the rest from being served: the report says what it is.
+    /// Damage does not prevent the rest from being served; the report lists it.
     ///
     /// # Errors
     /// `DataDirLocked` while another process has it open, `NewerFormat` if a newer version wrote it; `DiskFull` and

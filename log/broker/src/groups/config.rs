@@ -11,15 +11,15 @@ pub struct GroupConfig {
     pub initial_rebalance_delay_ms: i64,
     /// The most members a group may have (`group.max.size`).
     pub max_size: usize,
-    /// The most ids that a group may have given out to clients that have not joined with them yet.
+    /// The most member ids of a group that were given out to clients and not yet used to join.
     pub max_pending: usize,
-    /// The most memory that the members of a group may take in all: names, and what they tell each other. Their
-    /// generation is one record of the log.
+    /// The most memory that the members of a group may take together: names, subscriptions and assignments. A generation
+    /// with all of them is one record of the log.
     pub max_group_bytes: usize,
-    /// The most groups there may be. The engine's own are not refused.
+    /// The most groups that may exist. Groups of pipelines are never refused.
     pub max_groups: usize,
-    /// The most memory that all groups may take, with their offsets. Whoever needs no more than before is not refused,
-    /// nor is the engine.
+    /// The most memory that all groups may take, with their offsets. A request that needs no more than before is never
+    /// refused, nor is the engine.
     pub max_bytes: usize,
     /// How long offsets are kept of a group that is empty (`offsets.retention.minutes`).
     pub offsets_retention_ms: i64,
@@ -28,11 +28,11 @@ pub struct GroupConfig {
     pub offset_metadata_max_len: usize,
 }
 
-/// The longest name of a group that a client may make, in bytes. Kafka has no limit but that of its strings, and whoever
-/// lists the groups is told all of their names.
+/// The longest name of a group that a client may create, in bytes. Kafka's only limit is that of its strings, but an answer
+/// that lists the groups holds all of their names.
 pub(crate) const MAX_GROUP_NAME_LEN: usize = 1024;
 
-/// Offsets that a client wants kept for a time of its own, as old ones do, are kept for no longer than a year.
+/// Old clients state how long their offsets are to be kept; they are kept for at most a year.
 pub(crate) const MAX_OWN_RETENTION_MS: i64 = 365 * 24 * 3_600_000;
 
 /// A new member that waits for its first generation is given up after this long: Kafka cannot tell whether its client

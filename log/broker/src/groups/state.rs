@@ -80,7 +80,7 @@ impl Groups {
         }
     }
 
-    /// Checks that there is memory for what a member tells of itself. One that needs no more than before is let in.
+    /// Checks that the memory limits have room for a member's texts and metadata. One that needs no more than before is let in.
     fn check_room(&self, join: &JoinRequest) -> Result<(), GroupError> {
         let GroupConfig { max_groups, max_group_bytes, max_bytes, .. } = self.config;
         let group = self.groups.get(&join.group);

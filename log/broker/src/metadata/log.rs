@@ -44,7 +44,7 @@ pub(crate) struct Found {
 }
 
 impl MetadataLog {
-    /// Opens or makes the log in `dir` and replays it. What is damaged is passed over and told.
+    /// Opens or creates the log in `dir` and replays it. Damaged commands are skipped and reported.
     pub(crate) fn open(dir: &Path) -> Result<(Self, Found)> {
         std::fs::create_dir_all(dir).map_err(|e| BrokerError::io(format!("create {}", dir.display()), e))?;
         let snapshot = snapshot::load(dir)?;

@@ -116,8 +116,8 @@ fn answer(
     }))
 }
 
-/// Whether the time stands for the log start. No record is looked at for it, but the epoch of its leader is, which whoever
-/// appends may hold for as long as the disk takes.
+/// Whether the time stands for the log start. This reads no record, but it does read the leader epoch, whose lock an append
+/// may hold for as long as the disk takes.
 fn is_start(time: i64) -> bool {
     matches!(time, EARLIEST | EARLIEST_LOCAL)
 }

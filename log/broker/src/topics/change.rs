@@ -84,8 +84,8 @@ impl Topics {
         opened
     }
 
-    /// Deletes each of the topics that can be deleted. All share their syncs. `forget` is told of those that are; what it
-    /// makes durable comes before another topic of the name can be made.
+    /// Deletes each of the topics that can be deleted. All share their syncs. `forget` is called with those that are; what it
+    /// makes durable comes before another topic of the name can be created.
     pub(crate) fn delete_each(
         &self,
         names: &[String],

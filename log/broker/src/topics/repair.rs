@@ -1,4 +1,4 @@
-//! Repairing a topic, as its owner asks for it: what is lost is given up, so that readers pass over it.
+//! Repairs a topic on its owner's request: readers skip lost records from then on.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ pub enum Repair {
     Bridged(Damage),
     /// What kept the partition offline is gone.
     Reopened,
-    /// The partition was lost and begins anew, at this offset: the furthest that any group had committed.
+    /// The partition was lost and is created again, starting at this offset: the furthest that any group had committed.
     BegunAnew(Offset),
 }
 

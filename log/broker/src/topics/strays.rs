@@ -40,8 +40,8 @@ impl Topics {
         self.metadata.propose_with(now, |_| Ok(commands)).map(|_| true)
     }
 
-    /// Sees to it that no producer id is handed out again of those that were: in `commands_lost` commands that are lost, up to
-    /// `known`, and as the partitions know them.
+    /// Skips every producer id that was handed out: by the `commands_lost` commands that are lost, up to `known`, and those
+    /// that partitions have seen.
     pub(crate) fn skip_producer_ids(&self, commands_lost: i64, known: Option<i64>, now: Timestamp) -> Result<()> {
         let ids =
             |partition: &Arc<Partition>| partition.log().producer_states().last().map(|state| state.producer_id.0);

@@ -1,4 +1,4 @@
-//! Checks what an Arrow IPC stream of a guest says of itself, before Arrow reads it.
+//! Checks the structure of an Arrow IPC stream of a guest, before Arrow reads it.
 //!
 //! ```text
 //!   schema message ─▶ types.rs: only types that can flow, each with what its type needs
@@ -6,8 +6,8 @@
 //!                     body  │ buffer │pad│ buffer │ buffer │pad│   each begins where the one before it has ended
 //! ```
 //!
-//! Buffers that share bytes would be as many times as large for whoever copies rows, or counts them. As none do, and as every
-//! row takes a bit of some buffer at the least, decoded rows are no larger than the stream, which the guest's memory bounds.
+//! Buffers that share bytes would grow when rows are copied. As none do, and as every row takes at least a bit of some buffer,
+//! decoded rows are no larger than the stream, which the guest's memory bounds.
 
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::ipc::convert::fb_to_schema;

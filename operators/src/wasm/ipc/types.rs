@@ -1,5 +1,5 @@
-//! The types that columns of guests may have, as their schema messages write them: checked before Arrow reads them, which
-//! would panic over some that nobody can have.
+//! The types that columns of guests may have, as their schema messages encode them. They are checked before Arrow reads them,
+//! since it panics on some invalid types.
 //!
 //! A pipeline's `schema:` can name every one of them, if by another width. Views and dictionaries are left out, as their values
 //! may share bytes; so are types whose rows may take no bytes.

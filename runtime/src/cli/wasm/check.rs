@@ -15,9 +15,9 @@ use crate::cli::print;
 
 /// Say what a module is, what it puts out, and whether it can be used.
 ///
-/// A module whose columns are known is tried on a few rows that are made up: it must do the same again, go on from its snapshots
-/// as it would have gone on, and, if it says that a function is deterministic, give the same whenever it is called. Whether what
-/// it makes depends on the batches in which rows come is told.
+/// If the columns of its input are known, the module also runs on a few generated rows. It must give the same result when it
+/// runs again and when it continues from one of its snapshots; a function that claims to be deterministic must give the same
+/// result on every call. The command reports whether the output depends on how rows are split into batches.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Arguments {
     #[command(flatten)]

@@ -26,7 +26,7 @@ use crate::cli::{Told, print};
 /// A function gets a line for each call: a JSON object with its arguments by name, or an array of them.
 ///
 /// Rows of a module with several outputs are printed beside the output's name: `{"scored.rejects": {…}}`. Lines that fail
-/// are told on stderr, with their numbers, and make the command fail in the end.
+/// are reported on stderr, with their numbers, and the command fails at the end.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Arguments {
     #[command(flatten)]

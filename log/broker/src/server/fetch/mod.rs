@@ -31,7 +31,7 @@ use crate::types::Isolation;
 const MAX_RESPONSE_BYTES: usize = 55 << 20;
 /// Sessions kept (`max.incremental.fetch.session.cache.slots`).
 const SESSION_SLOTS: usize = 1_000;
-/// How long one waits who can only be told that a partition is offline or damaged, unless others of its partitions grow.
+/// How long a fetch waits whose only answer is that partitions are offline or damaged, unless another of its partitions grows.
 const BACK_OFF: Duration = Duration::from_millis(500);
 /// Most partitions of one request.
 const MAX_PARTITIONS: usize = 100_000;

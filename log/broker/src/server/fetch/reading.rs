@@ -142,8 +142,8 @@ impl Reading {
         self.must_answer || self.slots.is_empty() || has_bytes
     }
 
-    /// Whether all there is to tell is that a partition is offline or damaged. It will be so the next time, too: whoever asks
-    /// again at once is told no sooner.
+    /// Whether the only answer is that partitions are offline or damaged. It will be the same next time, so the answer is
+    /// delayed, lest clients ask again at once.
     pub(super) fn is_refused(&self) -> bool {
         self.bytes == 0 && self.slots.iter().any(|slot| slot.found.as_ref().is_err_and(|code| is_lasting(*code)))
     }
