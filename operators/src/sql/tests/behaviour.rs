@@ -213,7 +213,7 @@ fn calls_against_the_contract_are_errors() {
     let source = std::error::Error::source(&error).unwrap().to_string();
     assert!(source.contains("the static table `airlines` was not loaded"), "{source}");
     let state = StateBuffer { table: "groups".into(), shard: 0, data: bytes::Bytes::new() };
-    assert!(plan.operator().restore(vec![state]).unwrap_err().to_string().contains("`--fresh`"));
+    assert!(plan.operator().restore(vec![state]).unwrap_err().to_string().contains("undo the edit"));
     let mut open = plan.operator();
     open.open(open_context(&plan)).unwrap();
     assert!(open.on_batch(0, RowBatch::inserts(rows("planes")), &mut out).is_err(), "columns are missing");
