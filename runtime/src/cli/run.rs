@@ -119,9 +119,13 @@ async fn run(
         }),
     };
     if arguments.fresh && !arguments.quiet {
-        progress
-            .printer()
-            .line("starting anew: what earlier runs wrote stays where it is, so the same rows will be there again");
+        progress.printer().line(match arguments.delete_through_records {
+            true => {
+                "starting from the beginning: all records of the `through:` topics are deleted; what sinks wrote stays, so \
+                 they will hold the same rows again"
+            }
+            false => "starting from the beginning: what earlier runs wrote stays, so sinks will hold the same rows again",
+        });
     }
     let result = run.execute().await;
     progress.finish();
