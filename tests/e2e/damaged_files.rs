@@ -143,7 +143,7 @@ fn an_offline_partition_is_listed_with_its_reason_and_repaired() {
     assert_eq!(site.run(&["consume", "other"]).ok(), "{\"a\":1}\n");
     site.run(&["produce", "orders", "--file", "in.ndjson"]).fails_with(&["partition orders-0 is offline"]);
     let repaired = site.run(&["topic", "repair", "orders"]).ok();
-    assert!(repaired.contains("begins anew at offset 0"), "{repaired}");
+    assert!(repaired.contains("created again, empty, from offset 0"), "{repaired}");
     site.run(&["produce", "orders", "--file", "in.ndjson"]).ok();
     assert!(!site.run(&["topic", "list"]).ok().contains("offline"));
 }

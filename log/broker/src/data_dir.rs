@@ -13,6 +13,7 @@ use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
+use logmill_storage::damaged_file_name;
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
@@ -301,22 +302,9 @@ pub(crate) fn write_durably(dir: &Path, name: &str, content: &[u8]) -> Result<()
     sync_dir(dir)
 }
 
-/// Where what makes no sense at `path` is kept: the first free name.
-pub(crate) fn damaged(path: &Path) -> PathBuf {
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let mut number = 1;
-    loop {
-        let kept_at = path.with_file_name(format!("{name}.damaged-{number}"));
-        if kept_at.symlink_metadata().is_err() {
-            return kept_at;
-        }
-        number += 1;
-    }
-}
-
 /// Moves what makes no sense at `path` out of the way, where it is kept.
 pub(crate) fn set_aside(path: &Path, reason: &str) -> Result<()> {
-    let kept_at = damaged(path);
+    let kept_at = damaged_file_name(path);
     fs::rename(path, &kept_at).map_err(|e| BrokerError::io(format!("rename {}", path.display()), e))?;
     tracing::error!(file = %path.display(), kept_at = %kept_at.display(), reason, "damaged, set aside");
     Ok(())

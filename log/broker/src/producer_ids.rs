@@ -22,7 +22,7 @@ pub(crate) const BLOCK: i64 = 1000;
 /// The producer ids of this cluster.
 pub(crate) struct ProducerIds {
     topics: Arc<Topics>,
-    /// Ids that nobody has yet. Locked while the metadata hands out more, so that ids only ascend.
+    /// Allocated ids that no client has yet. Locked while more are allocated, so that ids only ascend.
     free: Mutex<Range<i64>>,
     /// Every id below this one has been handed out, or never will be.
     end: AtomicI64,

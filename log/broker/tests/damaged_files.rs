@@ -1,5 +1,5 @@
 //! Every kind of file of a data dir, damaged in every way, one at a time: the broker opens, everything that is intact is
-//! served, what is lost is told, no offset is used again, and the repair that is advised works.
+//! served, lost records are reported, no offset is used again, and the advised repair works.
 //!
 //! A slice of it runs always; all of it with `LOGMILL_TEST_LONG=1`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
@@ -309,7 +309,7 @@ fn check_topics(scene: &Scene, shown: &Shown, owner: Option<&(String, i32)>, may
     }
 }
 
-/// What is lost, and can be known without verifying everything, is told.
+/// Losses that can be known without verifying every record are reported.
 fn check_told(scene: &Scene, report: &StartReport, shown: &Shown, owner: Option<&(String, i32)>, what: &str) {
     let Some(place) = owner.filter(|place| scene.shown.records.contains_key(*place)) else { return };
     let (all, found) = (&scene.shown.records[place], &shown.records[place]);

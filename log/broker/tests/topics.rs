@@ -188,7 +188,7 @@ async fn a_lost_partition_is_offline_and_not_a_fresh_start() {
     }
     let (broker, _) = open(dir.path()).await;
     let repairs = broker.repair_topic("t").await.unwrap();
-    assert_eq!(repairs, [(tp("t", 0), Repair::BegunAnew(Offset(7))), (tp("t", 1), Repair::Sound)]);
+    assert_eq!(repairs, [(tp("t", 0), Repair::Recreated(Offset(7))), (tp("t", 1), Repair::Sound)]);
     assert_eq!(broker.produce(&tp("t", 0), batch(&["new"])).await.unwrap(), Offset(7), "no offset is used again");
     broker.close().await.unwrap();
     drop(broker);

@@ -59,6 +59,7 @@ pub use damage::Damage;
 pub use error::{Result, StorageError};
 pub use flusher::{Flusher, MAX_WAITERS};
 pub use log::PartitionLog;
+pub use names::damaged as damaged_file_name;
 pub use open_segments::{limit_open_segments, open_segments};
 pub use producers::{BATCHES_KEPT, BatchMeta, ProducerState};
 pub use read::ReadBatches;

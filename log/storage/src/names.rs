@@ -57,7 +57,7 @@ pub(crate) fn cut(log: &Path, position: u64) -> PathBuf {
 }
 
 /// Where a damaged file is kept: the first free name, earlier ones are never overwritten.
-pub(crate) fn damaged(path: &Path) -> PathBuf {
+pub fn damaged(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut number = 1;
     loop {

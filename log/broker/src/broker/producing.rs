@@ -72,7 +72,7 @@ impl Broker {
         Ok(Producing { inner: Arc::clone(&self.inner), now: self.inner.now() })
     }
 
-    /// A producer id that nobody has had, for a client.
+    /// Allocates a producer id for a client.
     ///
     /// # Errors
     /// `DiskFull`, `Storage`: ids that are handed out are noted first.

@@ -265,7 +265,7 @@ impl Group {
     }
 }
 
-/// The answer to the join of a member that was removed: its client begins anew.
+/// The answer to the join of a member that was removed: its client joins again with a new id.
 pub(super) fn unknown_member() -> JoinRefused {
     JoinRefused { error: GroupError::UnknownMember, member: String::new() }
 }

@@ -87,7 +87,7 @@ impl Member {
         self.protocols.iter().any(|supported| supported.name == protocol)
     }
 
-    /// Its session begins anew.
+    /// Restarts its session.
     pub(super) fn renew(&mut self, now: Now) {
         self.expires_at = self.session_timeout_ms.map(|timeout| after(now.steady, timeout.into()));
     }

@@ -108,7 +108,7 @@ impl Members {
         *self = std::mem::take(self).by_id.into_iter().filter(|(_, member)| keep(member)).collect();
     }
 
-    /// A member's session begins anew.
+    /// Restarts a member's session.
     pub(super) fn renew(&mut self, id: &str, now: Now) {
         let Some(member) = self.by_id.get_mut(id) else { return };
         let before = member.expires_at;

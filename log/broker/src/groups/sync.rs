@@ -124,7 +124,7 @@ impl Group {
         }
     }
 
-    /// A member's session begins anew.
+    /// Restarts a member's session.
     pub(super) fn renew(&mut self, member: &str, now: Now) {
         self.members.renew(member, now);
     }

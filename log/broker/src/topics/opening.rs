@@ -41,7 +41,7 @@ impl Opened {
 /// What becomes of a partition that cannot be opened, and was not offline before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum OnFailure {
-    /// Its topic is not opened: who made the partition is told.
+    /// The topic is not opened, and the caller that created the partition gets the error.
     Stop,
     /// It is offline.
     GoOffline,

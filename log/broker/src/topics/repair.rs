@@ -24,7 +24,7 @@ pub enum Repair {
     /// What kept the partition offline is gone.
     Reopened,
     /// The partition was lost and is created again, starting at this offset: the furthest that any group had committed.
-    BegunAnew(Offset),
+    Recreated(Offset),
 }
 
 impl std::fmt::Display for Repair {
@@ -34,7 +34,7 @@ impl std::fmt::Display for Repair {
             Self::Mended(damage) => write!(f, "{damage}"),
             Self::Bridged(damage) => write!(f, "readers pass over lost records from now on: {damage}"),
             Self::Reopened => write!(f, "is served again"),
-            Self::BegunAnew(offset) => write!(f, "was lost and begins anew at offset {offset}"),
+            Self::Recreated(offset) => write!(f, "was lost and is created again, empty, from offset {offset}"),
         }
     }
 }
@@ -100,6 +100,6 @@ impl Topics {
         }
         let start = committed(name);
         PartitionLog::create_at(path, start).map_err(|error| BrokerError::storage(name, error))?;
-        Ok((open()?, Repair::BegunAnew(start)))
+        Ok((open()?, Repair::Recreated(start)))
     }
 }
