@@ -323,7 +323,8 @@ class Member(threading.Thread):
 
     def run(self):
         try:
-            while not self.leaving.is_set():
+            # Not while a commit that met a rebalance has to come again: a consumer that closes takes none.
+            while not self.leaving.is_set() or self.uncommitted:
                 # One by one: a revocation within `consume` would not know of the messages that it is about to return.
                 message, taken = self.consumer.poll(0.1), 0
                 while message is not None and taken < 50:

@@ -62,7 +62,8 @@ final class Group {
         public void run() {
             try (consumer) {
                 consumer.subscribe(List.of(topic), this);
-                while (!leaving) {
+                // Not while a commit that met a rebalance has to come again.
+                while (!leaving || !uncommitted.isEmpty()) {
                     consumer.poll(Duration.ofMillis(50)).forEach(record -> {
                         delivered.add(Integer.valueOf(Broker.text(record.value())));
                         uncommitted.put(new TopicPartition(topic, record.partition()), new OffsetAndMetadata(record.offset() + 1));

@@ -301,7 +301,8 @@ class Member(threading.Thread, ConsumerRebalanceListener):
 
     def run(self):
         try:
-            while not self.leaving.is_set():
+            # Not while a commit that met a rebalance has to come again.
+            while not self.leaving.is_set() or self.uncommitted:
                 # A long poll: the client never takes over an assignment that arrives just as a poll times out.
                 for messages in self.consumer.poll(timeout_ms=1000, max_records=50).values():
                     self.delivered += [int(message.value) for message in messages]
