@@ -12,6 +12,7 @@
 
 mod config;
 mod discover;
+mod fit;
 mod framing;
 mod identity;
 mod lines;

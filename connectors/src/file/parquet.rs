@@ -1,17 +1,11 @@
 //! Reads the rows of one Parquet file on a thread of its own, in the types that are wanted.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{BooleanArray, RecordBatch, RecordBatchOptions, new_null_array};
-use arrow::compute::{CastOptions, cast_with_options, concat_batches, filter_record_batch};
 use arrow::datatypes::{Field, Schema, SchemaRef};
-use arrow::error::ArrowError;
-use bytes::Bytes;
-use logmill_columns::{BadValue, invalid_values, out_of_range};
 use logmill_pipelines::ColumnType;
 use logmill_pipelines::flow::Position;
 use parquet::arrow::ProjectionMask;
@@ -19,12 +13,12 @@ use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchR
 use serde::{Deserialize, Serialize};
 
 use super::FRESH_HINT;
+use super::fit::fit;
 use super::identity::{Digest, FileId, FilePosition, TAIL_BYTES, digest_at};
 use super::lines::Chunks;
 use super::parquet_guard::{footer_problem, page_problem};
 use crate::error::ConnectorError;
-use crate::format::shown_rows;
-use crate::source::{Chunk, ChunkData, RejectedRow, Rows};
+use crate::source::{Chunk, ChunkData, Rows};
 
 /// Rows a batch.
 const BATCH_ROWS: usize = 8192;
@@ -209,92 +203,4 @@ fn check_pages(
         }
     }
     Ok(())
-}
-
-/// A row of a batch that does not fit, with its number in the batch.
-struct Unfit {
-    row: usize,
-    message: String,
-    value: Bytes,
-}
-
-impl Unfit {
-    /// The row of a file whose batch begins at `first`.
-    fn at(self, file: &str, first: u64) -> RejectedRow {
-        let row = first.saturating_add(self.row as u64);
-        RejectedRow {
-            place: format!("{file}, row {}", row.saturating_add(1)),
-            offset: i64::try_from(row).unwrap_or(i64::MAX),
-            message: self.message,
-            value: self.value,
-        }
-    }
-}
-
-/// The rows with the columns and types that are wanted, and those that cannot have them.
-fn fit(rows: &RecordBatch, wanted: &SchemaRef) -> Result<(RecordBatch, Vec<Unfit>), ConnectorError> {
-    // What lies outside of a range is found before a cast could wrap it around.
-    let mut unfit: BTreeMap<usize, String> = BTreeMap::new();
-    let mut note = |found: Vec<BadValue>, rows: Option<&[usize]>| {
-        let place = |row: usize| rows.map_or(Some(row), |rows| rows.get(row).copied());
-        let found = found.into_iter().filter_map(|bad| Some((place(bad.row)?, bad.message)));
-        for (row, message) in found {
-            unfit.entry(row).or_insert(message);
-        }
-    };
-    note(out_of_range(rows), None);
-    let fitted = match convert(rows, wanted) {
-        Ok(fitted) => {
-            note(invalid_values(&fitted), None);
-            fitted
-        }
-        Err(_) => {
-            // Some value does not fit: row by row, to find which.
-            let (mut good, mut pieces) = (Vec::new(), Vec::new());
-            for row in 0..rows.num_rows() {
-                match convert(&rows.slice(row, 1), wanted) {
-                    Ok(piece) => {
-                        good.push(row);
-                        pieces.push(piece);
-                    }
-                    Err(message) => note(vec![BadValue { row, message }], None),
-                }
-            }
-            let fitted = concat_batches(wanted, &pieces).map_err(batch_error)?;
-            note(invalid_values(&fitted), Some(&good));
-            let kept: BooleanArray = good.iter().map(|row| Some(!unfit.contains_key(row))).collect();
-            return Ok((filter_record_batch(&fitted, &kept).map_err(batch_error)?, shown(rows, unfit)?));
-        }
-    };
-    if unfit.is_empty() {
-        return Ok((fitted, Vec::new()));
-    }
-    let kept: BooleanArray = (0..rows.num_rows()).map(|row| Some(!unfit.contains_key(&row))).collect();
-    Ok((filter_record_batch(&fitted, &kept).map_err(batch_error)?, shown(rows, unfit)?))
-}
-
-fn shown(rows: &RecordBatch, unfit: BTreeMap<usize, String>) -> Result<Vec<Unfit>, ConnectorError> {
-    let one = |(row, message)| {
-        let value = shown_rows(&rows.slice(row, 1))?.into_iter().next().unwrap_or_default();
-        Ok(Unfit { row, message, value })
-    };
-    unfit.into_iter().map(one).collect()
-}
-
-fn batch_error(error: ArrowError) -> ConnectorError {
-    ConnectorError::Permanent { context: "cannot put rows together".into(), source: error.into() }
-}
-
-/// The rows with the columns and types that are wanted, or what is wrong with one of their values.
-fn convert(rows: &RecordBatch, wanted: &SchemaRef) -> Result<RecordBatch, String> {
-    let strict = CastOptions { safe: false, ..CastOptions::default() };
-    let column = |field: &Arc<Field>| match rows.column_by_name(field.name()) {
-        None => Ok(new_null_array(field.data_type(), rows.num_rows())),
-        Some(column) if column.data_type() == field.data_type() => Ok(column.clone()),
-        Some(column) => cast_with_options(column, field.data_type(), &strict)
-            .map_err(|error| format!("column `{}`: {error}", field.name())),
-    };
-    let columns = wanted.fields().iter().map(column).collect::<Result<Vec<_>, _>>()?;
-    let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
-    RecordBatch::try_new_with_options(wanted.clone(), columns, &options).map_err(|error| error.to_string())
 }

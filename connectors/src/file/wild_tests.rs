@@ -8,10 +8,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, Date64Array, Int64Array, RecordBatch, StringArray, Time32SecondArray, TimestampMicrosecondArray,
-    TimestampSecondArray,
+    Array, ArrayRef, Date64Array, Decimal128Array, Float64Array, Int64Array, ListArray, RecordBatch, StringArray,
+    Time32SecondArray, TimestampMicrosecondArray, TimestampSecondArray,
 };
-use arrow::datatypes::Schema;
+use arrow::datatypes::{DataType, Field, Float64Type, Schema};
 use logmill_pipelines::{ColumnType, UnknownFields};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
@@ -54,6 +54,36 @@ async fn read(folder: &Path, schema: Option<Arc<Schema>>) -> Result<(usize, Vec<
 
 fn rows(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
     RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true))).unwrap()
+}
+
+#[tokio::test]
+async fn numbers_of_parquet_whose_digits_a_declared_type_would_cut_are_rejected() {
+    let folder = TempDir::new().unwrap();
+    let floats: ArrayRef = Arc::new(Float64Array::from(vec![Some(1.0), Some(3.7), None, Some(-0.0)]));
+    let decimals = Decimal128Array::from(vec![100, 370, 0, 125]).with_precision_and_scale(9, 2).unwrap();
+    let lists: ArrayRef = Arc::new(ListArray::from_iter_primitive::<Float64Type, _, _>([
+        Some(vec![Some(1.0)]),
+        Some(vec![Some(2.0), None, Some(2.5)]),
+        None,
+        Some(vec![]),
+    ]));
+    let integers = ColumnType::Int64;
+    let cases: [(ArrayRef, DataType, &[i64]); 4] = [
+        (floats.clone(), integers.to_field("x").data_type().clone(), &[1]),
+        (floats, DataType::Decimal128(9, 0), &[1]),
+        (Arc::new(decimals), DataType::Decimal128(9, 1), &[3]),
+        (lists, DataType::new_list(DataType::Int64, true), &[1]),
+    ];
+    for (column, wanted, expected) in cases {
+        let batch = rows(vec![("x", column)]);
+        write_parquet(&folder.path().join("a.parquet"), &batch, WriterProperties::default());
+        let schema = Schema::new(vec![Field::new("x", wanted.clone(), true)]);
+        let (taken, rejected) = read(folder.path(), Some(Arc::new(schema))).await.unwrap();
+        let offsets: Vec<i64> = rejected.iter().map(|row| row.offset).collect();
+        assert_eq!(offsets, expected, "{wanted}");
+        assert_eq!(taken, 4 - expected.len(), "{wanted}");
+        assert!(rejected[0].message.contains("column `x`: ") && rejected[0].message.contains("digits"), "{rejected:?}");
+    }
 }
 
 #[tokio::test]
