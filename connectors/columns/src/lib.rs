@@ -19,4 +19,4 @@ pub mod scalar;
 pub use column::{Column, Scratch, UnsupportedColumn};
 pub use cursor::{Cursor, Problem, RawString, unescape};
 pub use json::{BadObject, Decoded, JsonColumns, UNKNOWN_COLUMN};
-pub use range::{BadValue, invalid_values, out_of_range};
+pub use range::{BadValue, column_out_of_range, invalid_values, out_of_range};

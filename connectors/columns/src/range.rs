@@ -37,6 +37,14 @@ pub fn out_of_range(rows: &RecordBatch) -> Vec<BadValue> {
     find(rows, &|_| false)
 }
 
+/// As [`out_of_range`], of one column.
+#[must_use]
+pub fn column_out_of_range(field: &Field, column: &ArrayRef) -> Vec<BadValue> {
+    let mut found = BTreeMap::new();
+    find_in(field, column, &|_| false, &mut found);
+    in_order(found)
+}
+
 /// As [`out_of_range`], and finds the texts of `json` columns that are no JSON. It is for rows that come from outside.
 #[must_use]
 pub fn invalid_values(rows: &RecordBatch) -> Vec<BadValue> {
@@ -45,14 +53,22 @@ pub fn invalid_values(rows: &RecordBatch) -> Vec<BadValue> {
 
 fn find(rows: &RecordBatch, is_json: &dyn Fn(&Field) -> bool) -> Vec<BadValue> {
     let mut found = BTreeMap::new();
-    let schema = rows.schema_ref();
-    for (field, column) in schema.fields().iter().zip(rows.columns()) {
-        let mut bad = BTreeMap::new();
-        check(field, column, is_json, &mut bad);
-        for (row, problem) in bad {
-            found.entry(row).or_insert_with(|| format!("column `{}`: {problem}", field.name()));
-        }
+    for (field, column) in rows.schema_ref().fields().iter().zip(rows.columns()) {
+        find_in(field, column, is_json, &mut found);
     }
+    in_order(found)
+}
+
+/// Adds the bad values of a column to the messages by row, of which the first stays.
+fn find_in(field: &Field, column: &ArrayRef, is_json: &dyn Fn(&Field) -> bool, found: &mut BTreeMap<usize, String>) {
+    let mut bad = BTreeMap::new();
+    check(field, column, is_json, &mut bad);
+    for (row, problem) in bad {
+        found.entry(row).or_insert_with(|| format!("column `{}`: {problem}", field.name()));
+    }
+}
+
+fn in_order(found: BTreeMap<usize, String>) -> Vec<BadValue> {
     found.into_iter().map(|(row, message)| BadValue { row, message }).collect()
 }
 

@@ -16,7 +16,8 @@ use crate::format::shown_rows;
 use crate::source::RejectedRow;
 
 /// Values that do not fit are an error, not null.
-const STRICT: CastOptions<'static> = CastOptions { safe: false, format_options: arrow::util::display::FormatOptions::new() };
+const STRICT: CastOptions<'static> =
+    CastOptions { safe: false, format_options: arrow::util::display::FormatOptions::new() };
 
 /// A row of a batch that does not fit, with its number in the batch.
 pub(super) struct Unfit {
@@ -126,7 +127,7 @@ fn convert_column(column: &ArrayRef, wanted: &DataType) -> Result<ArrayRef, Stri
 fn may_cut_digits(from: &DataType, to: &DataType) -> bool {
     let is_exact = |kind: &DataType| kind.is_integer() || kind.is_decimal();
     match (from, to) {
-        (DataType::Dictionary(_, from) , to) => may_cut_digits(from, to),
+        (DataType::Dictionary(_, from), to) => may_cut_digits(from, to),
         (
             DataType::List(from) | DataType::LargeList(from) | DataType::FixedSizeList(from, _),
             DataType::List(to) | DataType::LargeList(to) | DataType::FixedSizeList(to, _),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, Int8Array, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::compute::{FilterBuilder, take};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{FieldRef, SchemaRef};
 use datafusion::common::{Result, internal_datafusion_err, resources_err};
 
 use super::compile::{Compiled, as_column};
@@ -192,11 +192,16 @@ impl Filter {
 
 impl Project {
     fn apply(&self, flow: &Flow, evaluation: &Evaluation) -> Result<Flow> {
-        let column = |expr: &Compiled| match as_column(expr).and_then(|index| flow.rows.columns().get(index)) {
-            Some(column) => Ok(Arc::clone(column)),
-            None => evaluation.evaluate(expr, flow),
+        let column = |(expr, field): (&Compiled, &FieldRef)| {
+            if let Some(column) = as_column(expr).and_then(|index| flow.rows.columns().get(index)) {
+                return Ok(Arc::clone(column));
+            }
+            let column = evaluation.evaluate(expr, flow)?;
+            evaluation.check_range(field, &column, flow)?;
+            Ok(column)
         };
-        flow.with_columns(self.exprs.iter().map(column).collect::<Result<_>>()?, &self.schema)
+        let columns = self.exprs.iter().zip(self.schema.fields()).map(column);
+        flow.with_columns(columns.collect::<Result<_>>()?, &self.schema)
     }
 }
 
@@ -257,6 +262,5 @@ pub(super) fn run(
             }
         }
     }
-    evaluation.check_range(&flow)?;
     if flow.rows.num_rows() > 0 { out.push(flow) } else { Ok(()) }
 }

@@ -8,8 +8,9 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use arrow::array::{ArrayRef, BooleanArray};
+use arrow::datatypes::Field;
 use datafusion::common::{Result, exec_err};
-use logmill_columns::out_of_range;
+use logmill_columns::column_out_of_range;
 
 use super::chain::Flow;
 use super::compile::{self, Compiled, as_column};
@@ -70,9 +71,10 @@ impl Evaluation {
         compile::passing(predicate, &self.evaluate(predicate, flow)?)
     }
 
-    /// Fails on values that nothing can show, or notes their rows.
-    pub(super) fn check_range(&self, flow: &Flow) -> Result<()> {
-        for bad in out_of_range(&flow.rows) {
+    /// Fails on values of a computed column that nothing can show, or notes their rows. Columns that came with the rows
+    /// were checked where they came from.
+    pub(super) fn check_range(&self, field: &Field, column: &ArrayRef, flow: &Flow) -> Result<()> {
+        for bad in column_out_of_range(field, column) {
             if !self.careful {
                 return exec_err!("{}", bad.message);
             }

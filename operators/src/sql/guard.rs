@@ -152,7 +152,7 @@ pub(super) fn find_failing(
     note: &mut dyn FnMut(usize, &str),
 ) -> Result<ArrayRef> {
     if let Some(cast) = node.downcast_ref::<CastExpr>()
-        && let Some(array) = find_uncastable(cast, node, values, note)?
+        && let Some(array) = find_uncastable(cast, values, note)?
     {
         return Ok(array);
     }
@@ -180,7 +180,6 @@ pub(super) fn find_failing(
 /// A cast that gives null instead of failing finds all bad values at once. `None` where null says too little.
 fn find_uncastable(
     cast: &CastExpr,
-    node: &Compiled,
     values: &RecordBatch,
     note: &mut dyn FnMut(usize, &str),
 ) -> Result<Option<ArrayRef>> {
@@ -195,10 +194,17 @@ fn find_uncastable(
         return Ok(None);
     };
     let suspects = and(&is_null(array.as_ref())?, &is_not_null(input.as_ref())?)?;
+    if suspects.true_count() == 0 {
+        // It failed all the same.
+        return Ok(None);
+    }
     for row in suspects.values().set_indices() {
-        match try_evaluate(node, &values.slice(row, 1)) {
-            Err(error) => note(row, &reason(&error)),
-            Ok(_) => return Ok(None),
+        // The cast alone: a batch and an expression for each row would take longer than the cast.
+        let value = ColumnarValue::Array(input.slice(row, 1));
+        match catch(|| value.cast_to(cast.cast_type(), Some(cast.cast_options()))) {
+            Ok(Ok(_)) => return Ok(None),
+            Ok(Err(error)) => note(row, &reason(&error)),
+            Err(panic) => note(row, &panic),
         }
     }
     Ok(Some(array))

@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Field, Schema, SchemaRef};
-use datafusion::common::{DFSchema, DataFusionError, JoinType, NullEquality};
+use datafusion::common::{DFSchema, DataFusionError, JoinType, NullEquality, exec_datafusion_err};
 use datafusion::logical_expr::Expr;
 use datafusion::logical_expr::logical_plan::{self as df, LogicalPlan};
+use logmill_columns::out_of_range;
 
 use super::chain::{Chain, Filter, Project, Source, Step, batch};
 use super::compile::{Compiled, as_column, columns_read, compile, evaluate, renumber};
@@ -400,6 +401,9 @@ fn values(node: &df::Values) -> Result<Chain, Refusal> {
         rows.push(batch(&schema, columns, 1)?);
     }
     let rows = arrow::compute::concat_batches(&schema, &rows).map_err(DataFusionError::from)?;
+    if let Some(bad) = out_of_range(&rows).into_iter().next() {
+        return Err(exec_datafusion_err!("{}", bad.message).into());
+    }
     Ok(Chain { source: Source::Rows(rows), steps: Vec::new(), schema })
 }
 

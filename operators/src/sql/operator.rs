@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, BooleanArray, BooleanBufferBuilder, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{FieldRef, SchemaRef};
 use datafusion::common::{DataFusionError, Result as DataFusionResult, exec_datafusion_err, exec_err};
@@ -159,8 +159,23 @@ fn without(flow: &Flow, failed: &BTreeMap<usize, String>) -> DataFusionResult<Fl
     if failed.is_empty() {
         return Ok(flow.clone());
     }
-    let mask: BooleanArray =
-        (0..flow.rows.num_rows()).map(|row| Some(!failed.contains_key(&flow.input_row(row)))).collect();
+    let rows = flow.rows.num_rows();
+    let mut passing = BooleanBufferBuilder::new(rows);
+    match &flow.input_rows {
+        None => {
+            passing.append_n(rows, true);
+            failed.keys().filter(|row| **row < rows).for_each(|row| passing.set_bit(*row, false));
+        }
+        Some(input_rows) => {
+            // Looked up by number: there may be as many rows that failed as not.
+            let last = failed.last_key_value().map_or(0, |(row, _)| *row);
+            let mut has_failed = vec![false; last + 1];
+            failed.keys().for_each(|row| has_failed[*row] = true);
+            let passes = |row: &u32| !has_failed.get(*row as usize).copied().unwrap_or(false);
+            input_rows.values().iter().for_each(|row| passing.append(passes(row)));
+        }
+    }
+    let mask = BooleanArray::new(passing.finish(), None);
     if mask.has_false() { flow.filter(&mask, None, flow.rows.schema_ref()) } else { Ok(flow.clone()) }
 }
 
