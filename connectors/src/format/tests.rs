@@ -4,13 +4,14 @@
 
 use std::sync::Arc;
 
-use arrow::array::{AsArray, RecordBatch};
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::array::{ArrayRef, AsArray, Date32Array, ListArray, RecordBatch, StructArray};
+use arrow::buffer::{NullBuffer, OffsetBuffer};
+use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 use bytes::BytesMut;
 use logmill_pipelines::{ColumnType, FormatSpec, UnknownFields};
 use proptest::prelude::*;
 
-use super::{CsvOptions, Format, json_encoder, schema_yaml};
+use super::{CsvOptions, Format, check_ranges, json_encoder, schema_yaml};
 use crate::conformance::decoder::{check, records};
 
 fn schema(columns: &[(&str, &str)]) -> SchemaRef {
@@ -199,6 +200,36 @@ fn json_is_written_with_all_columns_and_times_of_rfc_3339() {
     let expected = r#"{"a":null,"t":"2013-01-01T04:00:00Z","j":{"x": [1]},"y":"0aff"}"#;
     assert_eq!(String::from_utf8_lossy(&written[0]), expected);
     assert!(json_encoder(&rows.schema()).is_ok());
+}
+
+/// What lies under nulls is nobody's value: fields of null structs, items of null lists, and what an offset skips. Here
+/// it is nothing that a format could write.
+#[test]
+fn what_lies_under_nulls_is_neither_written_nor_checked() {
+    let beyond = Date32Array::from(vec![i32::MAX, 1, i32::MIN, 2, i32::MAX]);
+    let fields = Fields::from(vec![Field::new("day", DataType::Date32, true)]);
+    let valid = |bits: [bool; 5]| Some(NullBuffer::from(bits.to_vec()));
+    let structs = StructArray::new(fields, vec![Arc::new(beyond.clone())], valid([false, true, false, true, false]));
+    let item = Arc::new(Field::new("item", DataType::Date32, true));
+    let offsets = OffsetBuffer::new(vec![1, 1, 2, 3, 3, 3].into());
+    let lists = ListArray::new(item, offsets, Arc::new(beyond), valid([true, true, false, true, false]));
+    let columns: [(&str, ArrayRef); 2] = [("s", Arc::new(structs)), ("l", Arc::new(lists))];
+    let rows = RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true))).unwrap();
+    check_ranges(&rows).unwrap();
+    let json = encode(&Format::Json, &rows);
+    let text: Vec<&str> = json.iter().map(|row| std::str::from_utf8(row).unwrap()).collect();
+    let expected = [
+        r#"{"s":null,"l":[]}"#,
+        r#"{"s":{"day":"1970-01-02"},"l":["1970-01-02"]}"#,
+        r#"{"s":null,"l":null}"#,
+        r#"{"s":{"day":"1970-01-03"},"l":[]}"#,
+        r#"{"s":null,"l":null}"#,
+    ];
+    assert_eq!(text, expected);
+    assert_eq!(encode(&Format::Json, &rows.slice(2, 3)), json[2..]);
+    let lines = encode(&csv(&[""]), &rows);
+    assert_eq!([&lines[0], &lines[2], &lines[4]], [b",[]".as_slice(), b",", b","]);
+    assert_eq!(encode(&csv(&[""]), &rows.slice(2, 3)), lines[2..]);
 }
 
 fn inferred(format: &Format, lines: &[&str], header: Option<&[String]>) -> String {
