@@ -1,5 +1,8 @@
 //! The runtime: the engine that runs pipelines, the plan they run by, and the command line.
 
+// What is printed may hold names of others: there is `progress::note` for stderr, and `cli::print` for stdout.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod cli;
 mod deployment;
 pub mod embedded_log;

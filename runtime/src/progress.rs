@@ -1,10 +1,12 @@
 //! Shows a run's progress: one line that is redrawn on a terminal, a line every few seconds elsewhere.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use logmill_pipelines::terminal::{escape, escape_line};
 
 use crate::metrics::{Metrics, Snapshot};
 
@@ -12,6 +14,12 @@ use crate::metrics::{Metrics, Snapshot};
 const REDRAW_INTERVAL: Duration = Duration::from_millis(200);
 /// How often a line is printed where there is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Prints text to stderr, and the end of a line after it. Names in it may be anybody's, so what harms a terminal is escaped. If
+/// nobody reads it, nothing is lost.
+pub(crate) fn note(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{}", escape(text));
+}
 
 /// A running display; ends with `finish`.
 pub(crate) struct Progress {
@@ -26,8 +34,8 @@ impl Printer {
     /// Prints a line to stderr.
     pub(crate) fn line(&self, text: &str) {
         match self.0.is_hidden() {
-            true => eprintln!("{text}"),
-            false => self.0.println(text),
+            true => note(text),
+            false => self.0.println(escape(text)),
         }
     }
 }
@@ -41,7 +49,7 @@ impl Progress {
         if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
             bar.set_style(style);
         }
-        let (shown, name) = (bar.clone(), pipeline.to_owned());
+        let (shown, name) = (bar.clone(), escape_line(pipeline).into_owned());
         let task = tokio::spawn(async move {
             let started = Instant::now();
             let mut interval = tokio::time::interval(if terminal { REDRAW_INTERVAL } else { LINE_INTERVAL });
@@ -61,7 +69,7 @@ impl Progress {
                         shown.set_message(line);
                         shown.tick();
                     }
-                    (false, _) => eprintln!("{line}"),
+                    (false, _) => note(&line),
                 }
             }
         });

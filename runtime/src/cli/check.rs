@@ -1,5 +1,6 @@
 //! `logmill check`: every mistake in pipelines, each at its place.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -50,7 +51,8 @@ pub(super) fn execute(arguments: &Arguments, said: &Said) -> anyhow::Result<()> 
     }
     match (errors, arguments.json) {
         (0, _) => {
-            eprint!("{text}");
+            // Diagnostics: escaped where they are rendered.
+            let _ = write!(std::io::stderr(), "{text}");
             Ok(())
         }
         (_, true) => Err(Told(String::new()).into()),

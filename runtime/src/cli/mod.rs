@@ -184,6 +184,14 @@ fn colours() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
 }
 
+/// Prints diagnostics to stderr; they are escaped where they are rendered.
+fn print_diagnostics(diagnostics: &Diagnostics) {
+    let text = diagnostics.render(colours());
+    if !text.is_empty() {
+        let _ = writeln!(std::io::stderr(), "{}", text.trim_end());
+    }
+}
+
 fn told(diagnostics: &Diagnostics) -> anyhow::Error {
     Told(format!("{}\n", diagnostics.render(colours()))).into()
 }

@@ -14,13 +14,13 @@ use super::address::{DEFAULT_DATA_DIR, Said, data_dir_flag, is_same, with_broker
 use super::check::examine;
 use super::serve::serve_beside;
 use super::signals::stop_on_signal;
-use super::{Told, chain, pipeline_file, told};
+use super::{Told, chain, pipeline_file, print_diagnostics, told};
 use crate::embedded_log::EmbeddedLog;
 use crate::engine::{self, Ending, FreshStart, Outcome, Run, RunError, Takeover};
 use crate::metrics::Metrics;
 use crate::modules::{self, Modules};
 use crate::plan::Plan;
-use crate::progress::{self, Progress};
+use crate::progress::{self, Progress, note};
 
 /// Run a pipeline in this process until its input ends or ctrl-C.
 #[derive(Debug, clap::Args)]
@@ -56,8 +56,8 @@ pub(super) async fn execute(arguments: Arguments, said: &Said) -> anyhow::Result
         refuse_to_repeat(&pipeline.spec.pipeline, Path::new(DEFAULT_DATA_DIR), &data_dir)?;
     }
     if !arguments.quiet {
-        eprint!("{}", found.render(super::colours()));
-        eprintln!("{}: topics and state are kept in {}", pipeline.spec.pipeline, data_dir.display());
+        print_diagnostics(&found);
+        note(&format!("{}: topics and state are kept in {}", pipeline.spec.pipeline, data_dir.display()));
     }
     with_broker(BrokerConfig::new(&data_dir), async |broker| {
         let log: Arc<dyn Log> = Arc::new(EmbeddedLog::new(broker.clone()));
@@ -132,7 +132,8 @@ async fn run(
     match result {
         Ok(outcome) => {
             if !arguments.quiet {
-                eprint!("{}", summary(&outcome, &metrics, &pipeline, &Next::new(arguments, said, &data_dir)));
+                let summary = summary(&outcome, &metrics, &pipeline, &Next::new(arguments, said, &data_dir));
+                note(summary.trim_end());
             }
             Ok(())
         }

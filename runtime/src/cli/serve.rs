@@ -10,6 +10,7 @@ use super::pipeline_file::ProcessEnvironment;
 use super::signals::stop_on_signal;
 use super::told;
 use crate::node_config::{NodeConfig, NodeConfigError, NodeFile, Overrides};
+use crate::progress::note;
 
 /// Serve topics and groups to Kafka clients, until ctrl-C or SIGTERM.
 #[derive(Debug, clap::Args)]
@@ -34,7 +35,7 @@ pub(super) async fn execute(arguments: Arguments, said: &Said) -> anyhow::Result
         let server = listen(broker, &node).await?;
         // An error is a sender that has gone away, which never stops a node.
         let _ = stop.wait_for(|stop| *stop).await;
-        eprintln!("logmill: finishing what was begun; once more to stop at once");
+        note("logmill: finishing what was begun; once more to stop at once");
         server.shutdown().await;
         Ok(())
     })
@@ -70,7 +71,7 @@ async fn listen(broker: Broker, node: &NodeConfig) -> anyhow::Result<Server> {
     let server = Server::start(broker, node.server.clone()).await.map_err(|error| explain(error, &node.server))?;
     let addresses: Vec<String> = server.local_addrs().iter().map(ToString::to_string).collect();
     let (addresses, id) = (addresses.join(", "), node.server.node_id);
-    eprintln!("logmill: listening on {addresses} (node {id}, data dir {})", node.broker.data_dir.display());
+    note(&format!("logmill: listening on {addresses} (node {id}, data dir {})", node.broker.data_dir.display()));
     Ok(server)
 }
 

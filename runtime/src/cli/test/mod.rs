@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::address::Said;
 use super::check::{examine, pipeline_files};
-use super::{Told, colours, pipeline_file, print};
+use super::{Told, pipeline_file, print, print_diagnostics};
 use crate::modules;
 use crate::plan::Plan;
 use trial::Stage;
@@ -73,7 +73,7 @@ async fn test_file(
     let shown = file.display();
     let Some(Plan { pipeline, modules, .. }) = plan else {
         count.failed += 1;
-        eprintln!("{}", found.render(colours()).trim_end());
+        print_diagnostics(&found);
         return print(&format!("{shown}: the pipeline has mistakes, so its tests were not run\n"));
     };
     if pipeline.spec.tests.is_empty() {
