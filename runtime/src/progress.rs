@@ -143,7 +143,7 @@ pub(crate) fn totals(done: &Snapshot) -> String {
         }
     }
     if done.dead_letters > 0 {
-        text.push_str(&format!("  put aside {:>12} records\n", count(done.dead_letters)));
+        text.push_str(&format!("  rejected  {:>12} records, now dead letters\n", count(done.dead_letters)));
     }
     text.push_str(&format!("  in {} commits, the last of checkpoint {}\n", count(done.commits), done.epoch));
     text

@@ -56,6 +56,13 @@ fn all_mistakes_are_told_in_one_run() {
 }
 
 #[test]
+fn a_folder_in_place_of_a_pipeline_gets_a_hint() {
+    let site = Site::new();
+    site.write("pipelines/p.yaml", PIPELINE);
+    site.run(&["run", "pipelines"]).fails_with(&["`pipelines` is a folder", "YAML file"]);
+}
+
+#[test]
 fn a_pipeline_without_mistakes_checks() {
     let site = Site::new();
     site.write("p.yaml", PIPELINE);

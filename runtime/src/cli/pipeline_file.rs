@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use logmill_connectors::registry::Registry;
 use logmill_pipelines::{Environment, Reading};
 
@@ -46,6 +46,9 @@ pub(super) fn read(path: &Path, registry: &Registry) -> anyhow::Result<Reading> 
         ("<stdin>".to_owned(), text)
     } else {
         let name = path.display().to_string();
+        if path.is_dir() {
+            bail!("`{name}` is a folder; name the pipeline's YAML file in it");
+        }
         let text = std::fs::read_to_string(path).with_context(|| format!("could not read `{name}`"))?;
         (name, text)
     };

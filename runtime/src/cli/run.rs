@@ -197,7 +197,7 @@ fn summary(outcome: &Outcome, metrics: &Metrics, pipeline: &Pipeline, next: &Nex
     let mut text = format!("{name}: {verb}\n{}", progress::totals(&done));
     text.push_str("try next:\n");
     if let (OnError::DeadLetter(topic), 1..) = (&pipeline.spec.on_error, done.dead_letters) {
-        text.push_str(&format!("  logmill consume {topic} --format json{flag}    # what was put aside, and why\n"));
+        text.push_str(&format!("  logmill consume {topic} --format json{flag}    # what was dead-lettered, and why\n"));
     }
     for sink in pipeline.spec.sinks.values() {
         let key = |key: &str| sink.rest.get(key).and_then(|value| value.as_str());
