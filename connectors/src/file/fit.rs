@@ -10,6 +10,7 @@ use arrow::error::ArrowError;
 use arrow::util::display::array_value_to_string;
 use bytes::Bytes;
 use logmill_columns::{BadValue, invalid_values, out_of_range};
+use logmill_pipelines::ColumnType;
 
 use crate::error::ConnectorError;
 use crate::format::shown_rows;
@@ -98,16 +99,15 @@ fn convert(rows: &RecordBatch, wanted: &SchemaRef) -> Result<RecordBatch, String
     let column = |field: &Arc<Field>| match rows.column_by_name(field.name()) {
         None => Ok(new_null_array(field.data_type(), rows.num_rows())),
         Some(column) if column.data_type() == field.data_type() => Ok(column.clone()),
-        Some(column) => {
-            convert_column(column, field.data_type()).map_err(|error| format!("column `{}`: {error}", field.name()))
-        }
+        Some(column) => convert_column(column, field).map_err(|error| format!("column `{}`: {error}", field.name())),
     };
     let columns = wanted.fields().iter().map(column).collect::<Result<Vec<_>, _>>()?;
     let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
     RecordBatch::try_new_with_options(wanted.clone(), columns, &options).map_err(|error| error.to_string())
 }
 
-fn convert_column(column: &ArrayRef, wanted: &DataType) -> Result<ArrayRef, String> {
+fn convert_column(column: &ArrayRef, field: &Field) -> Result<ArrayRef, String> {
+    let wanted = field.data_type();
     let converted = cast_with_options(column, wanted, &STRICT).map_err(|error| error.to_string())?;
     if !may_cut_digits(column.data_type(), wanted) {
         return Ok(converted);
@@ -118,7 +118,10 @@ fn convert_column(column: &ArrayRef, wanted: &DataType) -> Result<ArrayRef, Stri
         .map_err(|error| error.to_string())?;
     let shown = |row| array_value_to_string(column, row).unwrap_or_else(|error| error.to_string());
     match (0..column.len()).find(|&row| is_same(row, row).is_ne() && shown(row) != "-0.0") {
-        Some(row) => Err(format!("{} has digits that {wanted} cannot hold", shown(row))),
+        Some(row) => {
+            let wanted = ColumnType::from_field(field).map_or_else(|_| wanted.to_string(), |kind| kind.to_string());
+            Err(format!("{} has digits that {wanted} cannot hold", shown(row)))
+        }
         None => Ok(converted),
     }
 }
