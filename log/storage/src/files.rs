@@ -62,9 +62,14 @@ pub(crate) fn is_no_file(error: &StorageError) -> bool {
         || source.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
 }
 
-/// Removes `path`; a file that is not there is fine.
+/// Removes `path`; a file that is not there is fine. A folder in its place is moved out of the way, where it is kept.
 pub(crate) fn remove_if_exists(path: &Path) -> Result<()> {
     match std::fs::remove_file(path) {
+        Err(e) if e.kind() == io::ErrorKind::IsADirectory => {
+            let kept_at = set_aside(path)?;
+            tracing::warn!(folder = %path.display(), kept_at = %kept_at.display(), "a folder is in the place of a file");
+            Ok(())
+        }
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(StorageError::io("remove", path, e)),
         _ => Ok(()),
     }

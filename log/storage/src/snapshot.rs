@@ -183,6 +183,13 @@ mod tests {
         assert_eq!(offsets(), [20, 40]);
         remove_above(dir.path(), Offset(20)).unwrap();
         assert_eq!(offsets(), [20]);
+        // A folder in a snapshot's place is no reason to fail: it is moved out of the way.
+        std::fs::create_dir(names::file(dir.path(), Offset(10), names::SNAPSHOT)).unwrap();
+        for offset in [30, 40] {
+            write(dir.path(), Offset(offset), &[state(offset)]).unwrap();
+        }
+        assert_eq!(offsets(), [20, 30, 40]);
+        remove_above(dir.path(), Offset(20)).unwrap();
         assert!(load_newest(dir.path(), Offset(21), Offset(99)).unwrap().is_none());
     }
 }
