@@ -116,19 +116,22 @@ fn convert_column(column: &ArrayRef, field: &Field) -> Result<ArrayRef, String> 
     let back = cast_with_options(&converted, column.data_type(), &STRICT).map_err(|error| error.to_string())?;
     let is_same = arrow::array::make_comparator(column, &back, arrow::compute::SortOptions::default())
         .map_err(|error| error.to_string())?;
-    let shown = |row| array_value_to_string(column, row).unwrap_or_else(|error| error.to_string());
-    match (0..column.len()).find(|&row| is_same(row, row).is_ne() && shown(row) != "-0.0") {
+    let shown = |array: &ArrayRef, row| array_value_to_string(array, row).unwrap_or_else(|error| error.to_string());
+    // To an integer, -0.0 is 0, wherever in a list or a struct it is.
+    let unsigned = |array: &ArrayRef, row| shown(array, row).replace("-0.0", "0.0");
+    let differs = |row: &usize| is_same(*row, *row).is_ne() && unsigned(column, *row) != unsigned(&back, *row);
+    match (0..column.len()).find(differs) {
         Some(row) => {
             let wanted = ColumnType::from_field(field).map_or_else(|_| wanted.to_string(), |kind| kind.to_string());
-            Err(format!("{} has digits that {wanted} cannot hold", shown(row)))
+            Err(format!("{} has digits that {wanted} cannot hold", shown(column, row)))
         }
         None => Ok(converted),
     }
 }
 
-/// Whether a cast between the types can drop digits of a number: a fraction, or the last digits of a decimal.
+/// Whether a cast between the types can drop digits of a number: a fraction, or the last digits of a decimal. A float is a
+/// decimal's neighbour at best, so that cast rounds, as one to a float does.
 fn may_cut_digits(from: &DataType, to: &DataType) -> bool {
-    let is_exact = |kind: &DataType| kind.is_integer() || kind.is_decimal();
     match (from, to) {
         (DataType::Dictionary(_, from), to) => may_cut_digits(from, to),
         (
@@ -139,6 +142,7 @@ fn may_cut_digits(from: &DataType, to: &DataType) -> bool {
             let same = from.iter().find(|from| from.name() == to.name());
             same.is_some_and(|from| may_cut_digits(from.data_type(), to.data_type()))
         }),
-        (from, to) => (from.is_floating() || from.is_decimal()) && is_exact(to),
+        (from, to) if from.is_floating() => to.is_integer(),
+        (from, to) => from.is_decimal() && (to.is_integer() || to.is_decimal()),
     }
 }
