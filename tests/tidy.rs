@@ -99,3 +99,15 @@ fn only_the_runtime_reads_the_environment() {
         assert!(exempt || in_tests || !code.contains("env::var"), "{} reads the environment", path.display());
     }
 }
+
+#[test]
+fn one_file_writes_to_stderr() {
+    for (path, text) in sources() {
+        if !path.starts_with("runtime/src") || path.ends_with("stderr.rs") {
+            continue;
+        }
+        let imports = |line: &str| line.starts_with("use std::io") && line.contains("stderr");
+        let writes = text.contains("io::stderr()") || text.lines().any(imports);
+        assert!(!writes, "{} writes to stderr: `stderr.rs` does, and escapes names", path.display());
+    }
+}

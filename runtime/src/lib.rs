@@ -1,6 +1,6 @@
 //! The runtime: the engine that runs pipelines, the plan they run by, and the command line.
 
-// What is printed may hold names of others: there is `progress::note` for stderr, and `cli::print` for stdout.
+// What is printed may hold names of others: there are `stderr` and `cli::print`, which escape them.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod cli;
@@ -15,3 +15,4 @@ pub mod plan;
 mod progress;
 pub mod query;
 pub mod remote_log;
+mod stderr;

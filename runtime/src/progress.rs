@@ -1,25 +1,19 @@
 //! Shows a run's progress: one line that is redrawn on a terminal, a line every few seconds elsewhere.
 
-use std::io::{IsTerminal, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use logmill_pipelines::terminal::{escape, escape_line};
+use logmill_pipelines::terminal::escape_line;
 
 use crate::metrics::{Metrics, Snapshot};
+use crate::stderr;
 
 /// How often the line on a terminal is redrawn.
 const REDRAW_INTERVAL: Duration = Duration::from_millis(200);
 /// How often a line is printed where there is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
-
-/// Prints text to stderr, and the end of a line after it. Names in it may be anybody's, so what harms a terminal is escaped. If
-/// nobody reads it, nothing is lost.
-pub(crate) fn note(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{}", escape(text));
-}
 
 /// A running display; ends with `finish`.
 pub(crate) struct Progress {
@@ -34,8 +28,8 @@ impl Printer {
     /// Prints a line to stderr.
     pub(crate) fn line(&self, text: &str) {
         match self.0.is_hidden() {
-            true => note(text),
-            false => self.0.println(escape(text)),
+            true => stderr::print_line(text),
+            false => self.0.println(escape_line(text)),
         }
     }
 }
@@ -43,7 +37,7 @@ impl Printer {
 impl Progress {
     /// Shows what the metrics tell from now on.
     pub(crate) fn start(pipeline: &str, metrics: Arc<Metrics>, quiet: bool) -> Self {
-        let terminal = std::io::stderr().is_terminal();
+        let terminal = stderr::is_terminal();
         let target = if terminal && !quiet { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(None, target);
         if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
@@ -69,7 +63,7 @@ impl Progress {
                         shown.set_message(line);
                         shown.tick();
                     }
-                    (false, _) => note(&line),
+                    (false, _) => stderr::print_line(&line),
                 }
             }
         });

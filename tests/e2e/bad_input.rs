@@ -56,6 +56,22 @@ fn all_mistakes_are_told_in_one_run() {
 }
 
 #[test]
+fn names_with_line_breaks_and_escapes_do_not_begin_lines_of_their_own() {
+    let site = Site::new();
+    let name = "x\nerror: all is well\u{1b}[2J";
+    let said = site.run(&["run", &format!("{name}.yaml")]).fails_with(&["could not read"]);
+    site.write("p.yaml", PIPELINE);
+    site.write("in.ndjson", "{\"a\":1,\"b\":\"x\"}\n");
+    let ran = site.run(&["run", "p.yaml", "--data-dir", name]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    for stderr in [said.stderr, ran.stderr] {
+        assert!(stderr.contains("all is well"), "{stderr:?}");
+        assert!(!stderr.contains('\u{1b}'), "{stderr:?}");
+        assert!(!stderr.lines().any(|line| line.starts_with("error: all")), "{stderr:?}");
+    }
+}
+
+#[test]
 fn a_folder_in_place_of_a_pipeline_gets_a_hint() {
     let site = Site::new();
     site.write("pipelines/p.yaml", PIPELINE);

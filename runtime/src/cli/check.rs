@@ -1,6 +1,5 @@
 //! `logmill check`: every mistake in pipelines, each at its place.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -9,9 +8,10 @@ use logmill_pipelines::Diagnostics;
 
 use super::address::Said;
 use super::connect::connect;
-use super::{Told, colours, patiently, pipeline_file, print, runtime};
+use super::{Told, patiently, pipeline_file, print, runtime};
 use crate::modules::{self, Modules};
 use crate::plan::{self, Plan};
+use crate::stderr;
 
 /// Find every mistake in pipelines, without running anything.
 #[derive(Debug, clap::Args)]
@@ -45,14 +45,13 @@ pub(super) fn execute(arguments: &Arguments, said: &Said) -> anyhow::Result<()> 
         } else if found.is_empty() {
             print(&format!("{}: ok\n{inferred}", file.display()))?;
         } else {
-            text.push_str(&found.render(colours()));
+            text.push_str(&found.render(stderr::has_colours()));
             text.push('\n');
         }
     }
     match (errors, arguments.json) {
         (0, _) => {
-            // Diagnostics: escaped where they are rendered.
-            let _ = write!(std::io::stderr(), "{text}");
+            stderr::print_as_it_is(&text);
             Ok(())
         }
         (_, true) => Err(Told(String::new()).into()),

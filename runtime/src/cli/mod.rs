@@ -34,7 +34,7 @@ use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
 
 use self::address::{Said, with_log};
-use crate::{guest_log, modules};
+use crate::{guest_log, modules, stderr};
 
 /// A Kafka-compatible log and the engine that runs pipelines on it.
 #[derive(Debug, Parser)]
@@ -114,7 +114,7 @@ pub fn main(cli: Cli) -> ExitCode {
     };
     let filter = tracing_subscriber::EnvFilter::try_from_env("LOGMILL_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours());
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(stderr::has_colours());
     log.with_writer(std::io::stderr).without_time().fmt_fields(log_fields()).init();
     let result = execute(cli);
     // What guests said comes before what became of it.
@@ -124,9 +124,9 @@ pub fn main(cli: Cli) -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             if let Some(Told(text)) = error.downcast_ref() {
-                let _ = write!(std::io::stderr(), "{text}");
+                stderr::print_as_it_is(text);
             } else {
-                let _ = writeln!(std::io::stderr(), "error: {}", escape(&chain(&error)));
+                stderr::print_lines(&format!("error: {}", chain(&error)));
             }
             ExitCode::FAILURE
         }
@@ -179,21 +179,15 @@ fn log_fields() -> impl for<'writer> FormatFields<'writer> + 'static {
     debug_fn(write).delimited(" ")
 }
 
-/// Whether colours are welcome on stderr.
-fn colours() -> bool {
-    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
-}
-
-/// Prints diagnostics to stderr; they are escaped where they are rendered.
+/// Prints diagnostics to stderr.
 fn print_diagnostics(diagnostics: &Diagnostics) {
-    let text = diagnostics.render(colours());
-    if !text.is_empty() {
-        let _ = writeln!(std::io::stderr(), "{}", text.trim_end());
+    if !diagnostics.is_empty() {
+        stderr::print_as_it_is(&format!("{}\n", diagnostics.render(stderr::has_colours()).trim_end()));
     }
 }
 
 fn told(diagnostics: &Diagnostics) -> anyhow::Error {
-    Told(format!("{}\n", diagnostics.render(colours()))).into()
+    Told(format!("{}\n", diagnostics.render(stderr::has_colours()))).into()
 }
 
 /// Does what may take long, and says so on stderr if it does.
@@ -202,7 +196,7 @@ fn patiently<T>(what: &str, work: impl FnOnce() -> T) -> T {
         let (done, waited) = mpsc::channel::<()>();
         scope.spawn(move || {
             if waited.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
-                let _ = writeln!(std::io::stderr(), "{what}, this once…");
+                stderr::print_line(&format!("{what}, this once…"));
             }
         });
         let result = work();
@@ -216,11 +210,12 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| kind(cause) == Some(std::io::ErrorKind::BrokenPipe))
 }
 
-/// An error with its causes, each that says something new on a line of its own.
+/// An error with its causes, each that says something new on a line of its own. Further lines of a cause are indented: a
+/// name with a line break in it does not begin a line.
 fn chain(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
-        let cause = cause.to_string();
+        let cause = cause.to_string().replace('\n', "\n    ");
         if text.is_empty() {
             text = cause;
         } else if !text.contains(&cause) {
@@ -234,7 +229,7 @@ fn chain(error: &anyhow::Error) -> String {
 #[cfg(feature = "failpoints")]
 pub fn failpoints() -> fail::FailScenario<'static> {
     std::panic::set_hook(Box::new(|panic| {
-        let _ = writeln!(std::io::stderr(), "{panic}");
+        stderr::print_lines(&panic.to_string());
         std::process::abort();
     }));
     fail::FailScenario::setup()

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::address::Address;
 use super::topic::find;
-use crate::progress::note;
+use crate::stderr;
 
 /// A batch is appended once it has about this many bytes, before compression.
 const BATCH_BYTES: usize = 256 << 10;
@@ -88,7 +88,7 @@ pub(super) async fn execute(arguments: Arguments, address: &Address) -> anyhow::
             };
             let stop = tokio::signal::ctrl_c();
             let count = produce(&arguments, log, lines, stop).await?;
-            note(&format!("wrote {count} records to {}", arguments.topic));
+            stderr::print_line(&format!("wrote {count} records to {}", arguments.topic));
             Ok(())
         })
         .await

@@ -8,6 +8,7 @@ use logmill_broker::BrokerConfig;
 use logmill_connectors::log::Log;
 use logmill_pipelines::Pipeline;
 use logmill_pipelines::spec::OnError;
+use logmill_pipelines::terminal::escape_line;
 use tokio::sync::watch;
 
 use super::address::{DEFAULT_DATA_DIR, Said, data_dir_flag, is_same, with_broker};
@@ -20,7 +21,8 @@ use crate::engine::{self, Ending, FreshStart, Outcome, Run, RunError, Takeover};
 use crate::metrics::Metrics;
 use crate::modules::{self, Modules};
 use crate::plan::Plan;
-use crate::progress::{self, Progress, note};
+use crate::progress::{self, Progress};
+use crate::stderr;
 
 /// Run a pipeline in this process until its input ends or ctrl-C.
 #[derive(Debug, clap::Args)]
@@ -57,7 +59,7 @@ pub(super) async fn execute(arguments: Arguments, said: &Said) -> anyhow::Result
     }
     if !arguments.quiet {
         print_diagnostics(&found);
-        note(&format!("{}: topics and state are kept in {}", pipeline.spec.pipeline, data_dir.display()));
+        stderr::print_line(&format!("{}: topics and state are kept in {}", pipeline.spec.pipeline, data_dir.display()));
     }
     with_broker(BrokerConfig::new(&data_dir), async |broker| {
         let log: Arc<dyn Log> = Arc::new(EmbeddedLog::new(broker.clone()));
@@ -132,8 +134,8 @@ async fn run(
     match result {
         Ok(outcome) => {
             if !arguments.quiet {
-                let summary = summary(&outcome, &metrics, &pipeline, &Next::new(arguments, said, &data_dir));
-                note(summary.trim_end());
+                let next = Next::new(arguments, said, &data_dir);
+                stderr::print_lines(&summary(&outcome, &metrics, &pipeline, &next));
             }
             Ok(())
         }
@@ -182,7 +184,8 @@ fn summary(outcome: &Outcome, metrics: &Metrics, pipeline: &Pipeline, next: &Nex
     let Next { path, run_flag, flag } = next;
     let done = metrics.snapshot();
     let name = &pipeline.spec.pipeline;
-    let again = format!("logmill run {} --fresh{run_flag}", path.display());
+    let again = escape_line(&format!("logmill run {} --fresh{run_flag}", path.display())).into_owned();
+    let flag = escape_line(flag);
     if done.rows_read == 0 && done.rows_taken_in == 0 && outcome.takeover.epoch_before > 0 {
         let rows = progress::count(outcome.takeover.rows_before);
         return format!(
@@ -203,6 +206,7 @@ fn summary(outcome: &Outcome, metrics: &Metrics, pipeline: &Pipeline, next: &Nex
         let key = |key: &str| sink.rest.get(key).and_then(|value| value.as_str());
         match (sink.r#type.as_str(), key("topic"), key("url")) {
             ("topic", Some(topic), _) => {
+                let topic = escape_line(topic);
                 text.push_str(&format!(
                     "  logmill sql 'SELECT * FROM \"{topic}\" LIMIT 5'{flag}\n  logmill consume {topic} --max 5{flag}\n"
                 ));
@@ -214,7 +218,7 @@ fn summary(outcome: &Outcome, metrics: &Metrics, pipeline: &Pipeline, next: &Nex
                     let joined = pipeline_file::base_dir(path).join(url);
                     joined.components().collect::<PathBuf>().display().to_string()
                 };
-                text.push_str(&format!("  logmill sql \"SELECT * FROM '{place}' LIMIT 5\"\n"));
+                text.push_str(&format!("  logmill sql \"SELECT * FROM '{}' LIMIT 5\"\n", escape_line(&place)));
             }
             _ => {}
         }

@@ -10,7 +10,7 @@ use super::pipeline_file::ProcessEnvironment;
 use super::signals::stop_on_signal;
 use super::told;
 use crate::node_config::{NodeConfig, NodeConfigError, NodeFile, Overrides};
-use crate::progress::note;
+use crate::stderr;
 
 /// Serve topics and groups to Kafka clients, until ctrl-C or SIGTERM.
 #[derive(Debug, clap::Args)]
@@ -35,7 +35,7 @@ pub(super) async fn execute(arguments: Arguments, said: &Said) -> anyhow::Result
         let server = listen(broker, &node).await?;
         // An error is a sender that has gone away, which never stops a node.
         let _ = stop.wait_for(|stop| *stop).await;
-        note("logmill: finishing what was begun; once more to stop at once");
+        stderr::print_line("logmill: finishing what was begun; once more to stop at once");
         server.shutdown().await;
         Ok(())
     })
@@ -71,7 +71,10 @@ async fn listen(broker: Broker, node: &NodeConfig) -> anyhow::Result<Server> {
     let server = Server::start(broker, node.server.clone()).await.map_err(|error| explain(error, &node.server))?;
     let addresses: Vec<String> = server.local_addrs().iter().map(ToString::to_string).collect();
     let (addresses, id) = (addresses.join(", "), node.server.node_id);
-    note(&format!("logmill: listening on {addresses} (node {id}, data dir {})", node.broker.data_dir.display()));
+    stderr::print_line(&format!(
+        "logmill: listening on {addresses} (node {id}, data dir {})",
+        node.broker.data_dir.display()
+    ));
     Ok(server)
 }
 

@@ -23,7 +23,7 @@ use self::report::Report;
 use super::address::{Address, Said};
 use super::print;
 use crate::embedded_log::EmbeddedLog;
-use crate::progress::note;
+use crate::stderr;
 
 /// Measure this machine: what Logmill does beside what the disk and the libraries could do.
 #[derive(Debug, clap::Args)]
@@ -98,7 +98,9 @@ async fn local(
 
 fn warn_of_dev_build(json: bool) {
     if cfg!(debug_assertions) && !json {
-        note("warning: this is a dev build, which is many times slower: measure with `cargo run --release`");
+        stderr::print_line(
+            "warning: this is a dev build, which is many times slower: measure with `cargo run --release`",
+        );
     }
 }
 

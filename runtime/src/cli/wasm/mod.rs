@@ -5,7 +5,7 @@ mod function;
 mod lines;
 mod run;
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,6 +20,7 @@ use serde_json::Value;
 
 use super::patiently;
 use crate::modules;
+use crate::stderr;
 
 /// Look into WebAssembly modules, and try them alone.
 #[derive(Debug, clap::Subcommand)]
@@ -125,7 +126,7 @@ impl GuestLog for ToStderr {
             Level::Warn => "warn",
             Level::Error => "error",
         };
-        let _ = writeln!(std::io::stderr(), "guest {level}: {message}");
+        stderr::print_line(&format!("guest {level}: {message}"));
     }
 }
 
@@ -152,7 +153,7 @@ fn shown(schema: &Schema) -> String {
 /// Says on a terminal that it is waited for.
 fn invite(what: &str) {
     if std::io::stdin().is_terminal() {
-        let _ = writeln!(std::io::stderr(), "reading {what} from the keyboard; ctrl-D ends them");
+        stderr::print_line(&format!("reading {what} from the keyboard; ctrl-D ends them"));
     }
 }
 

@@ -12,12 +12,12 @@ use logmill_connectors::source::Records;
 use logmill_operators::operator::{OpenContext, Operator, Output, Port, PortSchema, Progress};
 use logmill_pipelines::flow::{META_COLUMNS, Origin, RowBatch, SplitId};
 use logmill_pipelines::spec::UnknownFields;
-use logmill_pipelines::terminal::escape_line;
 use logmill_wasm::Role;
 
 use super::lines::Lines;
 use super::{Loaded, Module, function, invite, parse_schema};
 use crate::cli::{Told, print};
+use crate::stderr;
 
 /// Run lines of stdin through a module, and print what it makes of them as lines of JSON.
 ///
@@ -82,7 +82,7 @@ pub(super) fn execute(arguments: &Arguments, data_dir: &Path) -> anyhow::Result<
 
 /// Says on stderr what is wrong with a line.
 pub(super) fn complain(line: i64, message: &str) {
-    let _ = writeln!(std::io::stderr(), "line {line}: {}", escape_line(message));
+    stderr::print_line(&format!("line {line}: {message}"));
 }
 
 /// A module at work as an operator.
