@@ -19,6 +19,7 @@ mod lines;
 mod pace;
 mod parquet;
 mod parquet_guard;
+mod parquet_pages;
 mod pass;
 #[cfg(test)]
 mod rotation_tests;

@@ -8,8 +8,11 @@ use std::sync::Arc;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use logmill_pipelines::ColumnType;
 use logmill_pipelines::flow::Position;
-use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::{
+    ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowGroups, RowSelection, RowSelector,
+};
+use parquet::arrow::{ProjectionMask, parquet_to_arrow_field_levels};
+use parquet::errors::ParquetError;
 use serde::{Deserialize, Serialize};
 
 use super::FRESH_HINT;
@@ -17,6 +20,7 @@ use super::fit::fit;
 use super::identity::{Digest, FileId, FilePosition, TAIL_BYTES, digest_at};
 use super::lines::Chunks;
 use super::parquet_guard::{footer_problem, page_problem};
+use super::parquet_pages::CheckedRowGroups;
 use crate::error::ConnectorError;
 use crate::source::{Chunk, ChunkData, Rows};
 
@@ -151,7 +155,7 @@ fn read_all(path: &Path, from: Option<RowPosition>, wanted: &SchemaRef, chunks: 
 }
 
 /// The wanted columns of the rows from `start` on.
-fn rows_after(
+pub(super) fn rows_after(
     path: &Path,
     builder: ParquetRecordBatchReaderBuilder<File>,
     start: u64,
@@ -178,9 +182,14 @@ fn rows_after(
     let file =
         File::open(path).map_err(|error| ConnectorError::io(format!("could not open `{}`", path.display()), error))?;
     check_pages(path, &file, &builder, &mask, &groups)?;
-    let offset = usize::try_from(start.saturating_sub(skipped)).unwrap_or(usize::MAX);
-    let builder = builder.with_projection(mask).with_row_groups(groups).with_batch_size(BATCH_ROWS).with_offset(offset);
-    builder.build().map_err(|error| damaged(path, &error.to_string()))
+    let failed = |error: ParquetError| damaged(path, &error.to_string());
+    let levels = parquet_to_arrow_field_levels(builder.parquet_schema(), mask, Some(builder.schema().fields()));
+    let groups = CheckedRowGroups::new(file, Arc::clone(builder.metadata()), groups);
+    let before = usize::try_from(start.saturating_sub(skipped)).unwrap_or(usize::MAX).min(groups.num_rows());
+    let selection = [RowSelector::skip(before), RowSelector::select(groups.num_rows() - before)];
+    let selection = (before > 0).then(|| RowSelection::from(selection.to_vec()));
+    let levels = levels.map_err(failed)?;
+    ParquetRecordBatchReader::try_new_with_row_groups(&levels, &groups, BATCH_ROWS, selection).map_err(failed)
 }
 
 /// Holds the pages of the columns that will be read to what their headers claim.

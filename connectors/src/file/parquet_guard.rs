@@ -1,4 +1,4 @@
-//! Checks a Parquet file's metadata against the size of the file, before the Parquet reader allocates what it claims.
+//! Checks a Parquet file's footer and page headers against the size of the file, before the Parquet reader allocates what it claims.
 //!
 //! Footers and page headers are structures of Thrift's compact protocol. They are walked here without building anything:
 //! each list must have the bytes for as many items as it claims, and pages have a bound.
@@ -108,8 +108,9 @@ enum Value {
 }
 
 /// Walks through bytes of Thrift's compact protocol. `None` where they end or are invalid.
-struct Walk<'a> {
-    rest: &'a [u8],
+pub(super) struct Walk<'a> {
+    /// What is left.
+    pub(super) rest: &'a [u8],
 }
 
 impl Walk<'_> {
@@ -119,12 +120,13 @@ impl Walk<'_> {
         Some(*first)
     }
 
-    fn skip(&mut self, bytes: u64) -> Option<()> {
+    pub(super) fn skip(&mut self, bytes: u64) -> Option<()> {
         self.rest = self.rest.get(usize::try_from(bytes).ok()?..)?;
         Some(())
     }
 
-    fn varint(&mut self) -> Option<u64> {
+    /// Takes an unsigned integer, seven bits a byte.
+    pub(super) fn varint(&mut self) -> Option<u64> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;

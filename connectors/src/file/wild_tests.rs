@@ -11,14 +11,17 @@ use arrow::array::{
     Array, ArrayRef, Date64Array, Decimal128Array, Float64Array, Int64Array, ListArray, RecordBatch, StringArray,
     Time32SecondArray, TimestampMicrosecondArray, TimestampSecondArray,
 };
-use arrow::datatypes::{DataType, Field, Float64Type, Schema};
+use arrow::compute::concat_batches;
+use arrow::datatypes::{DataType, Field, Float64Type, Int64Type, Schema};
 use logmill_pipelines::{ColumnType, UnknownFields};
 use parquet::arrow::ArrowWriter;
-use parquet::basic::{Compression, ZstdLevel};
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
+use super::parquet::rows_after;
 use super::{Config, FileSource, Files};
 use crate::conformance::decoder::records;
 use crate::error::ConnectorError;
@@ -142,26 +145,79 @@ async fn what_a_footer_claims_is_not_allocated() {
     }
 }
 
-fn sound_file(folder: &Path) -> Vec<u8> {
+/// The ways to write texts and numbers: with dictionaries, or in the delta encodings.
+const ENCODINGS: [Option<(Encoding, Encoding)>; 3] = [
+    None,
+    Some((Encoding::DELTA_BINARY_PACKED, Encoding::DELTA_LENGTH_BYTE_ARRAY)),
+    Some((Encoding::DELTA_BINARY_PACKED, Encoding::DELTA_BYTE_ARRAY)),
+];
+
+fn sound_rows() -> RecordBatch {
     let numbers = Int64Array::from_iter((0..2000).map(|n| (n % 7 > 0).then_some(n * n)));
     let texts = StringArray::from_iter_values((0..2000).map(|n| format!("text {}", n % 50)));
-    let batch = rows(vec![("n", Arc::new(numbers)), ("s", Arc::new(texts))]);
+    let lists = (0..2000).map(|n| (n % 5 > 0).then(|| (0..n % 4).map(|i| (i > 0).then_some(i)).collect::<Vec<_>>()));
+    let lists = ListArray::from_iter_primitive::<Int64Type, _, _>(lists);
+    rows(vec![("n", Arc::new(numbers)), ("s", Arc::new(texts)), ("l", Arc::new(lists))])
+}
+
+fn sound_file(folder: &Path, encodings: Option<(Encoding, Encoding)>, version: WriterVersion) -> Vec<u8> {
     let properties = WriterProperties::builder()
+        .set_writer_version(version)
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_max_row_group_row_count(Some(700))
         .set_data_page_row_count_limit(100)
         .set_write_batch_size(50)
-        .set_statistics_enabled(EnabledStatistics::Page)
-        .build();
-    write_parquet(&folder.join("a.parquet"), &batch, properties);
+        .set_statistics_enabled(EnabledStatistics::Page);
+    let properties = match encodings {
+        None => properties,
+        Some((numbers, texts)) => properties
+            .set_dictionary_enabled(false)
+            .set_column_encoding("n".into(), numbers)
+            .set_column_encoding("l.list.item".into(), numbers)
+            .set_column_encoding("s".into(), texts),
+    };
+    write_parquet(&folder.join("a.parquet"), &sound_rows(), properties.build());
     fs::read(folder.join("a.parquet")).unwrap()
 }
 
 #[tokio::test]
-async fn a_sound_file_passes_the_guard() {
+async fn sound_files_of_all_encodings_are_read_from_any_row() {
+    for (encodings, version) in
+        ENCODINGS.into_iter().flat_map(|e| [(e, WriterVersion::PARQUET_1_0), (e, WriterVersion::PARQUET_2_0)])
+    {
+        let folder = TempDir::new().unwrap();
+        sound_file(folder.path(), encodings, version);
+        assert_eq!(read(folder.path(), None).await.unwrap(), (2000, Vec::new()), "{encodings:?}");
+        let path = folder.path().join("a.parquet");
+        for start in [0, 1, 699, 700, 1333, 1999, 2000] {
+            let builder = ParquetRecordBatchReaderBuilder::try_new(File::open(&path).unwrap()).unwrap();
+            let batches = rows_after(&path, builder, start as u64, &sound_rows().schema()).unwrap();
+            let batches: Vec<RecordBatch> = batches.map(Result::unwrap).collect();
+            let rows = concat_batches(&sound_rows().schema(), &batches).unwrap();
+            assert_eq!(rows, sound_rows().slice(start, 2000 - start), "{encodings:?} from row {start}");
+        }
+    }
+}
+
+/// Claims 2^48 values in a page: nothing catches an allocation that fails.
+#[tokio::test]
+async fn a_page_that_claims_more_values_than_its_header_is_an_error() {
     let folder = TempDir::new().unwrap();
-    sound_file(folder.path());
-    assert_eq!(read(folder.path(), None).await.unwrap(), (2000, Vec::new()));
+    let texts: ArrayRef = Arc::new(StringArray::from_iter_values((0..2000).map(|n| format!("text {n}"))));
+    let batch = RecordBatch::try_from_iter([("s", texts)]).unwrap();
+    for encoding in [Encoding::DELTA_LENGTH_BYTE_ARRAY, Encoding::DELTA_BYTE_ARRAY] {
+        let properties = WriterProperties::builder().set_dictionary_enabled(false).set_encoding(encoding);
+        let path = folder.path().join("a.parquet");
+        write_parquet(&path, &batch, properties.build());
+        let mut bytes = fs::read(&path).unwrap();
+        // The block's size, its mini-blocks, and the 2000 values.
+        let header = [0x80, 0x01, 0x04, 0xd0, 0x0f];
+        let at = bytes.windows(5).position(|window| window == header).unwrap();
+        bytes[at + 3..at + 10].copy_from_slice(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f]);
+        fs::write(&path, &bytes).unwrap();
+        let error = read(folder.path(), None).await.unwrap_err().to_string();
+        assert!(error.contains("a page of 2000 values claims 562949953421311"), "{error}");
+    }
 }
 
 proptest! {
@@ -171,10 +227,11 @@ proptest! {
     fn damaged_parquet_is_an_error_or_other_rows(
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), any::<bool>()), 1..6),
         cut in prop::option::weighted(0.2, any::<prop::sample::Index>()),
+        encodings in prop::sample::select(ENCODINGS.to_vec()),
     ) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
         let folder = TempDir::new().unwrap();
-        let mut bytes = sound_file(folder.path());
+        let mut bytes = sound_file(folder.path(), encodings, WriterVersion::PARQUET_1_0);
         let footer = bytes.len() / 3;
         for (at, byte, is_footer) in changes {
             // Most of what a file claims stands at its end.
