@@ -9,7 +9,7 @@ use arrow::datatypes::{DataType, Field, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::util::display::array_value_to_string;
 use bytes::Bytes;
-use logmill_columns::{BadValue, invalid_values, out_of_range};
+use logmill_columns::{invalid_values, out_of_range};
 use logmill_pipelines::ColumnType;
 
 use crate::error::ConnectorError;
@@ -43,42 +43,36 @@ impl Unfit {
 /// The rows with the columns and types that are wanted, and those that cannot have them.
 pub(super) fn fit(rows: &RecordBatch, wanted: &SchemaRef) -> Result<(RecordBatch, Vec<Unfit>), ConnectorError> {
     // What lies outside of a range is found before a cast could wrap it around.
-    let mut unfit: BTreeMap<usize, String> = BTreeMap::new();
-    let mut note = |found: Vec<BadValue>, rows: Option<&[usize]>| {
-        let place = |row: usize| rows.map_or(Some(row), |rows| rows.get(row).copied());
-        let found = found.into_iter().filter_map(|bad| Some((place(bad.row)?, bad.message)));
-        for (row, message) in found {
-            unfit.entry(row).or_insert(message);
-        }
-    };
-    note(out_of_range(rows), None);
-    let fitted = match convert(rows, wanted) {
-        Ok(fitted) => {
-            note(invalid_values(&fitted), None);
-            fitted
-        }
-        Err(_) => {
-            // Some value does not fit: row by row, to find which.
-            let (mut good, mut pieces) = (Vec::new(), Vec::new());
-            for row in 0..rows.num_rows() {
-                match convert(&rows.slice(row, 1), wanted) {
-                    Ok(piece) => {
-                        good.push(row);
-                        pieces.push(piece);
-                    }
-                    Err(message) => note(vec![BadValue { row, message }], None),
-                }
+    let out_of_range = out_of_range(rows).into_iter().map(|bad| (bad.row, bad.message));
+    let mut unfit: BTreeMap<usize, String> = out_of_range.collect();
+    // All rows at once; where a value among them does not fit, each half, to find which.
+    let (mut good, mut pieces) = (Vec::new(), Vec::new());
+    let mut ranges = if rows.num_rows() > 0 { vec![(0, rows.num_rows())] } else { Vec::new() };
+    while let Some((first, count)) = ranges.pop() {
+        match convert(&rows.slice(first, count), wanted) {
+            Ok(piece) => {
+                good.extend(first..first + count);
+                pieces.push(piece);
             }
-            let fitted = concat_batches(wanted, &pieces).map_err(batch_error)?;
-            note(invalid_values(&fitted), Some(&good));
-            let kept: BooleanArray = good.iter().map(|row| Some(!unfit.contains_key(row))).collect();
-            return Ok((filter_record_batch(&fitted, &kept).map_err(batch_error)?, shown(rows, unfit)?));
+            Err(message) if count <= 1 => {
+                unfit.entry(first).or_insert(message);
+            }
+            Err(_) => {
+                let half = count / 2;
+                ranges.extend([(first + half, count - half), (first, half)]);
+            }
         }
-    };
+    }
+    let fitted = concat_batches(wanted, &pieces).map_err(batch_error)?;
+    for bad in invalid_values(&fitted) {
+        if let Some(row) = good.get(bad.row) {
+            unfit.entry(*row).or_insert(bad.message);
+        }
+    }
     if unfit.is_empty() {
         return Ok((fitted, Vec::new()));
     }
-    let kept: BooleanArray = (0..rows.num_rows()).map(|row| Some(!unfit.contains_key(&row))).collect();
+    let kept: BooleanArray = good.iter().map(|row| Some(!unfit.contains_key(row))).collect();
     Ok((filter_record_batch(&fitted, &kept).map_err(batch_error)?, shown(rows, unfit)?))
 }
 
@@ -118,8 +112,11 @@ fn convert_column(column: &ArrayRef, field: &Field) -> Result<ArrayRef, String> 
         .map_err(|error| error.to_string())?;
     let shown = |array: &ArrayRef, row| array_value_to_string(array, row).unwrap_or_else(|error| error.to_string());
     // To an integer, -0.0 is 0, wherever in a list or a struct it is.
-    let unsigned = |array: &ArrayRef, row| shown(array, row).replace("-0.0", "0.0");
-    let differs = |row: &usize| is_same(*row, *row).is_ne() && unsigned(column, *row) != unsigned(&back, *row);
+    let without_negative_zero = |array: &ArrayRef, row| shown(array, row).replace("-0.0", "0.0");
+    let differs = |row: &usize| {
+        let row = *row;
+        is_same(row, row).is_ne() && without_negative_zero(column, row) != without_negative_zero(&back, row)
+    };
     match (0..column.len()).find(differs) {
         Some(row) => {
             let wanted = ColumnType::from_field(field).map_or_else(|_| wanted.to_string(), |kind| kind.to_string());
@@ -129,8 +126,8 @@ fn convert_column(column: &ArrayRef, field: &Field) -> Result<ArrayRef, String> 
     }
 }
 
-/// Whether a cast between the types can drop digits of a number: a fraction, or the last digits of a decimal. A float is a
-/// decimal's neighbour at best, so that cast rounds, as one to a float does.
+/// Whether a cast between the types can drop digits of a number: a fraction, or the last digits of a decimal. A cast from a
+/// float to a decimal rounds, like every cast to a float: few floats are decimals.
 fn may_cut_digits(from: &DataType, to: &DataType) -> bool {
     match (from, to) {
         (DataType::Dictionary(_, from), to) => may_cut_digits(from, to),
