@@ -195,7 +195,7 @@ fn find_uncastable(
     };
     let suspects = and(&is_null(array.as_ref())?, &is_not_null(input.as_ref())?)?;
     if suspects.true_count() == 0 {
-        // It failed all the same.
+        // The cast failed, and no null says where.
         return Ok(None);
     }
     for row in suspects.values().set_indices() {

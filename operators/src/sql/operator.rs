@@ -167,7 +167,7 @@ fn without(flow: &Flow, failed: &BTreeMap<usize, String>) -> DataFusionResult<Fl
             failed.keys().filter(|row| **row < rows).for_each(|row| passing.set_bit(*row, false));
         }
         Some(input_rows) => {
-            // Looked up by number: there may be as many rows that failed as not.
+            // A table by row number, as any number of rows may have failed.
             let last = failed.last_key_value().map_or(0, |(row, _)| *row);
             let mut has_failed = vec![false; last + 1];
             failed.keys().for_each(|row| has_failed[*row] = true);

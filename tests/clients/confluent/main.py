@@ -323,7 +323,7 @@ class Member(threading.Thread):
 
     def run(self):
         try:
-            # Not while a commit that met a rebalance has to come again: a consumer that closes takes none.
+            # A commit that a rebalance refused is repeated first: a closing consumer commits nothing.
             while not self.leaving.is_set() or self.uncommitted:
                 # One by one: a revocation within `consume` would not know of the messages that it is about to return.
                 message, taken = self.consumer.poll(0.1), 0

@@ -62,7 +62,7 @@ final class Group {
         public void run() {
             try (consumer) {
                 consumer.subscribe(List.of(topic), this);
-                // Not while a commit that met a rebalance has to come again.
+                // A commit that a rebalance refused is repeated first.
                 while (!leaving || !uncommitted.isEmpty()) {
                     consumer.poll(Duration.ofMillis(50)).forEach(record -> {
                         delivered.add(Integer.valueOf(Broker.text(record.value())));

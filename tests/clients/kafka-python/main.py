@@ -301,7 +301,7 @@ class Member(threading.Thread, ConsumerRebalanceListener):
 
     def run(self):
         try:
-            # Not while a commit that met a rebalance has to come again.
+            # A commit that a rebalance refused is repeated first.
             while not self.leaving.is_set() or self.uncommitted:
                 # A long poll: the client never takes over an assignment that arrives just as a poll times out.
                 for messages in self.consumer.poll(timeout_ms=1000, max_records=50).values():

@@ -259,3 +259,12 @@ fn types_that_no_sink_holds_are_refused_with_their_place() {
     // As the hint says.
     assert_eq!(types("SELECT extract(epoch FROM at) - extract(epoch FROM at) AS seconds FROM events"), "float64");
 }
+
+#[test]
+fn values_of_the_query_itself_are_held_to_the_ranges() {
+    let of =
+        |day: &str| format!("SELECT e.id, v.day FROM events e JOIN (VALUES (1, {day})) AS v(id, day) ON v.id = e.id");
+    planned(&of("DATE '2013-01-01'"));
+    let errors = plan("op", &of("arrow_cast(2147483647, 'Date32')"), &relations(), &Functions::default()).unwrap_err();
+    assert!(errors.iter().any(|error| error.message.contains("outside the years")), "{errors:?}");
+}
