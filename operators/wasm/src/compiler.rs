@@ -78,7 +78,9 @@ pub fn compile_child(input: &mut dyn Read, output: &mut dyn Write) -> std::io::R
     let bounds = Bounds::of(module.len() as u64);
     let limit = |resource, most| setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) });
     limit(Resource::Core, 0)?;
-    limit(Resource::Cpu, bounds.cpu_seconds)?;
+    // The soft limit comes first, and says by its signal that it was the processor's time.
+    let cpu = Rlimit { current: Some(bounds.cpu_seconds), maximum: Some(bounds.cpu_seconds + 1) };
+    setrlimit(Resource::Cpu, cpu)?;
     // Not the address space, of which allocators reserve much on machines with many cores.
     limit(Resource::Data, bounds.memory_bytes)?;
     // Whether others go first is no condition.
@@ -119,7 +121,10 @@ impl Compiler {
                 Err(WasmError::Invalid(format!("compiled, it has more than {} bytes", bounds.code_bytes)))
             }
             Some((&NOT_WASM, message)) => Err(WasmError::NotWasm(text(message))),
-            Some((_, message)) => Err(WasmError::Invalid(text(message))),
+            Some((&INVALID, message)) => Err(WasmError::Invalid(text(message))),
+            Some(_) => {
+                Err(WasmError::Engine("the process that compiles gave an answer that cannot be read".to_owned()))
+            }
             None => Err(WasmError::Engine("the process that compiles gave no answer".to_owned())),
         }
     }
@@ -170,12 +175,45 @@ fn ended(status: ExitStatus, bounds: &Bounds) -> WasmError {
     use std::os::unix::process::ExitStatusExt;
     let signal = status.signal();
     let is = |known: Signal| signal == Some(known.as_raw());
-    if is(Signal::XCPU) || is(Signal::KILL) {
+    if is(Signal::XCPU) {
         return too_long(bounds);
+    }
+    if is(Signal::KILL) {
+        return WasmError::Engine(
+            "the process that compiles was killed: by somebody, or for want of memory on this machine; try again"
+                .to_owned(),
+        );
     }
     if is(Signal::ABORT) {
         let mib = bounds.memory_bytes / BYTES_A_MIB;
-        return WasmError::Invalid(format!("it takes more than {mib} MiB of memory to compile"));
+        return WasmError::Invalid(format!(
+            "compiling it was aborted, most likely as it takes more than {mib} MiB of memory; split it up"
+        ));
     }
-    WasmError::Invalid(format!("what compiles it failed ({status})"))
+    WasmError::Engine(format!("the process that compiles failed ({status}); please report it with the module"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_process_that_ends_without_an_answer_says_why() {
+        let cases = [
+            // Over the soft limit of processor time, as the kernel ends it.
+            ("ulimit -S -t 1; while :; do :; done", "s of a processor to compile"),
+            ("kill -KILL $$", "was killed"),
+            ("kill -ABRT $$", "most likely as it takes more than"),
+            ("kill -SEGV $$", "failed (signal: 11"),
+            ("exit 3", "failed (exit status: 3)"),
+            ("printf text", "cannot be read"),
+            ("true", "gave no answer"),
+        ];
+        for (script, expected) in cases {
+            let compiler = Compiler { program: "sh".into(), arguments: vec!["-c".into(), script.into()] };
+            let error = compiler.compile(b"a module").map(drop).unwrap_err().to_string();
+            assert!(error.contains(expected), "{script}: {error}");
+        }
+    }
 }
